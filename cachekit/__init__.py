@@ -1,0 +1,65 @@
+"""Decorate a function; the next identical call, here or on a team-mate's machine, is a verified hit."""
+
+from cachekit.decorators import Cached, distributed_cache
+from cachekit.default import (
+    add_listener,
+    clear,
+    configure,
+    fetch,
+    flush,
+    gc,
+    invalidate,
+    pins,
+    reset_stats,
+    stats,
+    status,
+    store,
+    sync,
+    unpin,
+    warm,
+)
+from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
+from cachekit.gate import bypass, mode, sample
+from cachekit.model import MISS, Event, Explanation, Key, Retry
+
+__all__ = [
+    "MISS",
+    "CacheMiss",
+    "Cached",
+    "CachekitError",
+    "Event",
+    "Explanation",
+    "IntegrityError",
+    "Key",
+    "Retry",
+    "TierError",
+    "TierUnavailable",
+    "UsageError",
+    "add_listener",
+    "bypass",
+    "clear",
+    "configure",
+    "distributed_cache",
+    "fetch",
+    "flush",
+    "gc",
+    "invalidate",
+    "mode",
+    "pins",
+    "reset_stats",
+    "sample",
+    "stats",
+    "status",
+    "store",
+    "sync",
+    "unpin",
+    "warm",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cachekit-ipfs")
+    raise AttributeError(f"module 'cachekit' has no attribute {name!r}")

@@ -1,0 +1,131 @@
+"""Content identifiers computed here, so that nobody's word has to be taken for them.
+
+A CID is text, base32 CIDv1 over SHA-256; a *binary* CID is the 36 bytes behind it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from cachekit.errors import IntegrityError
+
+RAW: Final = 0x55
+DAG_PB: Final = 0x70
+CHUNK_BYTES: Final = 1 << 20
+LINKS: Final = 1024
+"""Children of one node of a file: with `CHUNK_BYTES`, the profile `unixfs-v1-2025`."""
+
+_SHA2_256: Final = b"\x12\x20"
+_DIGEST_BYTES: Final = 32
+_UNIXFS_FILE: Final = 2
+
+
+def raw_cid(data: bytes) -> str:
+    """The CID of `data` as one raw block."""
+    return cid_from(RAW, hashlib.sha256(data).digest())
+
+
+def file_cid(data: bytes) -> str:
+    """The CID Kubo gives `data` with CIDv1, raw leaves, 1 MiB chunks and 1024 links: the raw CID up to 1 MiB."""
+    view = memoryview(data)
+    level = [_leaf(view[at : at + CHUNK_BYTES]) for at in range(0, len(view), CHUNK_BYTES)] or [_leaf(view)]
+    while len(level) > 1:
+        level = [_parent(level[at : at + LINKS]) for at in range(0, len(level), LINKS)]
+    return _text(level[0].cid)
+
+
+def cid_from(codec: int, digest: bytes) -> str:
+    """The CID of a block by its `codec` (`RAW`, `DAG_PB`) and its 32-byte SHA-256."""
+    return _text(_binary(codec, digest))
+
+
+def digest_of(cid: str) -> bytes:
+    """The 32-byte SHA-256 in `cid`; raises IntegrityError as `binary_cid` does."""
+    return binary_cid(cid)[-_DIGEST_BYTES:]
+
+
+def binary_cid(cid: str) -> bytes:
+    """The 36 bytes behind `cid`; IntegrityError unless it is a base32 CIDv1 with SHA-256 and a one-byte codec."""
+    try:
+        binary = base64.b32decode(cid[1:].upper() + "=" * (-len(cid[1:]) % 8))
+    except (binascii.Error, ValueError) as error:
+        raise _unusable(cid) from error
+    # Written back and compared: base32 has several spellings for one value, a CID must have one.
+    if binary[:1] != b"\x01" or binary[2:4] != _SHA2_256 or len(binary) != _DIGEST_BYTES + 4 or _text(binary) != cid:
+        raise _unusable(cid)
+    return binary
+
+
+def encode_car(blocks: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A CARv1 of (binary CID, block) pairs, the first of them its root. ValueError where there is none."""
+    if not blocks:
+        raise ValueError("a CAR holds at least one block")
+    root = b"\x00" + blocks[0][0]
+    # DAG-CBOR of {"roots": [root], "version": 1}; tag 42 marks a CID, 0x58 a byte string with a one-byte length.
+    header = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes([len(root)]) + root + b"\x67version\x01"
+    parts = [_varint(len(header)), header]
+    for cid, block in blocks:
+        parts += (_varint(len(cid) + len(block)), cid, block)
+    return b"".join(parts)
+
+
+class _Node(NamedTuple):
+    cid: bytes
+    stored: int
+    """Bytes of the block and of everything below it."""
+    content: int
+    """Bytes of the file that it stands for."""
+
+
+def _leaf(chunk: memoryview) -> _Node:
+    return _Node(_binary(RAW, hashlib.sha256(chunk).digest()), len(chunk), len(chunk))
+
+
+def _parent(children: Sequence[_Node]) -> _Node:
+    links = b"".join(_link(child) for child in children)
+    content = sum(child.content for child in children)
+    sizes = b"".join(_number(4, child.content) for child in children)
+    unixfs = _number(1, _UNIXFS_FILE) + _number(3, content) + sizes
+    # Links precede the data: canonical dag-pb, although field 2 then comes before field 1.
+    block = links + _bytes(1, unixfs)
+    stored = len(block) + sum(child.stored for child in children)
+    return _Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content)
+
+
+def _link(child: _Node) -> bytes:
+    return _bytes(2, _bytes(1, child.cid) + _bytes(2, b"") + _number(3, child.stored))
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _binary(codec: int, digest: bytes) -> bytes:
+    if len(digest) != _DIGEST_BYTES:
+        raise ValueError("the digest of a CID is 32 bytes of SHA-256")
+    return b"\x01" + _varint(codec) + _SHA2_256 + digest
+
+
+def _text(binary: bytes) -> str:
+    return "b" + base64.b32encode(binary).decode("ascii").lower().rstrip("=")
+
+
+def _unusable(cid: str) -> IntegrityError:
+    return IntegrityError(f"not a base32 CIDv1 with SHA-256: {cid[:80]!r}", reason="bad_cid")

@@ -1,0 +1,279 @@
+"""The decorated function, the only home of wrapt: one FunctionWrapper, with everything else as values in its policy.
+
+A call tries the fast lane first: the marshalled arguments are looked up in a dict that leads to the entry in memory.
+marshal's encoding (version 2, no references) is injective over trees of plain types, except that every buffer is written
+like `bytes`. So only calls whose tree was walked and holds no buffer are ever registered; a call with a buffer then
+finds nothing, because its encoding has a node that no registered one has.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from marshal import dumps
+from time import monotonic, perf_counter_ns
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+import wrapt
+
+from cachekit import calls
+from cachekit.config import seconds
+from cachekit.default import ROOT
+from cachekit.errors import UsageError
+from cachekit.gate import current
+from cachekit.model import Explanation, Key, Missing, Policy, Retry
+from cachekit.targets import Target
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class BoundCached(wrapt.BoundFunctionWrapper[P, R]):
+    """A decorated method, bound: the helpers of `Cached` with the instance (or class) put in front."""
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        return self._self_parent.refresh(*_owner(self), *args, **kwargs)
+
+    def peek(self, *args: Any, **kwargs: Any) -> Any:
+        return self._self_parent.peek(*_owner(self), *args, **kwargs)
+
+    def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return self._self_parent.put(value, *_owner(self), *args, **kwargs)
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        return self._self_parent.invalidate(*_owner(self), *args, **kwargs)
+
+    def key_for(self, *args: Any, **kwargs: Any) -> Key:
+        return cast("Key", self._self_parent.key_for(*_owner(self), *args, **kwargs))
+
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        return cast("Explanation", self._self_parent.explain(*_owner(self), *args, **kwargs))
+
+
+def _owner(bound: Any) -> tuple[Any, ...]:
+    if bound._self_binding == "classmethod":  # noqa: SLF001 - wrapt's documented state of a bound wrapper
+        return (bound.__wrapped__.__self__,)
+    if bound._self_binding in ("function", "instancemethod", "callable") and bound._self_instance is not None:  # noqa: SLF001 - as above
+        return (bound._self_instance,)  # noqa: SLF001 - as above
+    return ()
+
+
+class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
+    """A decorated function. It has the signature, the name and the docstring of what it wraps, and pickles by name."""
+
+    __bound_function_wrapper__ = BoundCached  # type: ignore[assignment]
+
+    def __init__(self, wrapped: Callable[P, R], policy: Policy) -> None:
+        target = Target(wrapped, policy)
+        super().__init__(wrapped, self._self_bound)
+        self._self_target = target
+        self._self_lane = calls.Lane()
+        self._self_async = target.is_async
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._self_async:
+            return self._self_await(args, kwargs)
+        lane = self._self_lane
+        if lane.shortcuts and current() is None:
+            begin = perf_counter_ns()
+            try:
+                found = lane.shortcuts.get(dumps((args, kwargs, lane.state()), 2))
+            except ValueError:
+                found = None
+            if found is not None and found.entry.generation == lane.generation[0] and monotonic() < found.entry.deadline:
+                found.entry.used = True
+                value = found.load(found.payload)
+                lane.inbox.append((found.note, perf_counter_ns() - begin))
+                return value
+        return calls.call(self._self_target, lane, self.__wrapped__, args, kwargs)
+
+    async def _self_await(self, args: Any, kwargs: Any) -> Any:
+        lane = self._self_lane
+        if lane.shortcuts and current() is None:
+            begin = perf_counter_ns()
+            try:
+                found = lane.shortcuts.get(dumps((args, kwargs, lane.state()), 2))
+            except ValueError:
+                found = None
+            if found is not None and found.entry.generation == lane.generation[0] and monotonic() < found.entry.deadline:
+                found.entry.used = True
+                value = found.load(found.payload)
+                lane.inbox.append((found.note, perf_counter_ns() - begin))
+                return value
+        return await calls.acall(self._self_target, lane, self.__wrapped__, args, kwargs)
+
+    def _self_bound(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        # wrapt calls this for bound wrappers only; `wrapped` is bound already, and the key needs its owner.
+        owner = getattr(wrapped, "__self__", None)
+        owned = args if owner is None or inspect.isbuiltin(wrapped) else (owner, *args)
+        if owner is None and instance is not None and not isinstance(self.__wrapped__, staticmethod):
+            owned = (instance, *args)
+        origin = functools.partial(wrapped, *args, **kwargs)
+        if self._self_async:
+            return calls.acall_owned(self._self_target, origin, owned, kwargs)
+        return calls.call_owned(self._self_target, origin, owned, kwargs)
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        return self.__wrapped__.__qualname__
+
+    @property
+    def cache(self) -> Any:
+        """The cache that this function's calls use."""
+        return ROOT.cache()
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the origin and stores what it gives, whatever is stored already."""
+        return calls.refresh(self._self_target, self._self_origin(args, kwargs), args, kwargs)
+
+    def peek(self, *args: Any, **kwargs: Any) -> R | Missing | Any:
+        """The stored value, or `cachekit.MISS`; the origin is not called."""
+        return calls.peek(self._self_target, args, kwargs)
+
+    def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Stores `value` as the answer to the call. Raises UsageError where the mode forbids storing."""
+        return calls.put(self._self_target, value, args, kwargs)
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        """Ends hits for this call, in every process; returns whether something was removed."""
+        return calls.invalidate(self._self_target, args, kwargs)
+
+    def key_for(self, *args: Any, **kwargs: Any) -> Key:
+        """The key of this call. Raises UsageError where it cannot be keyed."""
+        return calls.key_for(self._self_target, args, kwargs)
+
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        """What the key of this call consists of, and where an answer stands."""
+        return calls.explain(self._self_target, args, kwargs)
+
+    def _self_origin(self, args: Any, kwargs: Any) -> Callable[[], Any]:
+        wrapped = self.__wrapped__
+        if isinstance(wrapped, (classmethod, staticmethod)):
+            wrapped = wrapped.__func__
+        return functools.partial(wrapped, *args, **kwargs)
+
+
+@overload
+def distributed_cache(function: Callable[P, R], /) -> Cached[P, R]: ...
+@overload
+def distributed_cache(
+    *,
+    pin: bool = ...,
+    ttl: float | str | timedelta | Literal["default"] | None = ...,
+    stale_while_revalidate: float | str | timedelta = ...,
+    stale_if_error: float | str | timedelta = ...,
+    namespace: str | None = ...,
+    version: str | None = ...,
+    ignore: Iterable[str] = ...,
+    key: Callable[[Mapping[str, Any]], Any] | None = ...,
+    tags: Iterable[str] = ...,
+    cacheable: Callable[[Any], bool] | None = ...,
+    retry: Retry | None = ...,
+    codec: Any = ...,
+    sample: int = ...,
+    share: bool = ...,
+    encrypt: bool = ...,
+) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
+def distributed_cache(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    pin: bool = False,
+    ttl: float | str | timedelta | Literal["default"] | None = "default",
+    stale_while_revalidate: float | str | timedelta = 0,
+    stale_if_error: float | str | timedelta = 0,
+    namespace: str | None = None,
+    version: str | None = None,
+    ignore: Iterable[str] = (),
+    key: Callable[[Mapping[str, Any]], Any] | None = None,
+    tags: Iterable[str] = (),
+    cacheable: Callable[[Any], bool] | None = None,
+    retry: Retry | None = None,
+    codec: Any = "auto",
+    sample: int = 0,
+    share: bool = True,
+    encrypt: bool = True,
+) -> Any:
+    """Serves the next identical call from memory, disk or IPFS; bare (`@distributed_cache`) or called.
+
+    Args:
+        pin: keep in IPFS until unpinned, and exempt from eviction on disk.
+        ttl: seconds, a timedelta or "30m", "24h", "7d"; None for ever; left out, `CACHEKIT_TTL` (1 h).
+        stale_while_revalidate: how long past `ttl` the old value is served while one caller refreshes it.
+        stale_if_error: how long past `ttl` the old value is served when the origin raises.
+        namespace: part of the key, and the unit of `clear()`; left out, `CACHEKIT_NAMESPACE`.
+        version: replaces the digest of the function's source in the key.
+        ignore: names of arguments (or closure variables) left out of the key: clients, loggers, timeouts.
+        key: takes a mapping of argument names to values, defaults applied; its result replaces the arguments.
+        tags: strings, or templates over arguments such as "user:{user_id}", for `invalidate(tag=)`.
+        cacheable: takes the value; a falsy answer is returned to the caller and not stored.
+        retry: retries of the origin, for the exceptions named in it.
+        codec: auto, json, bytes, text, ndarray, safetensors, or an object with `dump` and `load`.
+        sample: which of several sampled answers this function asks for.
+        share: False keeps entries on this machine.
+        encrypt: False publishes payloads in IPFS as they are.
+
+    Raises:
+        UsageError: a value is not accepted, or `function` is none that can be cached.
+    """
+    policy = Policy(
+        pin=bool(pin),
+        ttl="default" if ttl == "default" else seconds(ttl, "ttl"),
+        stale_while_revalidate=_window(stale_while_revalidate, "stale_while_revalidate"),
+        stale_if_error=_window(stale_if_error, "stale_if_error"),
+        namespace=_text(namespace, "namespace"),
+        version=_text(version, "version"),
+        ignore=frozenset(_texts(ignore, "ignore")),
+        key=_callable(key, "key"),
+        tags=tuple(_texts(tags, "tags")),
+        cacheable=_callable(cacheable, "cacheable"),
+        retry=_retry(retry),
+        codec=codec,
+        sample=_index(sample),
+        share=bool(share),
+        encrypt=bool(encrypt),
+    )
+    if function is None:
+        return functools.partial(Cached, policy=policy)
+    if not callable(function) and not isinstance(function, (classmethod, staticmethod)):
+        raise UsageError(f"@distributed_cache takes keyword arguments only, not {type(function).__name__}")
+    return Cached(function, policy)
+
+
+def _window(value: Any, name: str) -> float:
+    found = seconds(value, name)
+    return float("inf") if found is None else found
+
+
+def _text(value: Any, name: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{name}= takes a string, not {type(value).__name__}")
+    return value
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(item, str) for item in found):
+        raise UsageError(f"{name}= takes strings")
+    return found
+
+
+def _callable(value: Any, name: str) -> Any:
+    if value is not None and not callable(value):
+        raise UsageError(f"{name}= takes a callable, not {type(value).__name__}")
+    return value
+
+
+def _retry(value: Any) -> Retry | None:
+    if value is not None and not isinstance(value, Retry):
+        raise UsageError("retry= takes a cachekit.Retry(on=..., attempts=..., max_wait=...)")
+    return value
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError("sample= takes an index: 0, 1, 2, …")
+    return value
+
+

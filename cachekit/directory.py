@@ -1,0 +1,70 @@
+"""The cache directory: made, recognised, refused. Nothing of a directory that is not ours is touched."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from cachekit.errors import TierUnavailable, UsageError
+
+FORMAT: Final = 1
+_STAMP: Final = "cachekit-format"
+_TAG: Final = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This file is a cache directory tag created by cachekit. See https://bford.info/cachedir/\n"
+)
+
+
+def prepare(directory: Path) -> None:
+    """Makes `directory` (0700, with CACHEDIR.TAG and .gitignore) or accepts it as ours.
+
+    Raises UsageError for a directory that is somebody else's, has other contents or a newer format, and
+    TierUnavailable where it cannot be made or written.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(directory)
+        stamp = directory / _STAMP
+        if stamp.exists():
+            _check_format(directory, stamp.read_text(encoding="ascii", errors="replace").strip())
+            return
+        _check_empty(directory)
+        directory.chmod(0o700)
+        (directory / "CACHEDIR.TAG").write_text(_TAG, encoding="ascii")
+        (directory / ".gitignore").write_text("*\n", encoding="ascii")
+        stamp.write_text(f"{FORMAT}\n", encoding="ascii")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{directory} is not a directory; set CACHEKIT_DIR to one that cachekit may own") from error
+    except OSError as error:
+        raise TierUnavailable(f"cannot use the cache directory {directory}: {error}", reason="directory") from error
+
+
+def _check_owner(directory: Path) -> None:
+    found = directory.stat()
+    if not hasattr(os, "getuid"):
+        return
+    if found.st_uid != os.getuid():
+        raise UsageError(f"{directory} belongs to another user; set CACHEKIT_DIR to a directory of your own")
+    if stat.S_IMODE(found.st_mode) & 0o022 and (directory / _STAMP).exists():
+        raise UsageError(f"others may write {directory}; run `chmod 700 {directory}` and look at what it holds")
+
+
+def _check_format(directory: Path, found: str) -> None:
+    if found != str(FORMAT):
+        raise UsageError(
+            f"{directory} has cache format {found!r} and this cachekit reads {FORMAT}; "
+            "upgrade cachekit, or set CACHEKIT_DIR to another directory"
+        )
+
+
+def _check_empty(directory: Path) -> None:
+    # Two processes may be making it at once: what either of them writes first is not foreign.
+    ours = {"CACHEDIR.TAG", ".gitignore", _STAMP}
+    foreign = next((name for name in sorted(os.listdir(directory)) if name not in ours), None)
+    if foreign is not None and not (directory / _STAMP).exists():
+        raise UsageError(
+            f"{directory} holds files that are not cachekit's ({foreign!r}, for one); nothing was touched. "
+            "Set CACHEKIT_DIR to an empty directory"
+        )

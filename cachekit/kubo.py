@@ -1,0 +1,271 @@
+"""Kubo's RPC: the calls of `protocols.Transport`, and nothing else of it.
+
+The calls a lookup waits for go over `kubo_http`; all the rest through ipfshttpclient, which is imported on first use.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, Final, TypeVar
+
+from cachekit.bounded import allowed
+from cachekit.cids import CHUNK_BYTES, LINKS, encode_car
+from cachekit.errors import IntegrityError, TierUnavailable, UsageError
+from cachekit.kubo_answers import dotted, entries, exactly, message_of, numbers, reject_html, string, text
+from cachekit.kubo_errors import NotThere, boundary, from_status
+from cachekit.kubo_http import Address, Dialer, Line
+
+OLDEST: Final = (0, 30)
+"""The oldest Kubo we speak to."""
+
+_WIDE_NODES: Final = (0, 35)
+_NARROW_BYTES: Final = 174 * CHUNK_BYTES
+_OK: Final = 200
+_VERSION_SECONDS: Final = 2.0
+_BLOCK_BYTES: Final = 2 << 20
+_JSON_BYTES: Final = 16 << 20
+_T = TypeVar("_T")
+
+
+class KuboTransport:
+    """`protocols.Transport` over the RPC at the multiaddr `api`.
+
+    `auth` is `user:password`, or a bearer token with or without the word. One connection per thread and process, opened
+    on first use; every call is over within its `timeout`, in seconds, whatever the other side does. Raises UsageError
+    for an address or credential that cannot be meant.
+    """
+
+    def __init__(self, api: str, *, auth: str | None = None) -> None:
+        self._dialer = Dialer(Address.parse(api))
+        self._headers = _authorization(auth)
+        self._local = threading.local()
+        self._version: tuple[int, ...] = ()
+
+    def version(self) -> str:
+        """Kubo's version. TierUnavailable `too_old` below `OLDEST`."""
+        return self._checked_version(_VERSION_SECONDS)
+
+    def block_get(self, cid: str, *, timeout: float) -> bytes | None:
+        """The block of `cid` if this daemon has it; other daemons are not asked."""
+        return _or_none(lambda: self._bytes("block/get", {"arg": cid, "offline": "true"}, timeout, _BLOCK_BYTES))
+
+    def read(self, path: str, *, limit: int, timeout: float) -> bytes | None:
+        """The MFS file at `path`; IntegrityError `oversized` where it is longer than `limit` bytes."""
+        return _or_none(lambda: self._bytes("files/read", {"arg": path}, timeout, limit))
+
+    def stat(self, path: str, *, timeout: float) -> str | None:
+        """The CID of what is at `path`. Never ask for `/`: it visits everybody's directories."""
+        options = {"arg": path, "hash": "true", "cid-base": "base32"}
+        return _or_none(lambda: string(self._ask("files/stat", options, timeout), "Hash"))
+
+    def list(self, path: str, *, timeout: float) -> list[tuple[str, str, int]] | None:
+        """(name, CID, bytes) of each entry of a directory, as Kubo tells them: files of others may have a CIDv0."""
+        options = {"arg": path, "long": "true", "cid-base": "base32"}
+        return _or_none(lambda: entries(self._ask("files/ls", options, timeout)))
+
+    def cat(self, cid: str, *, size: int, timeout: float) -> bytes | None:
+        """The file of `cid`: exactly `size` bytes or IntegrityError, for Kubo ends a broken answer like a whole one."""
+        with boundary():
+            try:
+                with self._client(timeout, limit=size) as client:
+                    return exactly(client.cat(cid, offline=True, stream=True), size)
+            except NotThere:
+                return None
+
+    def import_blocks(self, blocks: Sequence[tuple[bytes, bytes]], *, timeout: float) -> None:
+        """Store (binary CID, block) pairs, unpinned, as one CAR."""
+        if not blocks:
+            return
+        with boundary(), self._client(timeout) as client:
+            # With stats there is an answer to hold Kubo to; without, success and a failure half-way look alike.
+            options = {"pin-roots": "false", "stats": "true"}
+            told = client.dag.imprt(io.BytesIO(encode_car(blocks)), opts=options).as_json()
+            if told["Stats"]["BlockCount"] != len(blocks):
+                raise IntegrityError("Kubo imported another number of blocks than it was sent", reason="not_kubo")
+
+    def add(self, data: bytes, *, timeout: float) -> str:
+        """Store `data` unpinned as a file, and give its CID: the one `cids.file_cid` computes."""
+        with boundary(), self._client(timeout) as client:
+            self._require_wide_nodes(len(data))
+            options = {
+                "cid-version": "1",
+                "raw-leaves": "true",
+                "chunker": f"size-{CHUNK_BYTES}",
+                "hash": "sha2-256",
+                "pin": "false",
+                "max-file-links": str(LINKS),
+            }
+            return text(client.add_bytes(data, opts=options))
+
+    def write(self, path: str, data: bytes, *, timeout: float) -> None:
+        """Make `data` the MFS file at `path`, and flush; directories are made as needed."""
+        with boundary(), self._client(timeout) as client:
+            options = {"parents": "true", "flush": "true", "cid-version": "1", "raw-leaves": "true"}
+            client.files.write(path, io.BytesIO(data), create=True, truncate=True, opts=options)
+
+    def remove(self, path: str, *, timeout: float) -> None:
+        """Remove what is at the MFS `path`, with all below it; nothing there is fine."""
+        with boundary():
+            try:
+                with self._client(timeout) as client:
+                    client.files.rm(path, recursive=True, opts={"force": "true"})
+            except NotThere:
+                return
+
+    def pin(self, cid: str, name: str, *, timeout: float) -> None:
+        """Pin what this daemon has under `cid`, recursively; TierError `not_found` where a part is missing."""
+        with boundary(), self._client(timeout) as client:
+            # Offline: a pin that has to search the network hangs, which would look like a dead daemon.
+            client.pin.add(cid, offline=True, opts={"name": name})
+
+    def unpin(self, cid: str, *, timeout: float) -> None:
+        """Undo `pin`; not pinned is fine."""
+        with boundary():
+            try:
+                with self._client(timeout) as client:
+                    client.pin.rm(cid)
+            except NotThere:
+                return
+
+    def close(self) -> None:
+        """Drop the connections, those of other threads once their call is over. A later call opens new ones."""
+        self._local = threading.local()
+
+    # -- the hot calls ------------------------------------------------------------------------------
+
+    def _bytes(self, call: str, options: Mapping[str, str], timeout: float, limit: int) -> bytes:
+        answer = self._mine().line.post(call, options, timeout=timeout, limit=limit)
+        if answer.status != _OK:
+            raise from_status(answer.status, message_of(answer.body))
+        reject_html(answer.headers.get("Content-Type", ""))
+        if len(answer.body) > limit:
+            raise IntegrityError(f"the answer is longer than the {limit} bytes it may have", reason="oversized")
+        return answer.body
+
+    def _ask(self, call: str, options: Mapping[str, str], timeout: float) -> Any:
+        return json.loads(self._bytes(call, options, timeout, _JSON_BYTES))
+
+    def _checked_version(self, timeout: float) -> str:
+        with boundary():
+            told = string(self._ask("version", {}, timeout), "Version")
+            self._version = numbers(told)
+        if self._version < OLDEST:
+            raise TierUnavailable(f"Kubo {told} is too old; cachekit needs {dotted(OLDEST)} or newer", reason="too_old")
+        return told
+
+    def _mine(self) -> _Mine:
+        mine: _Mine | None = getattr(self._local, "mine", None)
+        # After a fork both processes would read each other's answers from one connection.
+        if mine is None or mine.pid != os.getpid():
+            mine = self._local.mine = _Mine(self._dialer, self._headers)
+        return mine
+
+    # -- through ipfshttpclient ---------------------------------------------------------------------
+
+    @contextmanager
+    def _client(self, timeout: float, *, limit: int = _JSON_BYTES) -> Iterator[Any]:
+        began = time.monotonic()
+        # Kubo ignores options it does not know, so a call that did not fail proves nothing about an old one.
+        if not self._version >= OLDEST:
+            self._checked_version(timeout)
+        # Importing the client, below, takes its time once; that is not the daemon's fault.
+        left = timeout - (time.monotonic() - began)
+        mine = self._mine()
+        if mine.client is None:
+            mine.client = _new_client(self._dialer, self._headers)
+        errors = import_module("ipfshttpclient.exceptions")
+        try:
+            with allowed(left, limit):
+                yield mine.client
+        except errors.ErrorResponse as error:
+            raise from_status(error.original.response.status_code, str(error)) from error
+        except BaseException:
+            # What is left of this answer must never be read as the next one's.
+            mine.drop_client()
+            raise
+
+    def _require_wide_nodes(self, size: int) -> None:
+        if size > _NARROW_BYTES and self._version < _WIDE_NODES:
+            message = f"before Kubo {dotted(_WIDE_NODES)} a file of {size} bytes gets another CID; upgrade it"
+            raise TierUnavailable(message, reason="too_old")
+
+
+class _Mine:
+    """What belongs to one thread of one process."""
+
+    def __init__(self, dialer: Dialer, headers: Mapping[str, str]) -> None:
+        self.pid = os.getpid()
+        self.line = Line(dialer, headers)
+        self.client: Any = None
+
+    def drop_client(self) -> None:
+        if self.client is not None:
+            self.client.close()
+        self.client = None
+
+
+def _new_client(dialer: Dialer, headers: Mapping[str, str]) -> Any:
+    try:
+        package = import_module("ipfshttpclient")
+        backend = import_module("ipfshttpclient.http_requests")
+        wrapper = import_module("ipfshttpclient.requests_wrapper")
+    except ImportError as error:
+        message = f"ipfshttpclient cannot be imported ({error}); pip install 'ipfshttpclient>=0.7,<0.9'"
+        raise TierUnavailable(message, reason="client_missing") from error
+    # The address only names the host in the request; where the bytes go, and whether through TLS, is the dialer's.
+    place = dialer.address
+    address = "/dns/localhost/tcp/80" if place.kind == "unix" else f"/{place.kind}/{place.host}/tcp/{place.port}"
+    client = package.Client(address, chunk_size=1 << 20)
+    # Set, not configured: an environment variable could have chosen another backend.
+    client._client = backend.ClientSync(address, "api/v0")  # noqa: SLF001 - no public way
+    client._client._session = _session(wrapper, dialer, headers)  # noqa: SLF001
+    return client
+
+
+def _session(wrapper: Any, dialer: Dialer, headers: Mapping[str, str]) -> Any:
+    session = wrapper.Session()
+    session.trust_env = False
+    session.max_redirects = 0
+    session.headers.update(headers)
+    session.hooks["response"].append(_reject_page)
+    manager = session.get_adapter("http://").poolmanager
+    # urllib3 warns of this argument, and an error under `-W error` is all that ipfshttpclient gets from it.
+    manager.connection_pool_kw.pop("strict", None)
+    connection = type("Connection", (wrapper.HTTPConnection,), {"_new_conn": lambda _: dialer.dial()})
+    pool = type("Pool", (wrapper.HTTPConnectionPool,), {"ConnectionCls": connection})
+    manager.pool_classes_by_scheme = {"http": pool}
+    return session
+
+
+def _reject_page(answer: Any, **_: Any) -> None:
+    # ipfshttpclient takes any 200 for a success where it expects no content.
+    if answer.ok:
+        reject_html(answer.headers.get("Content-Type", ""))
+
+
+def _authorization(auth: str | None) -> dict[str, str]:
+    if not auth:
+        return {}
+    if not auth.isprintable() or not auth.isascii():
+        raise UsageError("the RPC credential has characters that no header can carry; check CACHEKIT_IPFS_AUTH")
+    if auth.startswith(("Bearer ", "Basic ")):
+        return {"Authorization": auth}
+    if ":" in auth:
+        return {"Authorization": "Basic " + base64.b64encode(auth.encode()).decode()}
+    return {"Authorization": f"Bearer {auth}"}
+
+
+def _or_none(call: Callable[[], _T]) -> _T | None:
+    with boundary():
+        try:
+            return call()
+        except NotThere:
+            return None

@@ -1,0 +1,166 @@
+"""Frozen data that every floor shares: no behaviour beyond what keeps a value well formed.
+
+Wall-clock instants (`created`, `expires`, `at`) are integer nanoseconds since the epoch, because they are compared
+between machines and with each other; durations are float seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, Literal, NamedTuple
+
+NANOSECONDS: Final = 1_000_000_000
+FOREVER: Final = 0
+"""`Record.expires` of an entry that never expires."""
+
+EVERYWHERE: Final = "*"
+"""The namespace of a mark that covers a tag in all namespaces."""
+
+Mode = Literal["on", "off", "refresh", "read-only", "replay"]
+
+
+class Missing(Enum):
+    """The type of `MISS`: falsy, and never a value that a function could return."""
+
+    MISS = "MISS"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return "cachekit.MISS"
+
+
+MISS: Final = Missing.MISS
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Identifies one call: `digest` is 32 bytes of SHA-256 over everything that decides the answer (DESIGN §5).
+
+    `function` is the dotted name for people; `shareable` is False where other machines could not have computed the
+    same digest (source unavailable), so the entry must stay here; `parts` are (name, readable text) pairs, filled only
+    when somebody asks for an explanation.
+    """
+
+    namespace: str
+    digest: bytes
+    function: str = field(default="", compare=False)
+    shareable: bool = field(default=True, compare=False)
+    parts: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.digest.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored thing.
+
+    `created` is when the origin was *called*, so that whatever is invalidated during the call stays invalid.
+    `expires` is `FOREVER` or the end of the TTL; `grace` is how many seconds longer it is kept, for the stale windows.
+    `seconds` is what the origin took: what a hit saves.
+    """
+
+    codec: str
+    payload: bytes
+    created: int
+    expires: int = FOREVER
+    grace: float = 0.0
+    seconds: float = 0.0
+    tags: tuple[str, ...] = ()
+    pin: bool = False
+
+    def fresh(self, now: int) -> bool:
+        return self.expires == FOREVER or now < self.expires
+
+    def usable(self, now: int, window: float) -> bool:
+        """Whether the record is at most `window` seconds past its TTL."""
+        return self.expires == FOREVER or now < self.expires + int(window * NANOSECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Retries of the origin: only for the exceptions in `on`; `attempts` counts the first call; `max_wait` in seconds."""
+
+    on: tuple[type[BaseException], ...] | type[BaseException]
+    attempts: int = 3
+    max_wait: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the decorator said, units normalised once. None means: whatever the settings say at the call."""
+
+    pin: bool = False
+    ttl: float | None | Literal["default"] = "default"
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    namespace: str | None = None
+    version: str | None = None
+    ignore: frozenset[str] = frozenset()
+    key: Callable[[Mapping[str, Any]], Any] | None = None
+    tags: tuple[str, ...] = ()
+    cacheable: Callable[[Any], bool] | None = None
+    retry: Retry | None = None
+    codec: Any = "auto"
+    sample: int = 0
+    share: bool = True
+    encrypt: bool = True
+
+
+class Event(NamedTuple):
+    """Something that happened, for listeners. `what` is one of the words below; the rest is empty where it means nothing.
+
+    call, hit, miss, store, coalesced, stale, bypass, skipped, error, origin, invalidated.
+    `seconds` is the latency of a hit or of the origin; `saved` what the origin once took for the value now served.
+    """
+
+    what: str
+    function: str = ""
+    tier: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+    size: int = 0
+    saved: float = 0.0
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TierState:
+    """What a tier is right now, and the one reason for it."""
+
+    on: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An invalidation: entries of `namespace` that it covers and that were created at or before `at` are dead.
+
+    kind: `namespace` (everything), `tag` (value: the tag), `key` (value: hex digest). A tag's namespace may be
+    `EVERYWHERE`.
+    """
+
+    namespace: str
+    kind: Literal["namespace", "tag", "key"]
+    value: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a call would hit or miss: the key's parts, and what each tier says."""
+
+    key: Key | None
+    parts: tuple[tuple[str, str], ...]
+    found: str
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"key    {self.key}" if self.key else "key    none: the call cannot be keyed"]
+        lines += [f"  {name:<14} {text}" for name, text in self.parts]
+        lines.append(f"found  {self.found or 'nowhere'}")
+        return "\n".join([*lines, *self.notes])

@@ -1,0 +1,120 @@
+"""What is still to be sent to IPFS, kept so that a killed process loses none of it: whoever flushes next sends it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cachekit.database import Database, locked
+from cachekit.errors import TierFull
+from cachekit.model import Key, Mark, Record
+
+MAX_PAYLOAD_BYTES: Final = 512 << 20
+_BATCH_BYTES: Final = 32 << 20
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, namespace TEXT, key BLOB, text TEXT,
+    payload BLOB, created INTEGER, expires INTEGER, grace REAL, seconds REAL, tags TEXT, pin INTEGER, encrypt INTEGER);
+"""
+_COLUMNS: Final = "kind, namespace, key, text, payload, created, expires, grace, seconds, tags, pin, encrypt"
+_INSERT: Final = f"INSERT INTO queue ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SELECT: Final = f"SELECT id, {_COLUMNS} FROM queue ORDER BY id LIMIT ?"  # noqa: S608 - constants
+
+
+class Item(NamedTuple):
+    """One line of the queue.
+
+    kind `entry`: `key` is the digest, `text` the codec. A mark's kinds are model.Mark's, `text` is its value and
+    `created` its instant. kind `unpin`: `key` is the HMAC in the index, `text` the CID.
+    """
+
+    id: int
+    kind: str
+    namespace: str
+    key: bytes = b""
+    text: str = ""
+    payload: bytes = b""
+    created: int = 0
+    expires: int = 0
+    grace: float = 0.0
+    seconds: float = 0.0
+    tags: str = ""
+    pin: int = 0
+    encrypt: int = 1
+
+    @property
+    def tag_list(self) -> list[str]:
+        """The tags as text."""
+        found: list[str] = json.loads(self.tags) if self.tags else []
+        return found
+
+
+def _silent(_reason: str) -> None:
+    """Tell nobody."""
+
+
+class Outbox:
+    """The queue in the SQLite file at `path`, opened on first use. Everything may raise TierError.
+
+    What was added survives the process from the moment `add` returned. `report` hears `corrupt_outbox`.
+    """
+
+    def __init__(self, path: Path, report: Callable[[str], None] = _silent) -> None:
+        self._database = Database(path, _SCHEMA, report)
+        self._lock_path = path.with_suffix(".lock")
+
+    def add(self, key: Key, record: Record, *, encrypt: bool = True, pin: bool | None = None) -> None:
+        """Queue one record; `pin` None means what the record says. TierFull above MAX_PAYLOAD_BYTES."""
+        if len(record.payload) > MAX_PAYLOAD_BYTES:
+            raise TierFull(f"{len(record.payload)} bytes are too many for one shared entry", reason="too_large")
+        pinned = record.pin if pin is None else pin
+        tags = json.dumps(record.tags) if record.tags else ""
+        self._insert(
+            "entry", key.namespace, key.digest, record.codec, record.payload, record.created, record.expires,
+            record.grace, record.seconds, tags, int(pinned), int(encrypt),
+        )
+
+    def add_mark(self, mark: Mark) -> None:
+        """Queue an invalidation for the other machines."""
+        self._insert(mark.kind, mark.namespace, b"", mark.value, b"", mark.at, 0, 0.0, 0.0, "", 0, 0)
+
+    def add_unpin(self, namespace: str, key: bytes, cid: str, at: int) -> None:
+        """Queue the end of a pin's reference."""
+        self._insert("unpin", namespace, key, cid, b"", at, 0, 0.0, 0.0, "", 0, 0)
+
+    def batch(self, limit: int = 1024) -> list[Item]:
+        """The oldest items: at most `limit`, and about 32 MiB."""
+        items, size = list[Item](), 0
+        with self._database.use() as connection:
+            for row in connection.execute(_SELECT, (limit,)):
+                items.append(Item(*row))
+                size += len(items[-1].payload)
+                if size >= _BATCH_BYTES:
+                    break
+        return items
+
+    def done(self, ids: Sequence[int]) -> None:
+        """Take items off."""
+        with self._database.transaction() as connection:
+            connection.executemany("DELETE FROM queue WHERE id = ?", [(number,) for number in ids])
+
+    def pending(self) -> int:
+        """How many items wait."""
+        with self._database.use() as connection:
+            return int(connection.execute("SELECT count(*) FROM queue").fetchone()[0])
+
+    @contextlib.contextmanager
+    def exclusive(self, end: float) -> Iterator[None]:
+        """Be the only one, of all processes, who sends; waits until `end` of `time.monotonic`, else TierUnavailable."""
+        with locked(self._lock_path, end):
+            yield
+
+    def close(self) -> None:
+        """Close the file; a later call opens it again."""
+        self._database.close()
+
+    def _insert(self, *row: str | bytes | float) -> None:
+        with self._database.use() as connection:
+            connection.execute(_INSERT, row)

@@ -1,0 +1,234 @@
+"""Theory of operation: every decision of a call is taken in this file, and nothing here does I/O.
+
+A plan is a generator. It yields steps (`steps.py`) and is sent their answers; a driver (`drive.py`) performs them. So
+the whole order of a call can be read below, and tested by scripting the answers.
+
+The order: the near tiers (memory, disk) are read first, by everybody. Whoever misses joins the flight of that key: one
+caller of this process leads and the others get its record. The leader takes the lease of the machine, looks once more
+(somebody may have just landed), asks the far tiers (IPFS), and calls the origin. What it gets is written back.
+
+Two rules: a tier that fails is told and stepped over, and an exception of the origin never enters the plan, so that the
+user's traceback stays the user's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from cachekit.errors import CacheMiss, CannotEncode, TierError
+from cachekit.model import FOREVER, MISS, NANOSECONDS, Event, Key, Mode, Record
+from cachekit.protocols import Codec
+from cachekit.steps import (
+    ALONE,
+    BUSY,
+    Call,
+    Failed,
+    Join,
+    Lease,
+    Pause,
+    Read,
+    Revalidate,
+    Share,
+    Steps,
+    Tell,
+    Write,
+)
+
+FIRST_PAUSE: Final = 0.005
+LONGEST_PAUSE: Final = 0.1
+"""Seconds between two looks at what another process is computing; doubled from the first to the longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call, with everything resolved: `ttl` and the windows in seconds, tiers by name, fastest first."""
+
+    key: Key
+    codec: Codec
+    near: tuple[str, ...]
+    far: tuple[str, ...]
+    clock: Callable[[], int]
+    mode: Mode = "on"
+    ttl: float | None = None
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    cacheable: Callable[[Any], bool] | None = None
+    tags: Callable[[], tuple[str, ...]] = tuple
+    pin: bool = False
+    leases: bool = True
+    explain: Callable[[], str] = str
+
+
+class Found(NamedTuple):
+    """A record and the value that it decodes to."""
+
+    record: Record
+    value: Any
+
+
+def plan(request: Request) -> Steps:
+    """The call itself; returns the value."""
+    stale: list[Record] = []
+    if request.mode != "refresh":
+        found = yield from look(request, request.near, stale)
+        if found:
+            return found.value
+        old = _within(request, stale, request.stale_while_revalidate)
+        if old and request.mode != "replay":
+            yield Revalidate()
+            return (yield from _serve_stale(request, old, "revalidating")).value
+    standing = yield Join()
+    if isinstance(standing, Record):
+        followed = _decode(request, standing)
+        if followed:
+            yield Tell(Event("coalesced", request.key.function, saved=standing.seconds))
+            return followed.value
+        standing = ALONE
+    if standing is not ALONE and request.mode != "refresh":
+        found = yield from _first_in_line(request, stale)
+        if found:
+            yield Share(found.record)
+            return found.value
+    return (yield from compute(request, stale))
+
+
+def compute(request: Request, stale: list[Record]) -> Steps:
+    """Asks the origin and keeps what it gave; returns the value."""
+    yield Tell(Event("miss", request.key.function))
+    if request.mode == "replay":
+        raise CacheMiss(f"replay: nothing is stored for this call, and the origin may not be called\n{request.explain()}")
+    old = _within(request, stale, request.stale_if_error)
+    started = request.clock()
+    outcome = yield Call(fallback=old is not None)
+    if isinstance(outcome, Failed):
+        assert old is not None
+        yield Tell(Event("error", request.key.function, "origin", type(outcome.error).__name__, error=outcome.error))
+        yield Share(old)
+        return (yield from _serve_stale(request, old, "origin_failed")).value
+    yield Tell(Event("origin", request.key.function, seconds=outcome.seconds))
+    yield from keep(request, outcome.value, started, outcome.seconds)
+    return outcome.value
+
+
+def look(request: Request, tiers: tuple[str, ...], stale: list[Record]) -> Steps:
+    """Found in the first tier that has a fresh record, filled back into the faster ones; else None, and `stale` grows."""
+    missed: list[str] = []
+    for tier in tiers:
+        try:
+            record = yield Read(tier)
+        except TierError as error:
+            yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
+            continue
+        if record is not None and record.fresh(request.clock()):
+            found = _decode(request, record)
+            if found:
+                yield Tell(Event("hit", request.key.function, tier, size=len(record.payload), saved=record.seconds))
+                yield from fill(request, missed, record)
+                return found
+            yield Tell(Event("error", request.key.function, tier, "undecodable"))
+        elif record is not None:
+            stale.append(record)
+        missed.append(tier)
+    return None
+
+
+def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
+    """Encodes and stores what the origin returned; returns whether it was stored."""
+    try:
+        record = _record(request, value, started, seconds)
+    except CannotEncode as error:
+        yield Tell(Event("skipped", request.key.function, reason=error.reason, error=error))
+        yield Share(None)
+        return False
+    yield Share(record)
+    reason = _refusal(request, value)
+    if reason:
+        yield Tell(Event("skipped", request.key.function, reason=reason))
+        return False
+    yield from fill(request, [*request.near, *request.far], record)
+    yield Tell(Event("store", request.key.function, size=len(record.payload)))
+    return True
+
+
+def fill(request: Request, tiers: list[str], record: Record) -> Steps:
+    """Writes slow tiers first, so that whoever sees a fast copy can rely on a lasting one."""
+    for tier in reversed(tiers):
+        if request.mode == "read-only" and tier != "memory":
+            continue
+        try:
+            yield Write(tier, record)
+        except TierError as error:
+            yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
+
+
+def renew(request: Request) -> Steps:
+    """The background half of stale-while-revalidate: one caller of one process, or nobody; returns nothing."""
+    if (yield Join(wait=False)) is BUSY:
+        return
+    if request.leases and not (yield Lease()):
+        return
+    started = request.clock()
+    outcome = yield Call()
+    yield Tell(Event("origin", request.key.function, seconds=outcome.seconds))
+    yield from keep(request, outcome.value, started, outcome.seconds)
+
+
+def peek(request: Request) -> Steps:
+    """The stored value, or MISS; never the origin, and nobody waits."""
+    found = yield from look(request, request.near + request.far, [])
+    return found.value if found else MISS
+
+
+def put(request: Request, value: Any) -> Steps:
+    """Stores a value that did not come from the origin; returns whether it was stored."""
+    return (yield from keep(request, value, request.clock(), 0.0))
+
+
+def _first_in_line(request: Request, stale: list[Record]) -> Steps:
+    pause = FIRST_PAUSE
+    while request.leases and not (yield Lease()):
+        yield Pause(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+        found = yield from look(request, request.near, stale)
+        if found:
+            return found
+    return (yield from look(request, request.near + request.far, stale))
+
+
+def _serve_stale(request: Request, record: Record, reason: str) -> Steps:
+    found = _decode(request, record)
+    if not found:
+        return Found(record, (yield from compute(request, [])))
+    yield Tell(Event("stale", request.key.function, reason=reason, size=len(record.payload), saved=record.seconds))
+    return found
+
+
+def _decode(request: Request, record: Record) -> Found | None:
+    try:
+        return Found(record, request.codec.load(record.codec, record.payload))
+    except TierError:
+        return None
+
+
+def _within(request: Request, stale: list[Record], window: float) -> Record | None:
+    if not stale or not window:
+        return None
+    newest = max(stale, key=lambda record: record.created)
+    return newest if newest.usable(request.clock(), window) else None
+
+
+def _refusal(request: Request, value: Any) -> str:
+    if request.mode == "read-only":
+        return "read-only"
+    if request.cacheable is not None and not request.cacheable(value):
+        return "not_cacheable"
+    return ""
+
+
+def _record(request: Request, value: Any, started: int, seconds: float) -> Record:
+    name, payload = request.codec.dump(value)
+    expires = FOREVER if request.ttl is None else started + int(seconds * NANOSECONDS) + int(request.ttl * NANOSECONDS)
+    grace = max(request.stale_while_revalidate, request.stale_if_error)
+    return Record(name, payload, started, expires, grace, seconds, request.tags(), request.pin)

@@ -1,0 +1,149 @@
+"""A record as bytes: fixed header, four short texts, payload; bound to its key by a checksum.
+
+    magic 4 | checksum 16 | fixed fields 50 | namespace | function | codec | tags | payload
+
+The checksum is the first 16 bytes of SHA-256 over the key's digest and everything behind the checksum, so a record that
+was torn, altered, or filed under another key does not verify. Measured beside zlib.crc32, on a machine with SHA-NI:
+2 kB 1.7 against 1.1 us, 64 kB 38 against 16 us. The difference buys that nobody can craft a collision.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from hashlib import sha256
+from struct import Struct
+from struct import error as struct_error
+from typing import Any, Final, NamedTuple
+
+from cachekit.errors import IntegrityError, UsageError
+from cachekit.model import Key, Record
+
+MAGIC: Final = b"CKR1"
+PEEK: Final = 4096
+"""How many leading bytes `peek` looks at, at most."""
+
+_SUM_END: Final = 20
+_FIXED: Final = Struct("<4s16sBHHBIqqddQ")
+_START: Final = _FIXED.size
+_TEXTS: Final = _START - _SUM_END
+_PIN: Final = 1
+_unpack: Final = _FIXED.unpack_from
+
+
+class _Open:
+    """`Record` with the same slots, not frozen: filled by plain assignments it costs 0.3 us, Record.__init__ 0.9."""
+
+    __slots__ = ("codec", "created", "expires", "grace", "payload", "pin", "seconds", "tags")
+
+
+class Header(NamedTuple):
+    """What `peek` reads. `size` is the payload's, in bytes; the rest as in `Record`. Nothing of it is verified."""
+
+    namespace: str
+    function: str
+    codec: str
+    created: int
+    expires: int
+    size: int
+    tags: tuple[str, ...]
+    pin: bool
+    seconds: float
+
+
+def encode(key: Key, record: Record) -> bytes:
+    """One record as bytes. UsageError where a field is too small (namespace 64 kB, codec 255 B, instants 64 bit)."""
+    # The name is for people: cut short, it still is one, whereas a namespace or a codec cut short would be another.
+    function = _text(key.function)[:1024]
+    texts = _text(key.namespace), function, _text(record.codec), _dump_tags(record.tags)
+    try:
+        head = _FIXED.pack(
+            MAGIC, b"", _PIN if record.pin else 0, *map(len, texts),
+            record.created, record.expires, record.grace, record.seconds, len(record.payload),
+        )  # fmt: skip
+    except (struct_error, OverflowError) as error:
+        raise UsageError(f"a record's header does not fit: {error}; shorten the namespace or the tags") from error
+    head = b"".join((head[_SUM_END:], *texts))
+    check = sha256(key.digest + head)
+    check.update(record.payload)
+    return b"".join((MAGIC, check.digest()[:16], head, record.payload))
+
+
+def decode(key: Key, data: bytes | memoryview) -> Record:
+    """The record `encode(key, ...)` made; IntegrityError for anything else, another key's record included."""
+    try:
+        magic, expected, flags, space, name, codec, tags, created, expires, grace, seconds, size = _unpack(data)
+    except struct_error as error:
+        raise _refusal(data) from error
+    at = _START + space + name + codec + tags
+    head, payload = data[_SUM_END:at], data[at:]
+    if type(head) is not bytes or type(payload) is not bytes:
+        head, payload = bytes(head), bytes(payload)
+    check = sha256(key.digest + head)
+    check.update(payload)
+    if check.digest()[:16] != expected or magic != MAGIC:
+        raise _refusal(data)
+    namespace = _text(key.namespace)
+    if size != len(payload) or space != len(namespace) or not head.startswith(namespace, _TEXTS):
+        raise IntegrityError("the record's header does not fit its key or its payload")
+    at = _TEXTS + space + name
+    record: Any = _Open()
+    record.codec = _codec_name(head[at : at + codec])
+    record.payload = payload
+    record.created = created
+    record.expires = expires
+    record.grace = grace
+    record.seconds = seconds
+    record.tags = _load_tags(head[at + codec :]) if tags else ()
+    record.pin = flags & _PIN == _PIN
+    record.__class__ = Record
+    return record  # type: ignore[no-any-return]
+
+
+def peek(data: bytes) -> Header:
+    """A record's header for people, from its first `PEEK` bytes, **unverified**; IntegrityError for what is no record.
+
+    Texts that reach beyond these bytes are cut: a tag that is not there whole is left out.
+    """
+    data = bytes(data[:PEEK])
+    if data[:4] != MAGIC or len(data) < _START:
+        raise _refusal(data)
+    _, _, flags, *lengths, created, expires, _, seconds, size = _unpack(data)
+    texts, at = [], _START
+    for length in lengths:
+        texts.append(data[at : at + length])
+        at += length
+    namespace, function, codec = (text.decode("utf-8", "replace") for text in texts[:3])
+    whole = texts[3] if at <= PEEK else texts[3].rpartition(b"\n")[0]
+    try:
+        tags = _load_tags(whole)
+    except ValueError as error:
+        raise IntegrityError(f"the record's tags cannot be read: {error}") from error
+    return Header(namespace, function, codec, created, expires, size, tags, bool(flags & _PIN), seconds)
+
+
+def _refusal(data: bytes | memoryview) -> IntegrityError:
+    magic = bytes(data[:4])
+    if magic[:3] == MAGIC[:3] and magic != MAGIC:
+        return IntegrityError(f"a record of format {magic!r}, this cachekit reads {MAGIC!r}", reason="format")
+    return IntegrityError("not a record of this key, or torn or altered")
+
+
+@lru_cache(maxsize=256)
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=64)
+def _codec_name(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
+
+
+# A line each, in JSON: a tag may hold any character, and a list cut off behind a line end is still a list of tags.
+def _dump_tags(tags: tuple[str, ...]) -> bytes:
+    return "\n".join(map(json.dumps, tags)).encode("ascii")
+
+
+def _load_tags(text: bytes) -> tuple[str, ...]:
+    loaded: list[Any] = [json.loads(line) for line in text.splitlines()]
+    return tuple(loaded)

@@ -1,0 +1,79 @@
+"""Retries of the origin, the only home of tenacity: a facade with three knobs (model.Retry).
+
+The retry sits inside the cache: a hit is never retried and a failed attempt is never stored. Only the exceptions named
+are retried, and a `Retry-After` that the exception carries (as an HTTP response's header) is waited for, up to
+`max_wait`. The last exception passes untouched.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+    from cachekit.model import Retry
+
+T = TypeVar("T")
+
+
+def call(retry: Retry, origin: Callable[[], T]) -> T:
+    """Calls `origin` at most `retry.attempts` times."""
+    import tenacity
+
+    controller: Any = tenacity.Retrying(**_rules(retry))
+    result: T = controller(origin)
+    return result
+
+
+async def acall(retry: Retry, origin: Callable[[], Awaitable[T]]) -> T:
+    """Like `call`, for a coroutine function."""
+    import tenacity
+
+    controller: Any = tenacity.AsyncRetrying(**_rules(retry))
+    result: T = await controller(origin)
+    return result
+
+
+def retry_after(error: BaseException, now: float | None = None) -> float | None:
+    """Seconds that `error` asks to wait: its `retry_after`, or its response's `Retry-After` (RFC 9110 §10.2.3)."""
+    direct = getattr(error, "retry_after", None)
+    if isinstance(direct, (int, float)):
+        return float(direct)
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+    text = headers.get("Retry-After") or headers.get("retry-after") if hasattr(headers, "get") else None
+    if not isinstance(text, str):
+        return None
+    return _parse(text.strip(), time.time() if now is None else now)
+
+
+def _parse(text: str, now: float) -> float | None:
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
+    except (TypeError, ValueError):
+        return None
+
+
+def _rules(retry: Retry) -> dict[str, Any]:
+    import tenacity
+
+    backoff = tenacity.wait_exponential_jitter(initial=0.5, max=retry.max_wait)
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = retry_after(error) if error else None
+        return backoff(state) if asked is None else min(asked, retry.max_wait)
+
+    return {
+        "retry": tenacity.retry_if_exception_type(retry.on),
+        "stop": tenacity.stop_after_attempt(retry.attempts),
+        "wait": wait,
+        "reraise": True,
+    }

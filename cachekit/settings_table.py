@@ -1,0 +1,211 @@
+"""The one table of settings: what each is called, what it accepts, and what it is when nobody says.
+
+A parser takes text (environment), a TOML value or a Python object (`configure()`), returns the setting's own type, and
+raises ValueError without a text: `Variable.read` knows the name and the accepted values, and writes the sentence.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from cachekit.ci import BOOLEAN_TEXT, BOOLEANS
+from cachekit.errors import UsageError
+from cachekit.model import Mode
+
+Ipfs = Literal["auto", "off", "ro", "rw"]
+Log = Literal["debug", "info", "warning", "error", "off"]
+
+DURATIONS: Final = "seconds, '500ms', '30s', '30m', '24h', '7d', '2w' (100 years at most), or 'none'/'forever'"
+_SIZES: Final = "bytes, or '512MB', '4GB' (powers of 1000), '1GiB' (powers of 1024)"
+_MULTIADDR: Final = "'/ip4/127.0.0.1/tcp/5001', ip6, dns, dns4 or dns6; then '/http' or '/https'; or '/unix/…'"
+_UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_BYTES: Final = {"": 1} | {f"{p}{i}b": b**n for i, b in (("", 1000), ("i", 1024)) for n, p in enumerate(" kmgt") if n}
+# Expiry instants are nanoseconds and may be stored in 64 bits, which end in the year 2262.
+_LONGEST: Final = 100 * 365 * 86400.0
+_LARGEST: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for this process. Sizes in bytes, times in seconds; `ttl` None means for ever."""
+
+    mode: Mode
+    strict: bool
+    dir: Path
+    size_limit: int
+    memory_limit: int
+    ttl: float | None
+    namespace: str
+    ipfs: Ipfs
+    ipfs_api: str | None
+    ipfs_auth: str | None = field(repr=False)
+    ipfs_timeout: float
+    secret: str | None = field(repr=False)
+    secret_file: Path | None
+    log: Log
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One setting. `default` is the value; None where it is computed (`dir`) or nothing; `shown` is for people."""
+
+    setting: str
+    parse: Callable[[Any], object]
+    default: object
+    accepted: str
+    help: str
+    shown: str
+    secret: bool = False
+    optional: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"CACHEKIT_{self.setting.upper()}"
+
+    def read(self, value: object, where: str) -> Any:
+        """The parsed value. Raises UsageError naming `where` it stood and what is accepted; never shows a secret."""
+        if value is None and self.optional:
+            return None
+        try:
+            return self.parse(value)
+        except (ValueError, TypeError, ArithmeticError):
+            # A URL given for an address may carry a password.
+            shown = "this value" if self.secret or "@" in str(value) else reprlib.repr(value)
+            msg = f"{where}: {shown} is not accepted; accepted: {self.accepted}"
+        raise UsageError(msg)
+
+
+def seconds(value: object, what: str) -> float | None:
+    """A duration in seconds, None for ever: int, float, timedelta, None, or text such as '30m'; 0 is allowed.
+
+    Raises UsageError naming `what` for anything else: negative, NaN, infinite, a bool, more than 100 years.
+    """
+    try:
+        return _duration(value)
+    except (ValueError, TypeError, ArithmeticError):
+        msg = f"{what}: {reprlib.repr(value)} is not a duration; accepted: {DURATIONS}"
+    raise UsageError(msg)
+
+
+def _duration(value: Any) -> float | None:
+    if value is None or (isinstance(value, str) and value.strip().lower() in ("none", "forever")):
+        return None
+    number = value.total_seconds() if isinstance(value, timedelta) else _number(value, _UNITS)
+    return float(_within(float(number), _LONGEST))
+
+
+def _timeout(value: Any) -> float:
+    return float(_positive(_duration(value)))
+
+
+def _size(value: Any) -> int:
+    return int(_within(int(_number(value, _BYTES)), _LARGEST))
+
+
+def _positive_size(value: Any) -> int:
+    return int(_positive(_size(value)))
+
+
+def _number(value: Any, units: dict[str, Any]) -> Any:
+    """`value` as a number; text may carry one of `units`. A bool is an int to Python and a mistake to us."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", value.strip().lower()) if isinstance(value, str) else None
+    if found is None or found[2] not in units:
+        raise ValueError
+    return Decimal(found[1]) * Decimal(str(units[found[2]]))
+
+
+def _within(number: Any, most: float) -> Any:
+    if not 0 <= number <= most:
+        raise ValueError
+    return number
+
+
+def _positive(number: float | None) -> float:
+    if not number:
+        raise ValueError
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    try:
+        return BOOLEANS[str(value).strip().lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+def _one_of(kind: Any) -> Callable[[Any], object]:
+    def parse(value: Any) -> object:
+        word = value.strip().lower() if isinstance(value, str) else None
+        if word not in get_args(kind):
+            raise ValueError
+        return word
+
+    return parse
+
+
+def _text(value: Any) -> str:
+    """One line that can be printed and encoded: it goes into keys and HTTP headers."""
+    text = value.strip() if isinstance(value, str) else ""
+    if not text.isprintable() or not text:
+        raise ValueError
+    return text
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, (str, Path)) or not str(value).strip() or "\0" in str(value):
+        raise ValueError
+    return Path(value)
+
+
+def _multiaddr(value: Any) -> str:
+    address = _text(value)
+    if re.fullmatch(r"/unix/.*[^/]", address):
+        return address
+    found = re.fullmatch(r"/(ip4|ip6|dns|dns4|dns6)/([^/\s@]+)/tcp/([0-9]{1,5})(?:/https?)?", address)
+    if found is None or not 0 < int(found[3]) < 65536:  # noqa: PLR2004 - the end of TCP's port numbers
+        raise ValueError
+    if found[1] in ("ip4", "ip6"):
+        {"ip4": ipaddress.IPv4Address, "ip6": ipaddress.IPv6Address}[found[1]](found[2])
+    return address
+
+
+def _words(kind: Any) -> str:
+    return ", ".join(get_args(kind))
+
+
+TABLE: Final = (
+    Variable("mode", _one_of(Mode), "on", _words(Mode),
+             "`off` goes straight to the origin, `refresh` skips reads, `read-only` never stores, "
+             "`replay` never calls the origin", "`on`"),
+    Variable("strict", _boolean, False, BOOLEAN_TEXT,
+             "an argument that cannot be keyed and a tier that fails become exceptions", "`off`"),
+    Variable("dir", _path, None, "a path; a relative one starts at the working directory, or at the file that says so",
+             "where the disk tier and artifacts are kept", "`$XDG_CACHE_HOME/cachekit` or `~/.cache/cachekit`"),
+    Variable("size_limit", _positive_size, 4_000_000_000, _SIZES, "room for the disk tier", "`4GB`"),
+    Variable("memory_limit", _size, 128_000_000, _SIZES, "room for the memory tier; 0 turns it off", "`128MB`"),
+    Variable("ttl", _duration, 3600.0, DURATIONS, "how long an answer is good, unless the decorator says", "`1h`"),
+    Variable("namespace", _text, "default", "one line of printable text", "separates what may share a cache",
+             "`default`"),
+    Variable("ipfs", _one_of(Ipfs), "auto", _words(Ipfs), "whether IPFS is read and written", "`auto`; in CI `off`"),
+    Variable("ipfs_api", _multiaddr, None, _MULTIADDR,
+             "where the Kubo RPC is; says where, never whether", "found by itself", optional=True),
+    Variable("ipfs_auth", _text, None, "user:password, basic:user:password or bearer:token",
+             "what the Kubo RPC asks for", "none", secret=True, optional=True),
+    Variable("ipfs_timeout", _timeout, 0.25, "seconds, more than 0, or '250ms'",
+             "the total deadline of a read from IPFS", "`0.25`"),
+    Variable("secret", _text, None, "the credential string of a namespace", "the credential a team shares",
+             "from the file", secret=True, optional=True),
+    Variable("secret_file", _path, None, "a path", "holds what `CACHEKIT_SECRET` carries; created where missing",
+             "`$XDG_CONFIG_HOME/cachekit/credential`", optional=True),
+    Variable("log", _one_of(Log), "warning", _words(Log), "how much cachekit logs", "`warning`"),
+)  # fmt: skip

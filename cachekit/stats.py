@@ -1,0 +1,191 @@
+"""What happened, counted: `Stats` is a listener like any other, and the only place that counts.
+
+Counters are flat names per function (`hits.disk`, `latency.disk.57`), because sums of flat counters can be added
+between processes; `as_dict` gives them the documented shape. A hit of the fast lane is put into `inbox` as it is and
+counted later, in bulk: counting at once would cost as much as the lookup.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cachekit.model import Event
+
+TIERS: Final = ("memory", "disk", "ipfs")
+QUANTILES: Final = (0.5, 0.9, 0.99)
+INBOX_LIMIT: Final = 4096
+"""Hits that may wait to be counted."""
+
+Counters = dict[str, float]
+_SERVED: Final = frozenset({"hit", "miss", "coalesced"})
+_NAMES: Final = {"miss": "misses", "store": "stores"}
+
+
+class Stats:
+    """Counts events by function."""
+
+    def __init__(self) -> None:
+        self.inbox: deque[tuple[Event, int]] = deque()
+        self._lock = threading.Lock()
+        self._counters: dict[str, Counters] = {}
+        self._unsaved: dict[str, Counters] = {}
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._count(event, event.seconds)
+
+    def drain(self) -> None:
+        """Counts what waits in `inbox`."""
+        with self._lock:
+            while True:
+                try:
+                    event, nanoseconds = self.inbox.popleft()
+                except IndexError:
+                    return
+                self._count(event, nanoseconds / 1e9)
+
+    def snapshot(self, function: str | None = None) -> Snapshot:
+        """What was counted in this process since it started, or since `reset`."""
+        self.drain()
+        with self._lock:
+            chosen = self._counters.values() if function is None else [self._counters.get(function, {})]
+            return Snapshot(add(chosen))
+
+    def functions(self) -> dict[str, Snapshot]:
+        self.drain()
+        with self._lock:
+            return {name: Snapshot(dict(counters)) for name, counters in self._counters.items()}
+
+    def take_unsaved(self) -> dict[str, Counters]:
+        """What was counted since the last time this was asked, to be added to the machine's totals."""
+        self.drain()
+        with self._lock:
+            unsaved, self._unsaved = self._unsaved, {}
+            return unsaved
+
+    def reset(self) -> None:
+        self.drain()
+        with self._lock:
+            self._counters = {}
+
+    def renew_after_fork(self) -> None:
+        """The parent counts what it counted; a child starts at zero, with a lock of its own."""
+        self._lock = threading.Lock()
+        self._counters, self._unsaved = {}, {}
+        self.inbox.clear()
+
+    def _count(self, event: Event, seconds: float) -> None:
+        for counter, amount in _increments(event, seconds):
+            for books in (self._counters, self._unsaved):
+                counters = books.setdefault(event.function, {})
+                counters[counter] = counters.get(counter, 0) + amount
+
+
+def _increments(event: Event, seconds: float) -> Iterable[tuple[str, float]]:
+    what = event.what
+    if what in _SERVED or (what in ("bypass", "stale") and event.reason != "origin_failed" and not event.tier):
+        yield "calls", 1
+    if what == "hit":
+        yield f"hits.{event.tier}", 1
+        yield f"latency.{event.tier}.{bucket(seconds)}", 1
+        yield f"bytes.{event.tier}.read", event.size
+    elif what == "write":
+        yield f"bytes.{event.tier}.written", event.size
+    elif what == "error":
+        yield f"errors.{event.tier}.{event.reason}", 1
+    elif what in ("bypass", "skipped"):
+        yield f"{'bypasses' if what == 'bypass' else 'skipped'}.{event.reason}", 1
+    elif what == "origin":
+        yield "seconds.origin", seconds
+    else:
+        yield _NAMES.get(what, what), 1
+    if event.saved and what in ("hit", "coalesced", "stale"):
+        yield "seconds.saved", event.saved
+
+
+def bucket(seconds: float) -> int:
+    """A latency's bucket: four to the octave of nanoseconds, so that a quantile is at most 19 % off."""
+    nanoseconds = max(4, int(seconds * 1e9))
+    octave = nanoseconds.bit_length()
+    return octave * 4 + ((nanoseconds >> (octave - 3)) & 3)
+
+
+def _middle(number: int) -> float:
+    octave, quarter = divmod(number, 4)
+    return (1 << (octave - 1)) * (1 + (quarter + 0.5) / 4) / 1e9
+
+
+def add(books: Iterable[Mapping[str, float]]) -> Counters:
+    """The sum of counters by name."""
+    total: Counters = {}
+    for counters in books:
+        for name, amount in counters.items():
+            total[name] = total.get(name, 0) + amount
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Counters at one moment; `as_dict` is the documented shape."""
+
+    counters: Mapping[str, float]
+
+    @property
+    def hit_rate(self) -> float:
+        """Answers given without the origin, as a share of all that could have been; 0.0 before the first."""
+        served = sum(self._group("hits").values()) + self._number("coalesced") + self._number("stale")
+        return served / (served + self._number("misses")) if served else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Durations in seconds, sizes in bytes, latencies as {tier: {p50, p90, p99}} in seconds."""
+        return {
+            "calls": self._number("calls"),
+            "hits": {tier: self._number(f"hits.{tier}") for tier in TIERS},
+            "misses": self._number("misses"),
+            "stores": self._number("stores"),
+            "coalesced": self._number("coalesced"),
+            "stale": self._number("stale"),
+            "bypasses": self._group("bypasses"),
+            "errors": self._errors(),
+            "skipped": self._group("skipped"),
+            "bytes": {
+                tier: {way: self._number(f"bytes.{tier}.{way}") for way in ("read", "written")} for tier in TIERS
+            },
+            "seconds": {name: float(self.counters.get(f"seconds.{name}", 0.0)) for name in ("origin", "saved")},
+            "tokens_saved": {way: self._number(f"tokens_saved.{way}") for way in ("input", "output")},
+            "cost_saved": float(self.counters.get("cost_saved", 0.0)),
+            "hit_rate": self.hit_rate,
+            "latency": {tier: found for tier in TIERS if (found := self._quantiles(tier))},
+        }
+
+    def _number(self, name: str) -> int:
+        return int(self.counters.get(name, 0))
+
+    def _group(self, prefix: str) -> dict[str, int]:
+        cut = len(prefix) + 1
+        return {name[cut:]: int(n) for name, n in self.counters.items() if name.startswith(f"{prefix}.")}
+
+    def _errors(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for name, amount in self._group("errors").items():
+            tier, _, reason = name.partition(".")
+            found.setdefault(tier, {})[reason] = amount
+        return found
+
+    def _quantiles(self, tier: str) -> dict[str, float]:
+        counts = sorted((int(name), n) for name, n in self._group(f"latency.{tier}").items())
+        total = sum(n for _, n in counts)
+        return {f"p{round(share * 100)}": _quantile(counts, share * total) for share in QUANTILES} if total else {}
+
+
+def _quantile(counts: list[tuple[int, int]], rank: float) -> float:
+    seen = 0
+    for number, amount in counts:
+        seen += amount
+        if seen >= rank:
+            return _middle(number)
+    return 0.0

@@ -1,0 +1,88 @@
+"""What a plan may ask for. A step says what, never how: the drivers know how, and the errand knows where."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from cachekit.model import Event, Record
+
+
+class Read(NamedTuple):
+    """Answer: Record or None. A TierError is thrown into the plan."""
+
+    tier: str
+
+
+class Write(NamedTuple):
+    """Answer: None. A TierError is thrown into the plan."""
+
+    tier: str
+    record: Record
+
+
+class Call(NamedTuple):
+    """Answer: Returned, or Failed where `fallback` says that the plan has a stale record to serve instead."""
+
+    fallback: bool = False
+
+
+class Join(NamedTuple):
+    """Answer: LEAD, ALONE, or the Record that the leader shared. With `wait=False` also BUSY."""
+
+    wait: bool = True
+
+
+class Share(NamedTuple):
+    """Hands the record to everybody who joined; None sends each of them to the origin alone."""
+
+    record: Record | None
+
+
+class Lease(NamedTuple):
+    """Answer: whether this process may do the work that another process on the machine could be doing."""
+
+
+class Pause(NamedTuple):
+    """Waits `seconds` for another process."""
+
+    seconds: float
+
+
+class Revalidate(NamedTuple):
+    """Starts one refresh in the background, unless one is under way."""
+
+
+class Tell(NamedTuple):
+    """Tells the listeners."""
+
+    event: Event
+
+
+class Returned(NamedTuple):
+    """The origin's value, and how many seconds it took."""
+
+    value: Any
+    seconds: float
+
+
+class Failed(NamedTuple):
+    """The origin raised while a stale record was at hand."""
+
+    error: Exception
+
+
+class Standing(Enum):
+    """A caller's place among those who want the same key."""
+
+    LEAD = "lead"
+    ALONE = "alone"
+    BUSY = "busy"
+
+
+LEAD: Final = Standing.LEAD
+ALONE: Final = Standing.ALONE
+BUSY: Final = Standing.BUSY
+
+Steps = Generator[Any, Any, Any]

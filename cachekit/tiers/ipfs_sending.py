@@ -1,0 +1,136 @@
+"""From the outbox to the daemon: payloads, pins, then the segment that names them, and only then off the queue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from cachekit.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
+from cachekit.errors import IntegrityError, TierUnavailable
+from cachekit.index import Index
+from cachekit.model import Mark
+from cachekit.outbox import Item, Outbox
+from cachekit.protocols import Transport
+from cachekit.sealing import Credential, WriterKey
+from cachekit.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Entry
+
+
+class _Staged(NamedTuple):
+    item: Item
+    entry: Entry
+    cid: str
+    stored: bytes
+
+
+class Sender:
+    """Sends batches, one process at a time. `writer` is asked for when there is something to sign."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        index: Index,
+        outbox: Outbox,
+        credential: Credential,
+        writer: Callable[[], WriterKey],
+        report: Callable[[str], None],
+    ) -> None:
+        self._transport = transport
+        self._index = index
+        self._outbox = outbox
+        self._credential = credential
+        self._writer = writer
+        self._report = report
+
+    def send(self, end: float) -> int:
+        """Everything that waits, until `end` of `time.monotonic`; how many items that were.
+
+        Raises TierError; items are taken off only when their segment stands in the daemon.
+        """
+        sent = 0
+        with self._outbox.exclusive(end):
+            while batch := self._outbox.batch():
+                self._send(batch, end)
+                self._outbox.done([item.id for item in batch])
+                sent += len(batch)
+        return sent
+
+    def upload(self, data: bytes, end: float) -> str:
+        """Store bytes as they are; gives the CID, which is the one computed here."""
+        cid = file_cid(data)
+        if len(data) <= CHUNK_BYTES:
+            self._transport.import_blocks([(binary_cid(cid), data)], timeout=_left(end))
+        elif self._transport.add(data, timeout=_left(end)) != cid:
+            raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
+        return cid
+
+    def _send(self, batch: Sequence[Item], end: float) -> None:
+        staged = [staged for item in batch if item.kind == "entry" and (staged := self._stage(item))]
+        blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
+        if blocks:
+            self._transport.import_blocks(list(blocks.items()), timeout=_left(end))
+        stored = [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, end)]
+        for one in stored:
+            if one.item.pin:
+                self._pin(one, end)
+        entries = dict[str, list[Entry]]()
+        for one in stored:
+            entries.setdefault(one.item.namespace, []).append(one.entry)
+        for item in batch:
+            if item.kind != "entry":
+                entries.setdefault(item.namespace, []).append(self._mark(item))
+        for namespace, lines in entries.items():
+            self._index.publish(self._transport, namespace, lines, self._writer(), _left(end))
+        for cid in {item.text for item in batch if item.kind == "unpin"}:
+            self._release(cid, end)
+
+    def _stage(self, item: Item) -> _Staged | None:
+        codec = item.text.encode("ascii")
+        plain = b"".join((bytes([len(codec)]), codec, item.payload))
+        stored = self._credential.seal(item.namespace, plain) if item.encrypt else plain
+        cid = file_cid(stored)
+        large = UNIXFS if len(stored) > CHUNK_BYTES else 0
+        flags = large | (ENCRYPTED if item.encrypt else 0) | (PINNED if item.pin else 0)
+        tags = tuple(self._credential.tag(item.namespace, tag) for tag in dict.fromkeys(item.tag_list))
+        entry = Entry(
+            self._credential.index_key(item.namespace, item.key), flags=flags, digest=digest_of(cid), size=len(stored),
+            created=item.created, expires=item.expires, grace=item.grace, seconds=item.seconds, tags=tags,
+        )
+        # Invalidated while it waited: nobody could hit it any more.
+        return None if self._index.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)
+
+    def _added(self, one: _Staged, end: float) -> bool:
+        try:
+            self.upload(one.stored, end)
+        except IntegrityError as error:
+            # It would happen again: kept in the queue it would hold up everything behind it.
+            self._report(error.reason)
+            return False
+        return True
+
+    def _pin(self, one: _Staged, end: float) -> None:
+        # The count first: a pin that nobody counts would never be undone.
+        before = self._index.reference(one.item.namespace, one.entry.key, one.cid, one.item.created)
+        name = f"cachekit/{self._credential.namespace_id(one.item.namespace)}/{one.entry.key.hex()}"
+        self._transport.pin(one.cid, name, timeout=_left(end))
+        if before not in ("", one.cid):
+            self._release(before, end)
+
+    def _release(self, cid: str, end: float) -> None:
+        if not self._index.references(cid):
+            self._transport.unpin(cid, timeout=_left(end))
+
+    def _mark(self, item: Item) -> Entry:
+        if item.kind == "unpin":
+            return Entry(item.key, UNPIN_MARK, created=item.created)
+        kind: Literal["namespace", "tag", "key"] = (
+            "tag" if item.kind == "tag" else "key" if item.kind == "key" else "namespace"
+        )
+        return self._index.mark_entry(Mark(item.namespace, kind, item.text, item.created))
+
+
+def _left(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TierUnavailable("the time for sending is over; the rest stays queued", reason="unfinished")
+    return left

@@ -1,0 +1,139 @@
+"""The memory tier: bounded by bytes, holding encoded values, so that a caller never shares a mutable with the cache.
+
+Eviction is CLOCK (second chance): a hit sets a flag instead of moving the entry, because moving would need a lock on
+every hit. An entry is valid only in the generation in which it was stored; a shared counter moves on whenever anybody
+on the machine invalidates, and the next read then comes from disk.
+
+A `Lane` is one function's shortcut into the tier: from the marshalled arguments straight to the entry.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from cachekit.model import FOREVER, NANOSECONDS, Key, Record
+
+OVERHEAD: Final = 600
+"""Bytes charged for an entry besides its payload: the objects around it, measured with tracemalloc."""
+
+
+class Entry:
+    """One record in memory. `deadline` is on the monotonic clock, because a TTL must not follow a stepped wall clock."""
+
+    __slots__ = ("deadline", "generation", "key", "lanes", "record", "size", "used")
+
+    def __init__(self, key: Key, record: Record, generation: int, deadline: float) -> None:
+        self.key = key
+        self.record = record
+        self.generation = generation
+        self.deadline = deadline
+        self.size = len(record.payload) + OVERHEAD
+        self.used = False
+        self.lanes: list[tuple[dict[bytes, Shortcut], bytes]] = []
+
+
+class Shortcut:
+    """What a fast lane finds: the entry, and how its payload becomes the value. `note` is for whoever counts hits."""
+
+    __slots__ = ("entry", "load", "note", "payload")
+
+    def __init__(self, entry: Entry, load: Callable[[bytes], Any], note: Any) -> None:
+        self.entry = entry
+        self.load = load
+        self.payload = entry.record.payload
+        self.note = note
+
+
+class MemoryTier:
+    """At most `limit` bytes. `generation` is a sequence whose first item is the machine's invalidation counter."""
+
+    name: Final = "memory"
+    blocking: Final = False
+
+    def __init__(self, limit: int, generation: Sequence[int] = (0,)) -> None:
+        self.limit = limit
+        self.generation = generation
+        self.used = 0
+        self._entries: dict[bytes, Entry] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Key) -> Record | None:
+        entry = self._entries.get(key.digest)
+        if entry is None:
+            return None
+        if entry.generation != self.generation[0]:
+            self.drop(key)
+            return None
+        entry.used = True
+        return entry.record
+
+    def entry(self, key: Key) -> Entry | None:
+        """The live entry of a key, for whoever adds a lane to it."""
+        return self._entries.get(key.digest)
+
+    def put(self, key: Key, record: Record) -> None:
+        entry = Entry(key, record, self.generation[0], _deadline(record))
+        with self._lock:
+            self._remove(key.digest)
+            if entry.size > self.limit:
+                return
+            self._entries[key.digest] = entry
+            self.used += entry.size
+            self._evict()
+
+    def drop(self, key: Key) -> bool:
+        with self._lock:
+            return self._remove(key.digest)
+
+    def clear(self) -> None:
+        with self._lock:
+            for digest in list(self._entries):
+                self._remove(digest)
+
+    def close(self) -> None:
+        self.clear()
+
+    def shorten(self, entry: Entry, lane: dict[bytes, Shortcut], arguments: bytes, shortcut: Shortcut) -> None:
+        """Adds a lane's shortcut to an entry and charges it to the same budget."""
+        with self._lock:
+            if self._entries.get(entry.key.digest) is not entry or arguments in lane:
+                return
+            lane[arguments] = shortcut
+            entry.lanes.append((lane, arguments))
+            entry.size += len(arguments) + OVERHEAD
+            self.used += len(arguments) + OVERHEAD
+            self._evict()
+
+    def renew_after_fork(self) -> None:
+        """A lock that another thread held at the fork would stay locked for ever."""
+        self._lock = threading.Lock()
+
+    def _evict(self) -> None:
+        while self.used > self.limit and self._entries:
+            digest, entry = next(iter(self._entries.items()))
+            if entry.used:
+                entry.used = False
+                self._entries[digest] = self._entries.pop(digest)
+            else:
+                self._remove(digest)
+
+    def _remove(self, digest: bytes) -> bool:
+        entry = self._entries.pop(digest, None)
+        if entry is None:
+            return False
+        self.used -= entry.size
+        for lane, arguments in entry.lanes:
+            lane.pop(arguments, None)
+        return True
+
+
+def _deadline(record: Record) -> float:
+    if record.expires == FOREVER:
+        return float("inf")
+    return time.monotonic() + (record.expires - time.time_ns()) / NANOSECONDS

@@ -1,0 +1,42 @@
+"""What every test starts from: a cache directory of its own, no daemon unless it asks for one, no setting left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cachekit import daemon, node
+from cachekit.default import ROOT, configure
+
+REQUIRED = os.environ.get("CACHEKIT_REQUIRE", "").split(",")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory, a credential and a default cache for this test alone; the machine's settings do not reach it."""
+    for name in [name for name in os.environ if name.startswith("CACHEKIT_") or name in ("CI", "GITHUB_ACTIONS")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    directory = tmp_path / "cache"
+    before = ROOT.overrides
+    configure(dir=directory, ipfs="off")
+    yield directory
+    ROOT.replace(before)
+
+
+@pytest.fixture(scope="session")
+def kubo_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The multiaddr of a private, real Kubo node."""
+    data = tmp_path_factory.mktemp("node")
+    try:
+        binary = node.install(data).path
+    except Exception as error:
+        if "ipfs" in REQUIRED:
+            raise
+        pytest.skip(f"no Kubo to be had here: {error}")
+    status = daemon.start(data, binary=binary, timeout=60)
+    yield status.api
+    daemon.stop(data)

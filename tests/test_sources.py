@@ -1,0 +1,280 @@
+"""The digest of a function's code: blind to formatting, sensitive to everything else, true to what is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import linecache
+import os
+import subprocess
+import sys
+import textwrap
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachekit.sources import module_name, plain_globals, source_digest
+
+ROOT = Path(__file__).resolve().parent.parent
+# The package without its __init__: other interpreters here lack the third-party parts, and sources.py needs none.
+BARE = (
+    f"import sys, types; p = types.ModuleType('cachekit'); p.__path__ = [{str(ROOT / 'cachekit')!r}]; "
+    "sys.modules[p.__name__] = p"
+)
+Load = Callable[..., types.ModuleType]
+
+VARIED = '''
+from __future__ import annotations
+import functools
+X = 1
+@functools.lru_cache
+def a(x, /, y: int = 2, *args: str, k=None, **kw) -> str:
+    """Doc."""
+    try:
+        with open(x) as f, open(y):
+            return f"{x!r:>{y}} a" "b" f"{k}" + f.read() + f"" + f"{x}{{}}{y=}"
+    except (OSError, ValueError) as error:
+        raise KeyError from error
+    finally:
+        print(0x10, 1_000, 1.5, 2j, b"x", "é", "\\n", ..., None, True, sep="")
+async def b(xs):
+    async for x in xs:
+        yield [i async for i in x if i], {**x}, {1: 2}, x[1:2, ::3], (lambda: x)
+    match xs:
+        case {"a": [1, *rest], **more} if rest: pass
+        case str() | None: await xs
+class C:
+    def m(self, *, n: "int" = -1):
+        global X
+        def inner():
+            "inner doc"
+            nonlocal n
+            n += 1
+            return super().m
+        if (z := n) > 1: X = z
+        elif not n: del self.x
+        else: assert n, "no"
+        while n: n -= 1; continue
+        return inner if n else inner, *(), ~n ** 2 @ n
+c = lambda x, y=1, *z: (x for x in z)
+'''
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Writes source text to a file and imports it; the same name is overwritten."""
+
+    def run(text: str, name: str = "sample") -> types.ModuleType:
+        path = tmp_path / f"{name}.py"
+        path.write_text(textwrap.dedent(text))
+        spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        module.__file__ = str(path)
+        exec(compile(path.read_text(), str(path), "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+        return module
+
+    return run
+
+
+def digest(load: Load, text: str) -> str:
+    function = load(text).f
+    answer, portable = source_digest(getattr(function, "__wrapped__", function))
+    assert portable
+    return answer
+
+
+def test_formatting_comments_docstring_and_decorators_do_not_count(load: Load) -> None:
+    """Reformatting, comments, the docstring and the decorators leave the digest alone."""
+    plain = digest(load, "def f(x, y=1):\n    return {'a': x, 'b': (y)}\n")
+    dressed = '''
+        import functools
+        # a comment
+        @functools.lru_cache(maxsize=None)
+        def f(
+            x,
+            y = 1,
+        ):
+            """A docstring."""
+            # another
+            return {
+                "a": x, "b": y,
+            }
+    '''
+    assert digest(load, dressed) == plain
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "def f(x):\n    return x + 2", "def f(x):\n    return x - 1", "def f(x, y=1):\n    return x + 1",
+        "def f(x):\n    return x + 1.0", "def f(x):\n    return x + True", "async def f(x):\n    return x + 1",
+        "def f(x):\n    return 'x + 1'", "def f(x):\n    return None", "def f(x):\n    return", "def f(x: int):\n    return x + 1",
+    ],
+)  # fmt: skip
+def test_an_edit_counts(load: Load, edited: str) -> None:
+    """Any edit of signature or body changes the digest."""
+    assert digest(load, edited) != digest(load, "def f(x):\n    return x + 1")
+
+
+def test_nested_docstrings_count(load: Load) -> None:
+    """A nested docstring may be a prompt or a tool description, so it is code."""
+    text = "def f():\n    def tool():\n        '{}'\n    return tool\n"
+    assert digest(load, text.format("one")) != digest(load, text.format("two"))
+
+
+def test_file_edited_after_import_does_not_lend_its_source(load: Load, tmp_path: Path) -> None:
+    """The digest is of the loaded code: an edited file is not believed, an unrelated edit above is harmless."""
+    module = load("def f(x):\n    return 'old'\n")
+    (tmp_path / "sample.py").write_text("def f(x):\n    return 'edited'\n")
+    stale, portable = source_digest(module.f)
+    assert not portable
+    fresh = load("def f(x):\n    return 'edited'\n")
+    assert source_digest(fresh.f) != (stale, False)
+    assert source_digest(fresh.f)[1]
+    shifted = load("def f(x):\n    return 'old'\n")
+    (tmp_path / "sample.py").write_text("import os\n\n\ndef f(x):\n    return 'old'\n")
+    assert source_digest(shifted.f) == source_digest(load("def f(x):\n    return 'old'\n").f)
+
+
+def test_without_source_the_code_object_counts() -> None:
+    """Code from nowhere has a digest that differs with the code and is not portable."""
+    spaces: list[dict[str, Any]] = [{}, {}, {}]
+    for space, text in zip(spaces, ("def f(): return 1", "def f(): return 2", "def f(): return 1"), strict=True):
+        exec(compile(text, "<nowhere>", "exec"), space)  # noqa: S102
+    one, two, again = (source_digest(space["f"]) for space in spaces)
+    assert one == again
+    assert one != two
+    assert not one[1]
+    assert not two[1]
+
+
+def test_lambdas_on_one_line_are_told_apart(load: Load) -> None:
+    """Two different lambdas on one line have two digests, both from source; equal ones have one."""
+    module = load("fs = [lambda x: x + 1, lambda x: x + 2, lambda x:x+1]\n")
+    digests = [source_digest(f) for f in module.fs]
+    assert digests[0] == digests[2]
+    assert digests[0] != digests[1]
+    assert all(portable for _, portable in digests)
+
+
+def test_lambdas_that_compile_alike_and_read_differently_are_not_guessed(load: Load) -> None:
+    """Lambdas with one code object but other defaults on one line: their source is not claimed."""
+    module = load("fs = [lambda x, n=1: x, lambda x, n=2: x]\n")
+    assert [source_digest(f)[1] for f in module.fs] == [False, False]
+
+
+def test_every_definition_of_a_varied_file_is_found(load: Load) -> None:
+    """Decorated, nested, async, generator functions, methods and lambdas are all found in their file."""
+    module = load(VARIED)
+    functions = [module.a.__wrapped__, module.b, module.C.m, module.c]
+    assert all(source_digest(function)[1] for function in functions)
+
+
+def test_same_code_in_two_classes(load: Load) -> None:
+    """Methods with equal code but other annotations each get their own source."""
+    module = load("class A:\n    def m(self, x: int): return x\nclass B:\n    def m(self, x: str): return x\n")
+    assert source_digest(module.A.m) != source_digest(module.B.m)
+    assert source_digest(module.A.m)[1]
+
+
+def interpreters() -> list[str]:
+    """Every other Python between 3.10 and 3.14 that can be found here."""
+    found = sorted(Path("~/.pyenv/versions").expanduser().glob("3.1[0-4]*/bin/python"))
+    return [str(path) for path in found]
+
+
+@pytest.mark.parametrize("python", [sys.executable, *interpreters()])
+def test_digests_agree_between_processes_and_versions(tmp_path: Path, python: str) -> None:
+    """Another process, hash seed and Python version gives the same digests, globals and module names."""
+    (tmp_path / "varied.py").write_text(VARIED)
+    script = (
+        f"{BARE}; sys.path.insert(0, sys.argv[1])\n"
+        "import varied\nfrom cachekit.sources import source_digest, plain_globals\n"
+        "for f in (varied.a.__wrapped__, varied.b, varied.C.m, varied.c): print(source_digest(f), plain_globals(f))\n"
+    )
+    outputs = []
+    for executable, seed in ((sys.executable, "1"), (python, "2")):
+        command = [executable, "-B", "-c", script, str(tmp_path)]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)  # noqa: S603
+        outputs.append(done.stdout)
+    assert "True" in outputs[0]
+    assert "False" not in outputs[0]
+    assert outputs[0] == outputs[1]
+
+
+SCRIPT = """
+{bare}
+from cachekit.sources import module_name, source_digest
+def ask(): return 1
+def helper(): return {helper}
+print(module_name(ask, False), module_name(ask, True))
+"""
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, cwd=cwd)  # noqa: S603
+    return done.stdout.strip()
+
+
+def test_scripts_never_share_a_module_name(tmp_path: Path) -> None:
+    """A script is what its whole source says, wherever it stands; with a version it is `__main__`."""
+    for name, helper in (("one", 1), ("two", 2), ("again", 1)):
+        (tmp_path / f"{name}.py").write_text(SCRIPT.format(bare=BARE, helper=helper))
+    one, two, again = (run(f"{name}.py", cwd=tmp_path).split() for name in ("one", "two", "again"))
+    assert one[0].startswith("__main__:")
+    assert one[0] != two[0]
+    assert one == again
+    assert one[1] == "__main__"
+
+
+def test_dash_m_uses_the_spec_name(tmp_path: Path) -> None:
+    """Under `python -m` the module has its importable name."""
+    (tmp_path / "one.py").write_text(SCRIPT.format(bare=BARE, helper=1))
+    assert run("-m", "one", cwd=tmp_path) == "one one"
+
+
+def test_a_script_edited_while_it_runs_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """A running script whose file changed shares its name neither with the old file nor with the new."""
+    text = SCRIPT.format(bare=BARE, helper=1)
+    edit = "t = open(__file__).read()\nopen(__file__, 'w').write(t.replace('return 1', 'return 3'))\nprint(module_name("
+    (tmp_path / "s.py").write_text(text)
+    before = run("s.py", cwd=tmp_path).split()[0]
+    (tmp_path / "s.py").write_text(text.replace("print(module_name(", edit))
+    during = run("s.py", cwd=tmp_path).split()[0]
+    after = run("s.py", cwd=tmp_path).split()[0]
+    assert len({before, during, after}) == 3
+
+
+def test_notebook_cells_count_by_their_text() -> None:
+    """A cell known to linecache is its text: two cells with one function name differ."""
+    names = []
+    for number, text in enumerate(("def f(): return 1\n", "def f(): return 1\nA = 2\n", "def f(): return 1\n")):
+        filename = f"<cell {number}>"
+        linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+        space: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(text, filename, "exec"), space)  # noqa: S102
+        names.append(module_name(space["f"], versioned=False))
+        assert source_digest(space["f"])[1]
+    assert names[0] == names[2]
+    assert names[0] != names[1]
+
+
+def test_an_ordinary_module_keeps_its_name() -> None:
+    """A function of an imported module has that module's name."""
+    assert module_name(textwrap.dedent, versioned=False) == "textwrap"
+
+
+def test_globals_are_those_the_code_reads(load: Load) -> None:
+    """Names read from the module, in nested code too; builtins only when shadowed; never where the module stands."""
+    module = load("""
+        MODEL = "m"; PROMPT = "p"; UNUSED = 1
+        sorted = 3
+        def f(x):
+            def g(): return PROMPT
+            return MODEL, len(x), sorted, g, LATER, [MODEL for _ in x], __file__, __name__
+    """)
+    assert plain_globals(module.f) == ("LATER", "MODEL", "PROMPT", "sorted")
