@@ -26,6 +26,9 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+docs: $(STAMP)  ## every example runs, every link leads somewhere, every name is on a page
+	$(PY) -m pytest -q tests/test_docs.py
+
 types: $(STAMP)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy --strict tests/typing/api.py

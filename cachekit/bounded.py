@@ -91,7 +91,7 @@ class BoundedTLS(Bounded, ssl.SSLSocket):
         self.settimeout(_current.allowance.seconds())
         return super().send(data, flags)
 
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - SSLSocket's own signature
+    def do_handshake(self, block: bool = False) -> None:
         self.settimeout(_current.allowance.seconds())
         super().do_handshake(block)
 

@@ -108,7 +108,7 @@ class Breaker:
         error: Exception | None = None
         try:
             self._probe()
-        except Exception as caught:  # noqa: BLE001 - whatever it is, there was no answer, and probing must go on
+        except Exception as caught:  # a probe that raises anything has not found the daemon well
             error = caught
         with self._lock:
             # By now somebody else may have closed it, and another failure opened it again with a new thread.
@@ -128,7 +128,7 @@ def _probe_until(owner: weakref.ref[Breaker], stop: threading.Event, delays: Seq
         breaker = owner()
         if breaker is None:
             return
-        breaker._probe_once(stop)  # noqa: SLF001 - this thread is the breaker's own
+        breaker._probe_once(stop)
         del breaker
 
 
@@ -141,4 +141,4 @@ def _hook_fork() -> None:
 
 def _forget_threads() -> None:
     for breaker in list(_living):
-        breaker._reset_threading()  # noqa: SLF001 - neither the parent's thread nor its held lock exists here
+        breaker._reset_threading()

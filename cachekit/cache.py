@@ -55,7 +55,7 @@ class Cache:
         self.flights = Flights()
         self.leases = Leases(self.settings.dir / "leases")
         self.ledger = Ledger(self.settings.dir)
-        self.tiers: dict[str, Tier] = {}
+        self.tiers: Mapping[str, Tier] = {}
         self.listeners: list[Listener] = []
         self.shared: Shared | None = None
         self._environ = environ
@@ -82,15 +82,6 @@ class Cache:
     @property
     def near(self) -> tuple[str, ...]:
         return tuple(name for name in ("memory", "disk") if name in self.tiers)
-
-    def far(self, key: Key) -> tuple[str, ...]:
-        """("ipfs",) where the key may leave this machine and the tier is on; a reason is counted where it is off."""
-        if not key.shareable:
-            return ()
-        if "ipfs" not in self.tiers:
-            self.tell(Event("bypass", key.function, "ipfs", self._word()))
-            return ()
-        return ("ipfs",)
 
     @property
     def memory(self) -> MemoryTier | None:
@@ -133,7 +124,8 @@ class Cache:
             self._states["disk"] = TierState(False, f"{error}")
             self.tell(Event("error", "", "disk", reason, error=error))
             return
-        self.tiers["disk"] = DiskTier(self.settings.dir, self.settings.size_limit, report=log.warning)
+        disk = DiskTier(self.settings.dir, self.settings.size_limit, report=log.warning)
+        self.tiers = {**self.tiers, "disk": disk}
         self._states["disk"] = TierState(True, self.resolved.reason("dir"))
 
     def _open_shared(self) -> None:
@@ -150,16 +142,20 @@ class Cache:
             self._states["ipfs"] = TierState(False, f"{error}")
             self.tell(Event("error", "", "ipfs", reason, error=error))
             return
-        self.tiers["ipfs"] = self.shared.tier
+        self.tiers = {**self.tiers, "ipfs": self.shared.tier}
 
     def _report_shared(self, reason: str) -> None:
         self.tell(Event("error", "", "ipfs", reason))
 
-    def _word(self) -> str:
-        origin = self.resolved.origins["ipfs"]
-        if self.settings.ipfs != "off":
-            return "ipfs_init_failed"
-        return "ipfs_ci" if origin.source == "ci" else f"ipfs_off_by_{origin.source}"
+    def missed(self, key: Key) -> None:
+        """Counts why a call that missed here could not ask the team: the deciding variable, or the silent daemon."""
+        if not key.shareable:
+            return
+        if self.shared is None:
+            reason = "init_failed" if self.settings.ipfs != "off" else self.resolved.reason("ipfs")
+            self.tell(Event("bypass", key.function, "ipfs", f"ipfs: {reason}"))
+        elif not self.shared.breaker.allows():
+            self.tell(Event("bypass", key.function, "ipfs", "ipfs: unreachable"))
 
     # -- what happened ------------------------------------------------------------------------------------------
 
@@ -219,7 +215,7 @@ class Cache:
         def refresh() -> None:
             try:
                 work()
-            except Exception as error:  # noqa: BLE001 - a refresh has no caller to raise to: the event is all there is
+            except Exception as error:  # a refresh has no caller to raise to: the event is all there is
                 self.stats(Event("error", "", "origin", type(error).__name__, error=error))
             finally:
                 self._refreshes.release()

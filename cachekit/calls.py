@@ -153,7 +153,9 @@ def explain(target: Target, args: Any, kwargs: Any) -> Explanation:
         key = key_for(target, args, kwargs)
     except UsageError as error:
         return Explanation(None, (), "", (f"note   {error}",))
-    notes = [] if key.shareable else ["note   no source could be found for the function, so entries stay on this machine"]
+    notes = (
+        [] if key.shareable else ["note   no source could be found for the function, so entries stay on this machine"]
+    )
     for name, tier in cache.tiers.items():
         try:
             record = tier.get(key)
@@ -264,8 +266,12 @@ def _nothing() -> Any:
 
 
 def _errand(prepared: Prepared, revalidate: Callable[[], None] | None, **how: bool) -> Errand:
-    cache, request = prepared.cache, prepared.request
-    return Errand(cache, request.key, revalidate=revalidate, sealed=prepared.target.policy.encrypt, **how)
+    cache, request, policy = prepared.cache, prepared.request, prepared.target.policy
+
+    def warn(error: UsageError) -> None:
+        prepared.target.warn_once(error, about=about(error), stacklevel=9)
+
+    return Errand(cache, request.key, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how)
 
 
 def _run(prepared: Prepared, steps: Any, origin: Callable[[], Any], **how: bool) -> Any:
@@ -299,7 +305,7 @@ _refreshing_tasks: set[Any] = set()
 async def _told(prepared: Prepared, renewing: Awaitable[Any]) -> None:
     try:
         await renewing
-    except Exception as error:  # noqa: BLE001 - a refresh has no caller to raise to: the event is all there is
+    except Exception as error:  # a refresh has no caller to raise to: the event is all there is
         prepared.cache.stats(Event("error", prepared.target.name, "origin", type(error).__name__, error=error))
 
 
@@ -325,7 +331,7 @@ def _lead_in(prepared: Prepared, lane: Lane, args: Any, kwargs: Any) -> None:
     entry = memory.entry(request.key)
     if entry is None or not target.keyer.fast:
         return
-    state = target.keyer.state()
+    state: Any = target.keyer.state()
     if not lane_safe((args, kwargs)):
         return
     arguments = dumps((args, kwargs, state), 2)
@@ -339,5 +345,3 @@ def _lead_in(prepared: Prepared, lane: Lane, args: Any, kwargs: Any) -> None:
     note = Event("hit", target.name, "memory", size=len(record.payload), saved=record.seconds)
     load = target.codec.loader(record.codec)  # type: ignore[attr-defined]
     memory.shorten(entry, lane.shortcuts, arguments, Shortcut(entry, load, note))
-
-

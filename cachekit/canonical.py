@@ -13,6 +13,7 @@ import functools
 import hashlib
 import hmac
 import itertools
+import math
 import os
 import re
 import stat
@@ -43,6 +44,7 @@ _OPTIONS: Final = (
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
 _LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+_SURE: Final = _LEAVES - {float}  # orjson writes null for NaN and infinity
 _DEEPEST: Final = 200
 _WIDE: Final = 4096
 _MANY: Final = 65_536
@@ -82,25 +84,30 @@ def plain(value: Any) -> bytes | None:
     if not _is_plain(value):
         return None
     try:
-        data = orjson.dumps(value, None, _OPTIONS)
+        return orjson.dumps(value, None, _OPTIONS)
     except TypeError:
         return None
-    return None if b"null" in data and _has_nan(value) else data
 
 
 def _is_plain(value: Any) -> bool:
-    # Written for speed: locals instead of globals, the commonest type first. orjson refuses names that only equal a str.
+    # Written for speed: local names, the commonest type first. orjson refuses a dict's name that only equals a str.
     nodes, harmless, leaves = [value], _harmless, _LEAVES
     for node in nodes:
         if type(node) is dict:
             for name, item in node.items():
                 if name not in harmless and not _learn(name):
                     return False
-                if type(item) is not str and type(item) not in leaves:
+                if type(item) is not str and type(item) not in _SURE:
                     nodes.append(item)
         elif type(node) is list:
-            if not leaves.issuperset(map(type, node)):
+            kinds = set(map(type, node))
+            if not kinds <= leaves:
                 nodes.extend(node)
+            elif float in kinds and not all(math.isfinite(item) for item in node if type(item) is float):
+                return False
+        elif type(node) is float:
+            if not math.isfinite(node):
+                return False
         elif type(node) not in leaves:
             return False
         if len(nodes) > _MANY:
@@ -115,11 +122,11 @@ def _is_plain_at_length(value: Any) -> bool:
     while todo:
         node, entering = todo.pop()
         if type(node) not in (dict, list):
-            if type(node) not in _LEAVES:
+            if type(node) not in _LEAVES or (type(node) is float and not math.isfinite(node)):
                 return False
         elif not entering:
             open_ids.discard(id(node))
-        elif id(node) in open_ids or (type(node) is dict and not all(name in _harmless or _learn(name) for name in node)):
+        elif id(node) in open_ids or (type(node) is dict and not all(map(_learn, node))):
             return False
         else:
             open_ids.add(id(node))
@@ -135,18 +142,6 @@ def _learn(name: Any) -> bool:
         _harmless.clear()
     _harmless.add(name)
     return True
-
-
-def _has_nan(value: Any) -> bool:
-    nodes = [value]
-    for node in nodes:
-        if type(node) is float and (node != node or node in (float("inf"), float("-inf"))):  # noqa: PLR0124
-            return True
-        if isinstance(node, dict):
-            nodes.extend(node.values())
-        elif isinstance(node, list):
-            nodes.extend(node)
-    return False
 
 
 def canonical(value: Any, *, where: str, describe: Describe | None = None) -> bytes:
@@ -443,14 +438,14 @@ def _hash_stream(stream: typing.BinaryIO) -> bytes:
 def readable(value: Any) -> str:
     """At most 120 characters for people: secrets as `<secret>`, unknown objects by type, a Path by its content."""
     text = _show(value, 4)
-    return text if len(text) <= 120 else text[:119] + "…"  # noqa: PLR2004
+    return text if len(text) <= 120 else text[:119] + "…"
 
 
 def _show(value: Any, depth: int) -> str:
     kind = type(value)
     if kind is str:
         return repr(value[:120])
-    if kind is int and value.bit_length() > 256:  # noqa: PLR2004
+    if kind is int and value.bit_length() > 256:
         return f"int of {value.bit_length()} bits"
     if kind in _LEAVES or kind in (complex, Decimal, Fraction, uuid.UUID, datetime.date, datetime.timedelta):
         return repr(value) if kind in _LEAVES else f"{kind.__name__}({value})"
@@ -492,7 +487,7 @@ def _show_path(value: Path) -> str:
 
 def _show_items(value: Any, depth: int) -> str:
     # Header lists are pairs: a name that is secret hides its neighbour.
-    if len(value) == 2 and isinstance(value, (list, tuple)) and _names_secret(value[0]):  # noqa: PLR2004
+    if len(value) == 2 and isinstance(value, (list, tuple)) and _names_secret(value[0]):
         texts = [_show(value[0], depth - 1), "<secret>"]
     else:
         texts = [_show(item, depth - 1) for item in itertools.islice(value, 30)]

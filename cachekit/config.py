@@ -190,7 +190,7 @@ def _search() -> _File:
     for folder in (here, *here.parents) if here else ():
         for path in (folder / "cachekit.toml", folder / "pyproject.toml"):
             # Path.is_file raises where a parent may not be entered.
-            if not os.path.isfile(path) or (path.name == "pyproject.toml" and not _mentions_us(path)):  # noqa: PTH113
+            if not os.path.isfile(path) or (path.name == "pyproject.toml" and not _mentions_us(path)):
                 continue
             if _anybody_wrote(path):
                 warnings.append(f"{path} is ignored: everybody may write to its directory, and it is not yours")

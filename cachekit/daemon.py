@@ -144,7 +144,9 @@ def _create_repo(binary: Path, node: Path) -> None:
     try:
         made = _kubo(binary, half, "init", "--profile=test")
         if made.returncode != 0:
-            raise UsageError(f"`{binary} init` failed ({_last_line(made.stderr)}); `cachekit node install` gets another.")
+            raise UsageError(
+                f"`{binary} init` failed ({_last_line(made.stderr)}); `cachekit node install` gets another."
+            )
         os.replace(half, node / "repo")
     finally:
         shutil.rmtree(half, ignore_errors=True)
@@ -219,8 +221,13 @@ def _spawn(node: Path, binary: Path) -> subprocess.Popen[bytes]:
     with (node / "daemon.log").open("wb") as log:
         try:
             process = subprocess.Popen(
-                command, env=_environment(repo), cwd=node, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command,
+                env=_environment(repo),
+                cwd=node,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         except OSError as error:
             raise UsageError(f"{binary} cannot be run ({error}); run `cachekit node install` first.") from error
@@ -246,7 +253,9 @@ def _awaited_leftover(data_dir: Path, deadline: float) -> NodeStatus:
     now = status(data_dir)
     while now.pid and not now.running:
         if time.monotonic() >= deadline:
-            raise UsageError(f"the node (pid {now.pid}) does not answer; run `cachekit node stop`, then start it again.")
+            raise UsageError(
+                f"the node (pid {now.pid}) does not answer; run `cachekit node stop`, then start it again."
+            )
         time.sleep(_POLL_SECONDS)
         now = status(data_dir)
     return now

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from cachekit.errors import TierError, TierFull, TierUnavailable
 
@@ -58,7 +58,7 @@ class Database:
             try:
                 yield connection
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # whatever interrupts it, half a transaction must not stay open
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
@@ -132,7 +132,7 @@ class _Held:
 @contextlib.contextmanager
 def locked(path: Path, end: float) -> Iterator[None]:
     """Hold the lock file `path` against threads and processes; TierUnavailable at `end` of `time.monotonic`."""
-    with path.open("a") as file:
+    with _opened(path) as file:
         while not _try_lock(file.fileno()):
             if time.monotonic() >= end:
                 raise TierUnavailable(f"somebody else holds {path}", reason="locked")
@@ -142,6 +142,13 @@ def locked(path: Path, end: float) -> Iterator[None]:
         finally:
             # Said aloud: a child forked meanwhile has the descriptor too, and would keep the lock.
             fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return path.open("a")
+    except OSError as error:
+        raise TierError(f"{path} cannot be locked: {error}", reason="lock_file") from error
 
 
 def _try_lock(descriptor: int) -> bool:

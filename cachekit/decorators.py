@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from marshal import dumps
 from time import monotonic, perf_counter_ns
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 import wrapt
 
@@ -53,10 +53,10 @@ class BoundCached(wrapt.BoundFunctionWrapper[P, R]):
 
 
 def _owner(bound: Any) -> tuple[Any, ...]:
-    if bound._self_binding == "classmethod":  # noqa: SLF001 - wrapt's documented state of a bound wrapper
+    if bound._self_binding == "classmethod":
         return (bound.__wrapped__.__self__,)
-    if bound._self_binding in ("function", "instancemethod", "callable") and bound._self_instance is not None:  # noqa: SLF001 - as above
-        return (bound._self_instance,)  # noqa: SLF001 - as above
+    if bound._self_binding in ("function", "instancemethod", "callable") and bound._self_instance is not None:
+        return (bound._self_instance,)
     return ()
 
 
@@ -72,7 +72,11 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
         self._self_lane = calls.Lane()
         self._self_async = target.is_async
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...  # pyright: ignore[reportRedeclaration]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[no-redef]  # pyright: ignore
         if self._self_async:
             return self._self_await(args, kwargs)
         lane = self._self_lane
@@ -82,7 +86,11 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
                 found = lane.shortcuts.get(dumps((args, kwargs, lane.state()), 2))
             except ValueError:
                 found = None
-            if found is not None and found.entry.generation == lane.generation[0] and monotonic() < found.entry.deadline:
+            if (
+                found is not None
+                and found.entry.generation == lane.generation[0]
+                and monotonic() < found.entry.deadline
+            ):
                 found.entry.used = True
                 value = found.load(found.payload)
                 lane.inbox.append((found.note, perf_counter_ns() - begin))
@@ -97,7 +105,11 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
                 found = lane.shortcuts.get(dumps((args, kwargs, lane.state()), 2))
             except ValueError:
                 found = None
-            if found is not None and found.entry.generation == lane.generation[0] and monotonic() < found.entry.deadline:
+            if (
+                found is not None
+                and found.entry.generation == lane.generation[0]
+                and monotonic() < found.entry.deadline
+            ):
                 found.entry.used = True
                 value = found.load(found.payload)
                 lane.inbox.append((found.note, perf_counter_ns() - begin))
@@ -275,5 +287,3 @@ def _index(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise UsageError("sample= takes an index: 0, 1, 2, …")
     return value
-
-

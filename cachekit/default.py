@@ -142,6 +142,11 @@ class Status(dict[str, TierState]):
 
 def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key | str | None = None) -> bool:
     """Ends hits for a tag, a namespace, a tag of a namespace, or one key; returns whether something was removed."""
+    for name, value in (("tag", tag), ("namespace", namespace)):
+        if value == "" or value == EVERYWHERE:
+            raise UsageError(
+                f"invalidate({name}={value!r}): the {name} must be named; clear() ends the namespace's hits"
+            )
     cache = default()
     if key is not None:
         return cache.drop(parse_key(key))

@@ -96,7 +96,7 @@ def _call(step: Call, origin: Callable[[], Any]) -> Returned | Failed:
         return Returned(origin(), time.perf_counter() - started)
     try:
         return Returned(origin(), time.perf_counter() - started)
-    except Exception as error:  # noqa: BLE001 - the caller asked for `stale_if_error`; the plan tells it as an event
+    except Exception as error:  # the caller asked for stale_if_error, and the plan tells it
         return Failed(error)
 
 
@@ -106,10 +106,10 @@ async def _acall(step: Call, origin: Callable[[], Awaitable[Any]]) -> Returned |
         return Returned(await origin(), time.perf_counter() - started)
     try:
         return Returned(await origin(), time.perf_counter() - started)
-    except Exception as error:  # noqa: BLE001 - the caller asked for `stale_if_error`; the plan tells it as an event
+    except Exception as error:  # the caller asked for stale_if_error, and the plan tells it
         return Failed(error)
 
 
 async def _hop(errand: Errand, step: Any, pool: Callable[[], Executor]) -> Any:
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(pool(), context.run, errand.perform, step)
+    return await asyncio.get_running_loop().run_in_executor(pool(), lambda: context.run(errand.perform, step))

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 _STORES: Final = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF"})
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"})
-_MUTATORS: Final = frozenset({"append", "appendleft", "extend", "add", "update", "insert", "put", "put_nowait", "clear"})
+_MUTATORS: Final = frozenset(
+    {"append", "appendleft", "extend", "add", "update", "insert", "put", "put_nowait", "clear"}
+)
 """Methods that change their object and return None, so that calling one tells the function nothing."""
 _NEUTRAL_MODULES: Final = frozenset(
     {"_thread", "threading", "asyncio.locks", "queue", "_queue", "logging", "multiprocessing.synchronize"}

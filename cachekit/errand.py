@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cachekit.errors import TierError, TierUnavailable
+from cachekit.errors import CannotEncode, TierError, TierUnavailable, UsageError
 from cachekit.model import Event, Key, Record
 from cachekit.steps import LEAD, Join, Lease, Read, Revalidate, Share, Tell, Write
 
@@ -23,19 +23,32 @@ if TYPE_CHECKING:
 class Means(Protocol):
     """What a cache lends to an errand."""
 
-    tiers: Mapping[str, Tier]
     flights: Flights
     leases: Leases
     ledger: Ledger
 
+    @property
+    def tiers(self) -> Mapping[str, Tier]: ...
     def tell(self, event: Event) -> None: ...
+    def missed(self, key: Key) -> None: ...
     def tidy(self) -> None: ...
 
 
 class Errand:
     """Implements `drive.Errand`. `revalidate` starts the background refresh; `announce` makes a store known to all."""
 
-    __slots__ = ("_announce", "_leads", "_leased", "_means", "_quiet", "_revalidate", "_sealed", "_started", "key")
+    __slots__ = (
+        "_announce",
+        "_leads",
+        "_leased",
+        "_means",
+        "_quiet",
+        "_revalidate",
+        "_sealed",
+        "_started",
+        "_warn",
+        "key",
+    )
 
     def __init__(
         self,
@@ -46,6 +59,7 @@ class Errand:
         announce: bool = False,
         quiet: bool = False,
         sealed: bool = True,
+        warn: Callable[[UsageError], None] | None = None,
     ) -> None:
         self.key = key
         self._means = means
@@ -53,6 +67,7 @@ class Errand:
         self._announce = announce
         self._quiet = quiet
         self._sealed = sealed
+        self._warn = warn
         self._leads = False
         self._leased = False
         self._started = time.perf_counter()
@@ -108,6 +123,10 @@ class Errand:
         event = step.event
         if event.what == "hit":
             event = event._replace(seconds=time.perf_counter() - self._started)
+        if self._warn is not None and isinstance(event.error, CannotEncode):
+            self._warn(event.error)
+        if event.what == "miss":
+            self._means.missed(self.key)
         if not self._quiet or event.what in ("error", "skipped"):
             self._means.tell(event)
 

@@ -123,7 +123,7 @@ def _constants(function: types.FunctionType, names: tuple[str, ...], ignore: fro
 
 
 def _cells(function: types.FunctionType, ignore: frozenset[str]) -> list[tuple[str, types.CellType]]:
-    pairs = zip(function.__code__.co_freevars, function.__closure__ or ())
+    pairs = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     ignore = ignore | written_only(function)
     # `__class__`, the cell of super(), is the class the function stands in: its qualified name says it.
     return [(name, cell) for name, cell in pairs if name not in ignore and name != "__class__" and not _neutral(cell)]
@@ -176,7 +176,7 @@ class _Binder:
     def __call__(self, args: Arguments, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         bound = self.defaults.copy()
         if args:
-            bound.update(zip(self.positional, args))
+            bound.update(zip(self.positional, args, strict=False))
             if kwargs and not kwargs.keys().isdisjoint(self.positional[: len(args)]):
                 return self._general(args, kwargs)
         if self.keyword.issuperset(kwargs):
@@ -318,8 +318,10 @@ class Keyer:
 
     def _start(self, state: tuple[object, ...], namespace: str, sample: int) -> _Hash:
         names = self._global_names()
-        constants = {name: value for name, value in zip(names, state) if value is not _OTHER}
-        cells = [(name, value) for (name, _), value in zip(self._closure, state[len(names) :]) if value is not _OTHER]
+        labels = [*names, *(name for name, _ in self._closure)]
+        known = list(zip(labels, state, strict=True))
+        constants = {name: value for name, value in known[: len(names)] if value is not _OTHER}
+        cells = [(name, value) for name, value in known[len(names) :] if value is not _OTHER]
         describe = _Describer()
         parts = [canonical(constants, where="constants"), *[_named(name, value, describe) for name, value in cells]]
         # Without a sample the digest is what it was before anybody sampled.

@@ -225,8 +225,8 @@ def _new_client(dialer: Dialer, headers: Mapping[str, str]) -> Any:
     address = "/dns/localhost/tcp/80" if place.kind == "unix" else f"/{place.kind}/{place.host}/tcp/{place.port}"
     client = package.Client(address, chunk_size=1 << 20)
     # Set, not configured: an environment variable could have chosen another backend.
-    client._client = backend.ClientSync(address, "api/v0")  # noqa: SLF001 - no public way
-    client._client._session = _session(wrapper, dialer, headers)  # noqa: SLF001
+    client._client = backend.ClientSync(address, "api/v0")
+    client._client._session = _session(wrapper, dialer, headers)
     return client
 
 

@@ -95,7 +95,7 @@ class Policy:
     """What the decorator said, units normalised once. None means: whatever the settings say at the call."""
 
     pin: bool = False
-    ttl: float | None | Literal["default"] = "default"
+    ttl: float | Literal["default"] | None = "default"
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     namespace: str | None = None

@@ -30,7 +30,10 @@ _STALL_SECONDS = 10.0
 _LARGEST_BYTES = 512 << 20
 _FETCH_SECONDS = 600.0
 _BUILD_SECONDS = 1800.0
-_REMEDY = f"put Kubo >= {_OLDEST[0]}.{_OLDEST[1]} on PATH (https://docs.ipfs.tech/install/command-line), or install Go, and try again."
+_REMEDY = (
+    f"put Kubo >= {_OLDEST[0]}.{_OLDEST[1]} on PATH "
+    "(https://docs.ipfs.tech/install/command-line), or install Go, and try again."
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,9 @@ def install(
             # Another process may have installed it while this one waited.
             return _installed(home) or _obtain(home, report, environ, dist)
     except OSError as error:
-        raise UsageError(f"Kubo cannot be installed in {home} ({error}); make room there or set XDG_CACHE_HOME.") from error
+        raise UsageError(
+            f"Kubo cannot be installed in {home} ({error}); make room there or set XDG_CACHE_HOME."
+        ) from error
 
 
 def _on_path(environ: Mapping[str, str]) -> Installed | None:
@@ -122,8 +127,15 @@ def _version_of(binary: Path) -> str:
 def _run(command: list[str], directory: Path, seconds: float, environ: Mapping[str, str]) -> str:
     try:
         done = subprocess.run(
-            command, cwd=directory, env=environ, timeout=seconds, check=False,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            command,
+            cwd=directory,
+            env=environ,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _Unavailable(str(error)) from error
@@ -249,7 +261,7 @@ def _platform() -> str:
 
 def _fetch(url: str, target: Path) -> None:
     try:
-        with urllib.request.urlopen(url, timeout=_STALL_SECONDS) as source, target.open("wb") as sink:
+        with urllib.request.urlopen(url, timeout=_STALL_SECONDS) as source, target.open("wb") as sink:  # noqa: S310 - https
             _copy(source, sink)
     except (OSError, http.client.HTTPException) as error:
         raise _Unavailable(f"{url}: {error}") from error

@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEX
     payload BLOB, created INTEGER, expires INTEGER, grace REAL, seconds REAL, tags TEXT, pin INTEGER, encrypt INTEGER);
 """
 _COLUMNS: Final = "kind, namespace, key, text, payload, created, expires, grace, seconds, tags, pin, encrypt"
-_INSERT: Final = f"INSERT INTO queue ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT: Final = f"INSERT INTO queue ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _SELECT: Final = f"SELECT id, {_COLUMNS} FROM queue ORDER BY id LIMIT ?"  # noqa: S608 - constants
 
 
@@ -72,8 +72,18 @@ class Outbox:
         pinned = record.pin if pin is None else pin
         tags = json.dumps(record.tags) if record.tags else ""
         self._insert(
-            "entry", key.namespace, key.digest, record.codec, record.payload, record.created, record.expires,
-            record.grace, record.seconds, tags, int(pinned), int(encrypt),
+            "entry",
+            key.namespace,
+            key.digest,
+            record.codec,
+            record.payload,
+            record.created,
+            record.expires,
+            record.grace,
+            record.seconds,
+            tags,
+            int(pinned),
+            int(encrypt),
         )
 
     def add_mark(self, mark: Mark) -> None:

@@ -98,7 +98,9 @@ def compute(request: Request, stale: list[Record]) -> Steps:
     """Asks the origin and keeps what it gave; returns the value."""
     yield Tell(Event("miss", request.key.function))
     if request.mode == "replay":
-        raise CacheMiss(f"replay: nothing is stored for this call, and the origin may not be called\n{request.explain()}")
+        raise CacheMiss(
+            f"replay: nothing is stored for this call, and the origin may not be called\n{request.explain()}"
+        )
     old = _within(request, stale, request.stale_if_error)
     started = request.clock()
     outcome = yield Call(fallback=old is not None)

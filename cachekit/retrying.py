@@ -43,7 +43,7 @@ def retry_after(error: BaseException, now: float | None = None) -> float | None:
     direct = getattr(error, "retry_after", None)
     if isinstance(direct, (int, float)):
         return float(direct)
-    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+    headers: Any = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
     text = headers.get("Retry-After") or headers.get("retry-after") if hasattr(headers, "get") else None
     if not isinstance(text, str):
         return None
@@ -64,7 +64,7 @@ def _parse(text: str, now: float) -> float | None:
 def _rules(retry: Retry) -> dict[str, Any]:
     import tenacity
 
-    backoff = tenacity.wait_exponential_jitter(initial=0.5, max=retry.max_wait)
+    backoff = tenacity.wait_random_exponential(multiplier=0.5, max=retry.max_wait)
 
     def wait(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

@@ -70,7 +70,7 @@ class Credential:
             )
         secret, owner, seed = body[:32], body[32:64], body[64:] or None
         if seed is not None and _public_of(seed) != owner:
-            raise UsageError("CACHEKIT_SECRET is not a credential: its two halves do not belong together; copy it again")
+            raise UsageError("CACHEKIT_SECRET is not a credential: its halves do not belong together; copy it again")
         return cls(secret, owner, seed)
 
     def to_text(self) -> str:
@@ -106,7 +106,7 @@ class Credential:
 
     def unseal(self, namespace: str, sealed: bytes) -> bytes:
         """Undo `seal`; raises IntegrityError `unsealable` for a wrong secret, another namespace or altered bytes."""
-        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - costs 20 ms that a local cache never needs
+        from cryptography.exceptions import InvalidTag
 
         if len(sealed) < _NONCE_BYTES + _GCM_TAG_BYTES:
             raise IntegrityError("a sealed payload is too short", reason="unsealable")
@@ -139,7 +139,7 @@ class Credential:
     def _cipher(self, namespace: str) -> AESGCM:
         found = self._ciphers.get(namespace)
         if found is None:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - as above
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
             found = self._ciphers[namespace] = AESGCM(self._key("seal", namespace))
         return found
@@ -204,15 +204,15 @@ def load_credential(text: str | None, file: Path) -> Credential:
 
 def sign(seed: bytes, data: bytes) -> bytes:
     """An Ed25519 signature: 64 bytes."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(seed).sign(data)
 
 
 def verify(public: bytes, signature: bytes, data: bytes) -> bool:
     """Whether `signature` is that key's over `data`."""
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - as above
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
@@ -222,7 +222,7 @@ def verify(public: bytes, signature: bytes, data: bytes) -> bool:
 
 
 def _public_of(seed: bytes) -> bytes:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 

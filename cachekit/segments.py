@@ -1,8 +1,8 @@
 """The wire format of the shared index: immutable, signed batches of fixed-size entries.
 
-    4s magic · u8 version · 16s namespace id · 32s writer · 64s certificate · u64 sequence · u32 count
-    count × 114 bytes
-    64s Ed25519 signature of the writer over everything before it
+4s magic · u8 version · 16s namespace id · 32s writer · 64s certificate · u64 sequence · u32 count
+count × 114 bytes
+64s Ed25519 signature of the writer over everything before it
 """
 
 from __future__ import annotations
@@ -112,8 +112,17 @@ def _head(data: bytes) -> tuple[bytes, bytes, bytes, int, int]:
 
 def _pack(entry: Entry) -> bytes:
     return _ENTRY.pack(
-        entry.key, entry.kind, entry.flags, len(entry.tags), entry.digest, entry.size,
-        entry.created, entry.expires, entry.grace, entry.seconds, b"".join(entry.tags),
+        entry.key,
+        entry.kind,
+        entry.flags,
+        len(entry.tags),
+        entry.digest,
+        entry.size,
+        entry.created,
+        entry.expires,
+        entry.grace,
+        entry.seconds,
+        b"".join(entry.tags),
     )
 
 

@@ -14,7 +14,7 @@ import linecache
 import types
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,8 +22,8 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 _DEFINITIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _SKIPPED: Final = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
-# Nested, no-free and future-import flags depend on where the code stands, not on what it does.
-_FLAGS: Final = 0x3AF
+# Nested, no-free, future-import and (types.coroutine) iterable flags are not of the definition itself.
+_FLAGS: Final = 0x2AF
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 # Module attributes that say where the code stands: a key depends on no path.
 _WHEREABOUTS: Final = frozenset(
@@ -33,6 +33,7 @@ _WHEREABOUTS: Final = frozenset(
     }
 )
 _PARSED_LIMIT: Final = 256
+_MEMO_LIMIT: Final = 4096
 _SCRIPT: Final = ("__main__", "__mp_main__")  # the second is the same script in a spawned worker
 
 
@@ -47,22 +48,37 @@ class _Found:
 
 
 _parsed: dict[tuple[str, str, bool], tuple[_Found, ...]] = {}
-_digests: weakref.WeakKeyDictionary[types.FunctionType, tuple[types.CodeType, tuple[str, bool]]]
-_digests = weakref.WeakKeyDictionary()
+_Known = dict[int, tuple[weakref.ref[types.CodeType], str, Any]]
+# By the identity of the code: a lambda written in a call is a new function, of the same code, each time. (Code objects
+# compare equal across files, so they cannot be the keys themselves.)
+_digests: _Known = {}
+_scripts: _Known = {}
 
 
 def source_digest(function: types.FunctionType) -> tuple[str, bool]:
     """Hex SHA-256 of the normalised source, and whether other machines can compute the same (False: from bytecode)."""
-    known = _digests.get(function)
-    if known is not None and known[0] is function.__code__:
-        return known[1]
-    node = _definition(function)
-    answer = (_code_digest(function.__code__), False) if node is None else (_hash(normalised(node)), True)
-    _digests[function] = (function.__code__, answer)
+    answer: tuple[str, bool] = _remembered(_digests, function, _find_digest)
     return answer
 
 
-def module_name(function: types.FunctionType, versioned: bool) -> str:  # noqa: FBT001
+def _find_digest(function: types.FunctionType) -> tuple[str, bool]:
+    node = _definition(function)
+    return (_code_digest(function.__code__), False) if node is None else (_hash(normalised(node)), True)
+
+
+def _remembered(memo: _Known, function: types.FunctionType, find: Callable[[types.FunctionType], Any]) -> Any:
+    code = function.__code__
+    known = memo.get(id(code))
+    if known is not None and known[0]() is code and known[1] == function.__qualname__:
+        return known[2]
+    if len(memo) >= _MEMO_LIMIT:
+        memo.clear()
+    found = find(function)
+    memo[id(code)] = (weakref.ref(code), function.__qualname__, found)
+    return found
+
+
+def module_name(function: types.FunctionType, versioned: bool) -> str:
     """The module as every machine knows it: a script or a notebook cell is what its source says.
 
     With an explicit version (`versioned`) a script is just `__main__`: the version says what it is.
@@ -72,7 +88,7 @@ def module_name(function: types.FunctionType, versioned: bool) -> str:  # noqa: 
     spec = function.__globals__.get("__spec__")
     if spec is not None and spec.name:
         return str(spec.name)
-    return "__main__" if versioned else f"__main__:{_script_digest(function)}"
+    return "__main__" if versioned else f"__main__:{_remembered(_scripts, function, _script_digest)}"
 
 
 def plain_globals(function: types.FunctionType) -> tuple[str, ...]:
@@ -143,7 +159,7 @@ def _definition(function: types.FunctionType) -> Definition | None:
     return None
 
 
-def _definitions(filename: str, text: str, numbered: bool) -> tuple[_Found, ...]:  # noqa: FBT001
+def _definitions(filename: str, text: str, numbered: bool) -> tuple[_Found, ...]:
     key = (filename, _hash(text), numbered)
     if key not in _parsed:
         if len(_parsed) >= _PARSED_LIMIT:
@@ -155,7 +171,7 @@ def _definitions(filename: str, text: str, numbered: bool) -> tuple[_Found, ...]
     return _parsed[key]
 
 
-def _parse(filename: str, text: str, numbered: bool) -> tuple[_Found, ...]:  # noqa: FBT001
+def _parse(filename: str, text: str, numbered: bool) -> tuple[_Found, ...]:
     tree = ast.parse(text)
     places = list(_places(tree, ""))
     lines = list(range(1, len(places) + 1)) if numbered else [line for _, _, line in places]
@@ -191,9 +207,10 @@ def _pair(whole: types.CodeType, places: list[tuple[Definition, str, int]], line
     codes: dict[tuple[int, str], list[types.CodeType]] = {}
     for code in _nested(whole):
         codes.setdefault((code.co_firstlineno, code.co_name), []).append(code)
-    spots = [(line, qualname.rpartition(".")[2]) for line, (_, qualname, _) in zip(lines, places)]
+    names = [qualname.rpartition(".")[2] for _, qualname, _ in places]
+    spots = list(zip(lines, names, strict=True))
     count = Counter(spots)
-    for spot, (node, qualname, line) in zip(spots, places):
+    for spot, (node, qualname, line) in zip(spots, places, strict=True):
         if count[spot] == 1:
             yield from (_Found(_shape(code), node, qualname, line) for code in codes.get(spot, ()))
 

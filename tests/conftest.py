@@ -24,6 +24,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     before = ROOT.overrides
     configure(dir=directory, ipfs="off")
     yield directory
+    monkeypatch.undo()
     ROOT.replace(before)
 
 

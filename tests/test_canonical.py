@@ -88,18 +88,75 @@ class MyStr(str):
 NOW = datetime(2024, 5, 1, 12, 30, 15, 123456)  # noqa: DTZ001
 
 DIFFERENT: list[Any] = [
-    *(1, "1", True, 1.0, b"1", 0, 0.0, -0.0, False, None, "", "None", "null", 2**63, 2**64, 2**70, -(2**70), str(2**70)),
+    *(
+        1,
+        "1",
+        True,
+        1.0,
+        b"1",
+        0,
+        0.0,
+        -0.0,
+        False,
+        None,
+        "",
+        "None",
+        "null",
+        2**63,
+        2**64,
+        2**70,
+        -(2**70),
+        str(2**70),
+    ),
     *(float("nan"), float("inf"), float("-inf"), "NaN", "nan", [float("nan")], [None]),
-    *([], (), {}, set(), frozenset(), [1], (1,), {1}, frozenset({1}), [[1]], ([1],), [(1,)], {"a": 1}, {1: "a"}, {"1": "a"}),
-    *({"a": [1, 2]}, {"a": (1, 2)}, {"a": {1, 2}}, [("a", 1)], OrderedDict(a=1), ["a", "b"], ["ab"], ["a,b"], ["a", ["b"]]),
+    *(
+        [],
+        (),
+        {},
+        set(),
+        frozenset(),
+        [1],
+        (1,),
+        {1},
+        frozenset({1}),
+        [[1]],
+        ([1],),
+        [(1,)],
+        {"a": 1},
+        {1: "a"},
+        {"1": "a"},
+    ),
+    *(
+        {"a": [1, 2]},
+        {"a": (1, 2)},
+        {"a": {1, 2}},
+        [("a", 1)],
+        OrderedDict(a=1),
+        ["a", "b"],
+        ["ab"],
+        ["a,b"],
+        ["a", ["b"]],
+    ),
     *(b"", b"a", bytearray(b"a"), memoryview(b"a"), "a", "\ud800", "\\ud800", b"a" * 5000, bytearray(b"a" * 5000)),
     *(1j, complex(-0.0, 1), Decimal(1), Decimal("1.0"), Decimal("NaN"), Fraction(1), Fraction(1, 2)),
     *(NOW, NOW.isoformat(), NOW.replace(fold=1), NOW.replace(tzinfo=timezone.utc), NOW.date(), NOW.time()),
-    *(NOW.replace(tzinfo=ZoneInfo("Europe/Paris")), NOW.replace(tzinfo=ZoneInfo("Europe/Berlin")), timedelta(1), date(2024, 1, 1)),
+    *(
+        NOW.replace(tzinfo=ZoneInfo("Europe/Paris")),
+        NOW.replace(tzinfo=ZoneInfo("Europe/Berlin")),
+        timedelta(1),
+        date(2024, 1, 1),
+    ),
     *(time(1), timedelta(seconds=1), uuid.UUID(int=1), str(uuid.UUID(int=1))),
     *(Colour.RED, Shade.RED, Text.A, Bits.A, Bits.B, Bits.A | Bits.B, 3, Colour, Shade),
     *(Point(1), Other(1), Point(1.0), Point(x=1, y=None), Model(x=1), Old(x=1), Model(x=1.0), Pair(1, 2), (1, 2)),
-    *(np.array([1, 2]), np.array([1.0, 2.0]), np.array([[1, 2]]), np.array([1, 2], dtype=">i8"), np.int64(1), np.int32(1)),
+    *(
+        np.array([1, 2]),
+        np.array([1.0, 2.0]),
+        np.array([[1, 2]]),
+        np.array([1, 2], dtype=">i8"),
+        np.int64(1),
+        np.int32(1),
+    ),
     *(np.float64(1), np.float64("nan"), np.array(1), np.array([], dtype="f4"), np.array([], dtype="f8"), np.str_("a")),
     *(np.zeros(2, dtype=[("a", "i4")]), np.zeros(2, dtype=[("b", "i4")]), np.datetime64("2024-01-01"), np.array(["a"])),
     *(range(3), range(4), slice(3), slice(0, 3), re.compile("a"), re.compile("a", re.I), re.compile(b"a"), ..., "..."),
@@ -302,3 +359,17 @@ def test_readable_is_short_and_never_reprs() -> None:
     assert readable({"a": [1, "b", None]}) == "{'a': [1, 'b', None]}"
     for value in DIFFERENT:
         assert len(readable(value)) <= 120
+
+
+def test_large_trees_are_treated_like_small_ones() -> None:
+    """Beyond the walk's limit NaN, tuples, secrets and cycles are still told apart."""
+    many: list[Any] = [[[], "x"] for _ in range(70_000)]
+    base = key(many)
+    assert base == key([[[], "x"] for _ in range(70_000)])
+    assert base[:1] == b"["
+    for last in (float("nan"), (), {"token": "a"}):
+        assert key([*many, last]) != key([*many, None])
+        assert key([*many, last])[:1] == b"\0"
+    many.append(many)
+    with pytest.raises(CannotKey):
+        key(many)

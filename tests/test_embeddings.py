@@ -31,7 +31,7 @@ def model() -> MiniLM:
 
 
 def test_similarities_are_the_published_ones(model: MiniLM) -> None:
-    """Cosines of the three sentences on sbert.net's front page, as its torch implementation prints them."""
+    """Cosines printed for these sentences at sbert.net/docs/sentence_transformer/usage/usage.html."""
     sentences = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
     vectors = model.encode(sentences)
     expected = [[1.0, 0.6660, 0.1046], [0.6660, 1.0, 0.1411], [0.1046, 0.1411, 1.0]]
@@ -39,7 +39,7 @@ def test_similarities_are_the_published_ones(model: MiniLM) -> None:
 
 
 def test_vector_is_the_published_one(model: MiniLM) -> None:
-    """The first components for the model card's example sentence."""
+    """The first components that other implementations' documentation prints for the model card's sentence."""
     vector = model.encode(["This is an example sentence"])[0]
     assert np.allclose(vector[:4], [0.0676569, 0.0634959, 0.0487131, 0.0793050], atol=1e-5)
 

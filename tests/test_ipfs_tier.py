@@ -82,8 +82,15 @@ class Machine:
         self.outbox = Outbox(home / "outbox.db", self.reports.append)
         self.breaker = Breaker(transport.version)
         self.tier = IpfsTier(
-            self.transport, self.index, self.outbox, credential, self.breaker, writable=writable, timeout=5.0,
-            writer=self.writer, report=self.reports.append,
+            self.transport,
+            self.index,
+            self.outbox,
+            credential,
+            self.breaker,
+            writable=writable,
+            timeout=5.0,
+            writer=self.writer,
+            report=self.reports.append,
         )
 
     def writer(self) -> WriterKey:
@@ -535,7 +542,8 @@ def test_what_a_killed_process_queued_is_sent(machine: Callable[..., Machine], t
     credential, key, home = Credential.create(), _key(), tmp_path / "a"
     home.mkdir()
     child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(home), key.digest.hex()], stdout=subprocess.PIPE,
+        [sys.executable, "-c", _CHILD, str(home), key.digest.hex()],
+        stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     with child:

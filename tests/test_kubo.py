@@ -241,7 +241,11 @@ def test_no_warning_escapes(kubo_api: str) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, kubo_api],
-        capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[1],
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -566,8 +570,9 @@ def test_bytes_beyond_an_answer_never_answer_the_next_question() -> None:
         (None, None),
     ],
 )
-def test_the_credential_goes_with_every_call(auth: str | None, header: str | None, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_credential_goes_with_every_call(
+    auth: str | None, header: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both ways, and a ~/.netrc has no say in it."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login other password wrong\n")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -586,8 +591,19 @@ def test_a_credential_that_no_header_can_carry_is_a_usage_error(auth: str) -> No
 
 @pytest.mark.parametrize(
     "api",
-    ["", "http://127.0.0.1:5001", "/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/5001", "/ip4/h/tcp/x", "/ip4/h/tcp/0",
-     "/ip4/h/tcp/70000", "/ip4/h/tcp/1/ws", "/unix/", "ip4/127.0.0.1/tcp/5001", "/onion/x/tcp/1"],
+    [
+        "",
+        "http://127.0.0.1:5001",
+        "/ip4/127.0.0.1",
+        "/ip4/127.0.0.1/udp/5001",
+        "/ip4/h/tcp/x",
+        "/ip4/h/tcp/0",
+        "/ip4/h/tcp/70000",
+        "/ip4/h/tcp/1/ws",
+        "/unix/",
+        "ip4/127.0.0.1/tcp/5001",
+        "/onion/x/tcp/1",
+    ],
 )
 def test_what_is_no_address_is_a_usage_error(api: str) -> None:
     """Said when the transport is made, not at some later call."""

@@ -161,7 +161,8 @@ def test_failure_names_the_remedy(tmp_path: Path) -> None:
     assert any(line.startswith("not built: there is no Go") for line in lines)
 
 
-@pytest.mark.skipif("CACHEKIT_TEST_BUILD" not in os.environ, reason="builds Kubo for minutes; set CACHEKIT_TEST_BUILD")
+@pytest.mark.build
+@pytest.mark.timeout(1800)
 def test_built_with_go(tmp_path: Path) -> None:
     """Where the release site is out of reach, Kubo is built with Go."""
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cachekit.errors import TierFull, TierUnavailable
+from cachekit.errors import TierError, TierFull, TierUnavailable
 from cachekit.model import Key, Mark, Record
 from cachekit.outbox import MAX_PAYLOAD_BYTES, Outbox
 
@@ -137,3 +137,12 @@ def test_adding_is_one_cheap_insert(outbox: Outbox) -> None:
         _add(outbox, bytes(2048))
     print(f"\nadd of 2 kB: {(time.perf_counter() - started) / 500 * 1e6:.0f} us")
     assert outbox.pending() == 501
+
+
+def test_a_missing_directory_is_a_tier_error(tmp_path: Path) -> None:
+    """Of the queue and of its lock: a cache that lost its directory must not break the call."""
+    outbox = Outbox(tmp_path / "gone" / "outbox.db")
+    with pytest.raises(TierError):
+        _add(outbox)
+    with pytest.raises(TierError), outbox.exclusive(time.monotonic()):
+        pass

@@ -151,8 +151,11 @@ def test_derived_names_depend_on_secret_and_namespace() -> None:
         value
         for credential in (ONE, OTHER)
         for space in ("a", "b")
-        for value in (credential.index_key(space, digest), credential.tag(space, "x").ljust(16, b"\0"),
-                      bytes.fromhex(credential.namespace_id(space)))
+        for value in (
+            credential.index_key(space, digest),
+            credential.tag(space, "x").ljust(16, b"\0"),
+            bytes.fromhex(credential.namespace_id(space)),
+        )
     ]
     assert {len(value) for value in made} == {16}
     assert len(set(made)) == len(made)

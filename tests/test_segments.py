@@ -17,9 +17,16 @@ from cachekit.segments import Entry, decode, encode
 ONE = Credential.create()
 _singles = st.floats(0, 1e9, width=32)
 _entries = st.builds(
-    Entry, key=st.binary(min_size=16, max_size=16), kind=st.integers(0, 4), flags=st.integers(0, 7),
-    digest=st.binary(min_size=32, max_size=32), size=st.integers(0, 2**64 - 1), created=st.integers(0, 2**63 - 1),
-    expires=st.integers(0, 2**63 - 1), grace=_singles, seconds=_singles,
+    Entry,
+    key=st.binary(min_size=16, max_size=16),
+    kind=st.integers(0, 4),
+    flags=st.integers(0, 7),
+    digest=st.binary(min_size=32, max_size=32),
+    size=st.integers(0, 2**64 - 1),
+    created=st.integers(0, 2**63 - 1),
+    expires=st.integers(0, 2**63 - 1),
+    grace=_singles,
+    seconds=_singles,
     tags=st.lists(st.binary(min_size=8, max_size=8), max_size=4).map(tuple),
 )
 
@@ -63,8 +70,9 @@ def test_each_refusal_has_its_reason(writer: WriterKey, tmp_path: Path) -> None:
     """Distinct words, for the counters."""
     good = _segment(writer)
     stranger = Credential.create()
-    foreign = encode([Entry(bytes(16))], credential=stranger, namespace="team",
-                     writer=WriterKey.load(tmp_path, stranger), sequence=1)
+    foreign = encode(
+        [Entry(bytes(16))], credential=stranger, namespace="team", writer=WriterKey.load(tmp_path, stranger), sequence=1
+    )
     assert _reason(b"") == "empty_segment"
     assert _reason(b"PK\3\4" + good[4:]) == "not_a_segment"
     assert _reason(good[:4] + b"\2" + good[5:]) == "unknown_version"

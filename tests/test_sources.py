@@ -111,7 +111,8 @@ def test_formatting_comments_docstring_and_decorators_do_not_count(load: Load) -
     [
         "def f(x):\n    return x + 2", "def f(x):\n    return x - 1", "def f(x, y=1):\n    return x + 1",
         "def f(x):\n    return x + 1.0", "def f(x):\n    return x + True", "async def f(x):\n    return x + 1",
-        "def f(x):\n    return 'x + 1'", "def f(x):\n    return None", "def f(x):\n    return", "def f(x: int):\n    return x + 1",
+        "def f(x):\n    return 'x + 1'", "def f(x):\n    return None", "def f(x):\n    return",
+        "def f(x: int):\n    return x + 1",
     ],
 )  # fmt: skip
 def test_an_edit_counts(load: Load, edited: str) -> None:
@@ -163,6 +164,13 @@ def test_lambdas_on_one_line_are_told_apart(load: Load) -> None:
 def test_lambdas_that_compile_alike_and_read_differently_are_not_guessed(load: Load) -> None:
     """Lambdas with one code object but other defaults on one line: their source is not claimed."""
     module = load("fs = [lambda x, n=1: x, lambda x, n=2: x]\n")
+    assert [source_digest(f)[1] for f in module.fs] == [False, False]
+
+
+def test_a_lambda_elsewhere_does_not_lend_its_source(load: Load) -> None:
+    """Of two indistinguishable lambdas on a line, neither takes the source of a third one that stands alone."""
+    module = load("fs = [lambda x, n=1: x, lambda x, n=2: x]\nalone = lambda x, n=1: x\n")
+    assert source_digest(module.alone)[1]
     assert [source_digest(f)[1] for f in module.fs] == [False, False]
 
 

@@ -32,6 +32,7 @@ INLINE_LIMIT: Final = 100 * 1024
 """Bytes up to which a record stands in the SQLite file; above, a file of its own is faster (reference: 64-100 kB)."""
 
 _SELECT: Final = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
+_OLDEST: Final = "SELECT key FROM Cache WHERE substr(tag, 1, 1) = '-' ORDER BY store_time LIMIT 64"
 
 
 class RefusedPickle(IntegrityError):
@@ -43,7 +44,7 @@ class RefusedPickle(IntegrityError):
 class BytesDisk(diskcache.Disk):  # type: ignore[misc]
     """A `diskcache.Disk` for which a key is a digest, a value is bytes, and a pickle does not exist."""
 
-    def put(self, key: Any) -> tuple[Any, bool]:
+    def put(self, key: Any) -> Any:
         if type(key) is not bytes:
             _refuse("key")
         return sqlite3.Binary(key), True
@@ -56,7 +57,7 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]
     def store(self, value: Any, read: bool, key: Any = None) -> Any:
         if type(value) is not bytes:
             _refuse("value")
-        return super().store(value, read, key=key if key is not None else b"")
+        return super().store(value, read, **({} if key is None else {"key": key}))
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
         if mode not in (MODE_RAW, MODE_BINARY):
@@ -74,8 +75,8 @@ class DiskTier:
     The directory is prepared by whoever composes the tiers (`cache_directory`); the file is opened on first use.
     """
 
-    name: Final = "disk"
-    blocking: Final = False
+    name = "disk"
+    blocking = False
 
     def __init__(self, directory: Path, limit: int, *, report: Callable[[str], None] = lambda _: None) -> None:
         self._directory = directory
@@ -157,13 +158,11 @@ class DiskTier:
         try:
             cache = self._open()
             gone = int(cache.expire(retry=True)) if everything_expired else 0
-            while cache.volume() > self._limit:
-                victims = self._rows(
-                    "SELECT key FROM Cache WHERE substr(tag, 1, 1) = '-' ORDER BY store_time LIMIT 64", ()
-                )
-                if not victims:
-                    break
-                gone += sum(bool(cache.delete(bytes(key), retry=True)) for (key,) in victims)
+            while cache.volume() > self._limit and (victims := self._rows(_OLDEST, ())):
+                for (key,) in victims:
+                    gone += bool(cache.delete(bytes(key), retry=True))
+                    if cache.volume() <= self._limit:
+                        break
         except (sqlite3.Error, OSError) as error:
             raise self._failed_write(error) from error
         return gone
@@ -196,7 +195,9 @@ class DiskTier:
             if isinstance(error, sqlite3.OperationalError):
                 raise
             aside = self._set_aside()
-            self._report(f"the cache file was corrupt ({error}); it was set aside as {aside} and the cache starts empty")
+            self._report(
+                f"the cache file was corrupt ({error}); it was set aside as {aside} and the cache starts empty"
+            )
             return self._construct()
 
     def _construct(self) -> diskcache.Cache:

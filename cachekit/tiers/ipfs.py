@@ -218,7 +218,12 @@ class IpfsTier:
         except UnicodeDecodeError as error:
             raise IntegrityError("a payload without its codec", reason="malformed") from error
         return Record(
-            codec, plain[1 + plain[0] :], entry.created, entry.expires, entry.grace, entry.seconds,
+            codec,
+            plain[1 + plain[0] :],
+            entry.created,
+            entry.expires,
+            entry.grace,
+            entry.seconds,
             pin=bool(entry.flags & PINNED),
         )
 
@@ -290,7 +295,7 @@ class IpfsTier:
             if error.reason != "locked":
                 self._report(error.reason)
             return False
-        except Exception:  # noqa: BLE001 - a thread that dies of the unforeseen would leave the queue unsent, unnoticed
+        except Exception:  # a thread that dies of the unforeseen would leave the queue unsent, unnoticed
             self._report("sending_failed")
             return False
         return True

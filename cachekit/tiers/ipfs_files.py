@@ -71,7 +71,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         value, at = _varint(message, at)
         if tag & 7 == 0:
             yield tag >> 3, value
-        elif tag & 7 == 2 and at + value <= len(message):  # noqa: PLR2004 - protobuf's length-delimited
+        elif tag & 7 == 2 and at + value <= len(message):
             yield tag >> 3, message[at : at + value]
             at += value
         else:
@@ -80,11 +80,11 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
-    while at < len(message) and shift < 64:  # noqa: PLR2004 - a varint's width
+    while at < len(message) and shift < 64:
         byte = message[at]
         at += 1
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - no more follow
+        if byte < 0x80:
             return value, at
         shift += 7
     raise _no_file()

@@ -93,8 +93,15 @@ class Sender:
         flags = large | (ENCRYPTED if item.encrypt else 0) | (PINNED if item.pin else 0)
         tags = tuple(self._credential.tag(item.namespace, tag) for tag in dict.fromkeys(item.tag_list))
         entry = Entry(
-            self._credential.index_key(item.namespace, item.key), flags=flags, digest=digest_of(cid), size=len(stored),
-            created=item.created, expires=item.expires, grace=item.grace, seconds=item.seconds, tags=tags,
+            self._credential.index_key(item.namespace, item.key),
+            flags=flags,
+            digest=digest_of(cid),
+            size=len(stored),
+            created=item.created,
+            expires=item.expires,
+            grace=item.grace,
+            seconds=item.seconds,
+            tags=tags,
         )
         # Invalidated while it waited: nobody could hit it any more.
         return None if self._index.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)

@@ -50,8 +50,8 @@ class Shortcut:
 class MemoryTier:
     """At most `limit` bytes. `generation` is a sequence whose first item is the machine's invalidation counter."""
 
-    name: Final = "memory"
-    blocking: Final = False
+    name = "memory"
+    blocking = False
 
     def __init__(self, limit: int, generation: Sequence[int] = (0,)) -> None:
         self.limit = limit

@@ -1,0 +1,115 @@
+"""Interleaved rounds and their median ratios: every figure is made within one run, beside its own baseline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import cachekit
+
+Body = Callable[[], int]
+"""Does its work once and returns how many calls that were."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done. `small`, `large`: entries of the growth benchmark; `uploads`: entries sent to the daemon."""
+
+    rounds: int = 21
+    calls: int = 400
+    small: int = 1_000
+    large: int = 100_000
+    uploads: int = 3_000
+    imports: int = 9
+
+
+SMOKE = Scale(rounds=2, calls=3, small=5, large=10, uploads=20, imports=1)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line. `bound` is None where nothing is promised; `floor` turns "at most" into "at least"."""
+
+    name: str
+    value: float
+    bound: float | None = None
+    unit: str = "x"
+    floor: bool = False
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.bound is None:
+            return ""
+        return "pass" if (self.value >= self.bound if self.floor else self.value <= self.bound) else "MISS"
+
+    def line(self) -> str:
+        limit = "" if self.bound is None else f"{'>=' if self.floor else '<='} {self.bound:g}"
+        return (
+            f"{self.name:<46} {_short(self.value):>9} {self.unit:<9} {limit:<9} {self.verdict:<5} {self.note}".rstrip()
+        )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value >= 100 else f"{value:.2f}"
+
+
+def rounds(bodies: Mapping[str, Body], count: int) -> dict[str, list[float]]:
+    """Microseconds per call of each body, one figure a round; the first round warms up and is thrown away."""
+    taken: dict[str, list[float]] = {name: [] for name in bodies}
+    names = list(bodies)
+    for number in range(count + 1):
+        # Rotated, so that nobody always runs behind the same neighbour.
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            begin = perf_counter_ns()
+            calls = bodies[name]()
+            micros = (perf_counter_ns() - begin) / 1e3 / calls
+            if number:
+                taken[name].append(micros)
+    return taken
+
+
+def ratio(taken: Mapping[str, list[float]], name: str, base: str) -> float:
+    """The median of the rounds' own ratios: what slows a whole round cancels out."""
+    return statistics.median(mine / other for mine, other in zip(taken[name], taken[base]))
+
+
+def added(taken: Mapping[str, list[float]], name: str, base: str) -> float:
+    """Microseconds that `name` takes longer than `base`: the median of the rounds' differences."""
+    return statistics.median(mine - other for mine, other in zip(taken[name], taken[base]))
+
+
+def middle(taken: Mapping[str, list[float]], name: str) -> float:
+    """Median microseconds."""
+    return statistics.median(taken[name])
+
+
+def beside(taken: Mapping[str, list[float]], name: str, base: str) -> str:
+    """The absolute figures, for the reader; no gate rests on them."""
+    return f"{middle(taken, name):.1f} us beside {middle(taken, base):.1f}"
+
+
+@contextlib.contextmanager
+def directory() -> Iterator[Path]:
+    """A place of its own on the disk where the real cache would be, removed at the end."""
+    made = Path(tempfile.mkdtemp(prefix="cachekit-bench-", dir=os.environ.get("BENCH_DIR")))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def cache(**settings: Any) -> Iterator[Path]:
+    """An empty default cache; `ipfs="off"` unless told."""
+    with directory() as place:
+        with cachekit.configure(**{"dir": place / "cache", "ipfs": "off", "mode": "on", **settings}):
+            yield place

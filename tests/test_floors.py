@@ -1,0 +1,99 @@
+"""The shape of the house: who may import whom, and where a third party lives."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "cachekit"
+
+FLOORS = [
+    {"errors", "protocols"},
+    {"model", "bounded", "effects"},
+    {"steps", "canonical", "sources", "ci", "tagged", "database"},
+    {"settings_table", "keys", "codecs", "records", "sealing", "plan", "retrying", "flight", "leases", "ledger"},
+    {"gate", "stats", "drive", "breaker", "cids", "directory", "kubo_http", "kubo_errors", "kubo_answers", "segments"},
+    {"config", "kubo", "outbox", "index_table"},
+    {"index", "tiers", "daemon", "errand", "targets"},
+    {"tiers.memory", "tiers.disk", "tiers.ipfs_files", "tiers.ipfs_sending", "node"},
+    {"tiers.ipfs"},
+    {"sharing"},
+    {"cache"},
+    {"default"},
+    {"calls"},
+    {"decorators"},
+    {"cachekit"},
+    {"cli_answer", "doctor"},
+    {"cli_look", "cli_node"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+
+HOMES = {
+    "wrapt": {"decorators"},
+    "tenacity": {"retrying"},
+    "diskcache": {"tiers.disk"},
+    "ipfshttpclient": {"kubo"},
+    "cryptography": {"sealing"},
+    "orjson": {"canonical", "codecs", "tagged"},
+}
+
+
+def modules() -> list[str]:
+    found = [path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py")]
+    return sorted(".".join(p.parts).removesuffix(".__init__").replace("__init__", "cachekit") for p in found)
+
+
+def imports(module: str) -> list[tuple[str, bool]]:
+    """(imported module, whether only for type checkers)."""
+    relative = {"cachekit": "__init__", "tiers": "tiers/__init__"}.get(module, module.replace(".", "/"))
+    tree = ast.parse((PACKAGE / f"{relative}.py").read_text(encoding="utf-8"))
+    typing_only = {
+        id(inner)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for statement in block.body
+        for inner in ast.walk(statement)
+    }
+    found = []
+    for item in ast.walk(tree):
+        if isinstance(item, ast.Import):
+            found += [(alias.name, id(item) in typing_only) for alias in item.names]
+        elif isinstance(item, ast.ImportFrom) and item.module:
+            names = [f"{item.module}.{alias.name}" for alias in item.names]
+            found += [
+                (n if n.removeprefix("cachekit.") in FLOOR else item.module, id(item) in typing_only) for n in names
+            ]
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_only_lower_floors(module: str) -> None:
+    """A module imports from lower floors, never sideways or upwards."""
+    assert module in FLOOR, f"give {module} a floor"
+    for imported, typing_only in imports(module):
+        name = imported.removeprefix("cachekit.")
+        if imported.startswith("cachekit") and not typing_only and name != module:
+            assert FLOOR[name] < FLOOR[module], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_third_parties_have_one_home(module: str) -> None:
+    """Each third-party library is imported where it lives, and nowhere else."""
+    for imported, _ in imports(module):
+        top = imported.split(".")[0]
+        assert module in HOMES.get(top, {module}), f"{module} imports {top}"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_broad_excepts_say_why(module: str) -> None:
+    """No bare except, and an `except Exception` has its reason on the same line."""
+    relative = {"cachekit": "__init__", "tiers": "tiers/__init__"}.get(module, module.replace(".", "/"))
+    for line in (PACKAGE / f"{relative}.py").read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        assert text != "except:"
+        if text.startswith("except Exception"):
+            assert "#" in text, f"{module}: {text}"
