@@ -32,7 +32,7 @@ docs: $(STAMP)  ## every example runs, every link leads somewhere, every name is
 types: $(STAMP)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy --strict tests/typing/api.py
-	$(VENV)/bin/pyright
+	$(VENV)/bin/pyright --pythonpath $(PY)
 
 bench: $(STAMP)
 	$(PY) -m pip install --quiet joblib cachier cashews cachetools

@@ -29,13 +29,19 @@ LONGEST_ARGUMENTS: Final = 1 << 16
 class Lane:
     """One function's shortcuts into the memory tier. Empty, it costs a truth test."""
 
-    __slots__ = ("__weakref__", "generation", "inbox", "shortcuts", "state")
+    __slots__ = ("__weakref__", "generation", "inbox", "shortcuts", "state", "tidy")
 
     def __init__(self) -> None:
         self.shortcuts: dict[bytes, Shortcut] = {}
         self.generation: Any = (0,)
         self.inbox: Any = None
         self.state: Callable[[], Any] = tuple
+        self.tidy: Callable[[], None] = _nothing
+
+    def lead(self, state: Callable[[], Any], cache: Cache) -> None:
+        """Makes the lane lead into `cache`."""
+        self.state, self.generation = state, cache.ledger.generation
+        self.inbox, self.tidy = cache.stats.inbox, cache.tidy
 
     def close(self) -> None:
         self.shortcuts = {}
@@ -56,8 +62,9 @@ def call(target: Target, lane: Lane, wrapped: Any, args: Any, kwargs: Any) -> An
     prepared = prepare(target, args, kwargs)
     if prepared is None:
         return _retried(target, origin)()
+    arguments = _arguments(prepared, args, kwargs)
     value = _run(prepared, plans.plan(prepared.request), origin)
-    _lead_in(prepared, lane, args, kwargs)
+    _lead_in(prepared, lane, arguments)
     return value
 
 
@@ -66,8 +73,9 @@ async def acall(target: Target, lane: Lane, wrapped: Any, args: Any, kwargs: Any
     prepared = prepare(target, args, kwargs)
     if prepared is None:
         return await _aretried(target, origin)()
+    arguments = _arguments(prepared, args, kwargs)
     value = await _arun(prepared, plans.plan(prepared.request), origin)
-    _lead_in(prepared, lane, args, kwargs)
+    _lead_in(prepared, lane, arguments)
     return value
 
 
@@ -322,24 +330,27 @@ def _aretried(target: Target, origin: Callable[[], Awaitable[Any]]) -> Callable[
 # -- the fast lane --------------------------------------------------------------------------------------------------
 
 
-def _lead_in(prepared: Prepared, lane: Lane, args: Any, kwargs: Any) -> None:
-    """Gives the next identical call a shortcut, where the call's whole identity is plain data."""
-    cache, target, request = prepared.cache, prepared.target, prepared.request
-    memory = cache.tiers.get("memory")
-    if request.mode != "on" or cache.listeners or current() is not None or not isinstance(memory, MemoryTier):
-        return
-    entry = memory.entry(request.key)
-    if entry is None or not target.keyer.fast:
-        return
-    state: Any = target.keyer.state()
-    if not lane_safe((args, kwargs)):
-        return
+def _arguments(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
+    """What the fast lane would look up for this call. Taken before the origin runs: it may change its arguments."""
+    cache, keyer = prepared.cache, prepared.target.keyer
+    if prepared.request.mode != "on" or cache.listeners or current() is not None or "memory" not in cache.tiers:
+        return None
+    if not keyer.fast or not lane_safe((args, kwargs)):
+        return None
+    state: Any = keyer.state()
     arguments = dumps((args, kwargs, state), 2)
-    if len(arguments) > LONGEST_ARGUMENTS:
+    return arguments if len(arguments) <= LONGEST_ARGUMENTS else None
+
+
+def _lead_in(prepared: Prepared, lane: Lane, arguments: bytes | None) -> None:
+    """Gives the next identical call a shortcut, where the call's whole identity is plain data."""
+    cache, target = prepared.cache, prepared.target
+    memory = cache.tiers.get("memory")
+    entry = memory.entry(prepared.request.key) if isinstance(memory, MemoryTier) else None
+    if arguments is None or entry is None or not isinstance(memory, MemoryTier):
         return
     if not lane.shortcuts:
-        lane.state = target.keyer.state if state else tuple
-        lane.generation, lane.inbox = cache.ledger.generation, cache.stats.inbox
+        lane.lead(target.keyer.state if target.keyer.state() else tuple, cache)
         ROOT.lanes.add(lane)
     record = entry.record
     note = Event("hit", target.name, "memory", size=len(record.payload), saved=record.seconds)

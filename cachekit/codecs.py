@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import marshal
 import struct
 import sys
 import typing
@@ -141,9 +142,11 @@ class _Foreign:
 def _json(value: Any) -> bytes | None:
     """`value` as JSON, or None where JSON would change it."""
     try:
-        # First, because it refuses cycles, depth, big integers, surrogates and keys that are no str: the walk need not.
+        # orjson 3.13 has no depth limit for tuples and dies of a deep or cyclic one; marshal refuses both.
+        marshal.dumps(value, 2)
+        # First, because it refuses big integers, surrogates and keys that are no str: the walk need not.
         payload = orjson.dumps(value, option=_STRICT)
-    except orjson.JSONEncodeError:
+    except (orjson.JSONEncodeError, ValueError):
         return None
     return payload if _is_json(value) else None
 

@@ -22,9 +22,13 @@ from cachekit import calls
 from cachekit.config import seconds
 from cachekit.default import ROOT
 from cachekit.errors import UsageError
-from cachekit.gate import current
-from cachekit.model import Explanation, Key, Missing, Policy, Retry
+from cachekit.gate import CURRENT
+from cachekit.model import MISS, Explanation, Key, Missing, Policy, Retry
+from cachekit.stats import INBOX_LIMIT
 from cachekit.targets import Target
+
+current = CURRENT.get
+"""`gate.current` without its Python frame: every call pays for it."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,42 +83,39 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[no-redef]  # pyright: ignore
         if self._self_async:
             return self._self_await(args, kwargs)
-        lane = self._self_lane
-        if lane.shortcuts and current() is None:
-            begin = perf_counter_ns()
-            try:
-                found = lane.shortcuts.get(dumps((args, kwargs, lane.state()), 2))
-            except ValueError:
-                found = None
-            if (
-                found is not None
-                and found.entry.generation == lane.generation[0]
-                and monotonic() < found.entry.deadline
-            ):
-                found.entry.used = True
-                value = found.load(found.payload)
-                lane.inbox.append((found.note, perf_counter_ns() - begin))
-                return value
-        return calls.call(self._self_target, lane, self.__wrapped__, args, kwargs)
+        found = self._self_fast(args, kwargs)
+        if found is not MISS:
+            return found
+        return calls.call(self._self_target, self._self_lane, self.__wrapped__, args, kwargs)
 
     async def _self_await(self, args: Any, kwargs: Any) -> Any:
+        found = self._self_fast(args, kwargs)
+        if found is not MISS:
+            return found
+        return await calls.acall(self._self_target, self._self_lane, self.__wrapped__, args, kwargs)
+
+    def _self_fast(self, args: Any, kwargs: Any) -> Any:
         lane = self._self_lane
-        if lane.shortcuts and current() is None:
-            begin = perf_counter_ns()
-            try:
-                found = lane.shortcuts.get(dumps((args, kwargs, lane.state()), 2))
-            except ValueError:
-                found = None
-            if (
-                found is not None
-                and found.entry.generation == lane.generation[0]
-                and monotonic() < found.entry.deadline
-            ):
-                found.entry.used = True
-                value = found.load(found.payload)
-                lane.inbox.append((found.note, perf_counter_ns() - begin))
-                return value
-        return await calls.acall(self._self_target, lane, self.__wrapped__, args, kwargs)
+        shortcuts = lane.shortcuts
+        if not shortcuts or current() is not None:
+            return MISS
+        begin = perf_counter_ns()
+        try:
+            found = shortcuts.get(dumps((args, kwargs, lane.state()), 2))
+        except ValueError:
+            return MISS
+        if found is None:
+            return MISS
+        entry = found.entry
+        if entry.generation != lane.generation[0] or monotonic() >= entry.deadline:
+            return MISS
+        entry.used = True
+        value = found.load(found.payload)
+        inbox = lane.inbox
+        inbox.append((found.note, perf_counter_ns() - begin))
+        if len(inbox) > INBOX_LIMIT:
+            lane.tidy()
+        return value
 
     def _self_bound(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         # wrapt calls this for bound wrappers only; `wrapped` is bound already, and the key needs its owner.

@@ -36,11 +36,20 @@ def coordinates(value: Any) -> bool:
 
 
 def _sort(instructions: list[dis.Instruction], read: set[str], written: set[str]) -> None:
-    rebound = {item.argval for item in instructions if item.opname in _STORES}
-    written |= rebound
+    seen: set[str] = set()
+    counters: set[str] = set()
     for number, item in enumerate(instructions):
-        if item.opname in _LOADS and item.argval not in rebound:
-            (written if _changes(instructions[number + 1 : number + 3]) else read).add(item.argval)
+        name, following = item.argval, instructions[number + 1 : number + 4]
+        if item.opname in _STORES:
+            written.add(name)
+            counters |= {name} - seen
+        elif item.opname in _LOADS and name not in counters:
+            if name not in seen and any(step.opname in _STORES and step.argval == name for step in following):
+                counters.add(name)  # `count += 1`: what is read afterwards is what the function itself wrote
+            else:
+                (written if _changes(following[:2]) else read).add(name)
+        if item.opname in _STORES or item.opname in _LOADS:
+            seen.add(name)
 
 
 def _changes(following: list[dis.Instruction]) -> bool:

@@ -24,7 +24,7 @@ class Overrides:
 
 
 _NOTHING: Final = Overrides()
-_CURRENT: Final[ContextVar[Overrides | None]] = ContextVar("cachekit_overrides", default=None)
+CURRENT: Final[ContextVar[Overrides | None]] = ContextVar("cachekit_overrides", default=None)
 
 
 class Scope:
@@ -41,19 +41,19 @@ class Scope:
         if self._token is not None:
             msg = "this block is entered already; write a new mode(…), bypass() or sample(…) for each `with`"
             raise UsageError(msg)
-        self._mine = replace(_CURRENT.get() or _NOTHING, **self._change)
-        self._token = _CURRENT.set(self._mine)
+        self._mine = replace(CURRENT.get() or _NOTHING, **self._change)
+        self._token = CURRENT.set(self._mine)
 
     def __exit__(self, *_exc: object) -> None:
         token, self._token = self._token, None
         if token is None:
             return
         try:
-            _CURRENT.reset(token)
+            CURRENT.reset(token)
         except ValueError:
             # Entered in another context: an async fixture, a generator closed by another task. Undo our own word only.
-            if _CURRENT.get() is self._mine:
-                _CURRENT.set(None if token.old_value is Token.MISSING else token.old_value)
+            if CURRENT.get() is self._mine:
+                CURRENT.set(None if token.old_value is Token.MISSING else token.old_value)
 
 
 def mode(name: Mode) -> Scope:
@@ -79,7 +79,7 @@ def sample(n: int) -> Scope:
 
 def current() -> Overrides | None:
     """What the blocks around this call say together; None outside of any."""
-    return _CURRENT.get()
+    return CURRENT.get()
 
 
 def decide(settings_mode: Mode, overrides: Overrides | None) -> Mode:

@@ -205,6 +205,18 @@ def test_named_classes_come_back(value: Any, annotation: Any) -> None:
     assert same(through(value, annotation), value)
 
 
+def test_a_deep_tuple_is_refused_and_not_fatal() -> None:
+    """20 000 tuples inside each other, and a tuple that holds itself, are CannotEncode."""
+    deep: object = ()
+    for _ in range(20_000):
+        deep = (deep,)
+    cycle: list[object] = []
+    cycle.append((cycle,))
+    for value in (deep, cycle):
+        with pytest.raises(CannotEncode):
+            codec_for("auto", lambda: None).dump(value)
+
+
 def test_no_constructor_runs_on_a_hit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dataclass's and a model's own code is not called when a value is loaded."""
     value = [Whole([Part("a")]), Model(at=datetime(2020, 1, 1))]

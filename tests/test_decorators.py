@@ -230,6 +230,50 @@ def test_constants_are_read_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None
     assert scaled(2) == 10
 
 
+def test_an_origin_that_changes_its_arguments() -> None:
+    """The answer belongs to the arguments as they were when the call began."""
+
+    @distributed_cache
+    def last(numbers: list[int]) -> list[int]:
+        before = list(numbers)
+        numbers.append(99)
+        return before
+
+    assert last([1]) == [1]
+    assert last([1, 99]) == [1, 99]
+    assert last([1]) == [1]
+
+
+COUNT, MODE = 0, "a"
+
+
+def test_a_counter_is_not_a_constant() -> None:
+    """A global that the function counts with leaves the key alone; one that it reads first does not."""
+
+    @distributed_cache
+    def counted(x: int) -> int:
+        global COUNT
+        COUNT += 1
+        return COUNT
+
+    @distributed_cache
+    def moded(x: int) -> str:
+        global MODE
+        seen = MODE
+        MODE = seen + "z"
+        return seen
+
+    assert (counted(1), counted(1)) == (1, 1)
+    assert (moded(1), moded(1)) == ("a", "az")
+
+
+def test_hits_alone_do_not_pile_up() -> None:
+    """What the fast lane notes is counted in time, however long a process only hits."""
+    for _ in range(20_001):
+        plain(1)
+    assert stats(plain).as_dict()["calls"] == 20_001
+
+
 def test_ignored_arguments_do_not_count() -> None:
     """`ignore` leaves an argument out of the key, however unkeyable."""
 
