@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import marshal
 import struct
 import sys
 import typing
@@ -141,20 +140,25 @@ class _Foreign:
 
 def _json(value: Any) -> bytes | None:
     """`value` as JSON, or None where JSON would change it."""
-    try:
-        # orjson 3.13 has no depth limit for tuples and dies of a deep or cyclic one; marshal refuses both.
-        marshal.dumps(value, 2)
-        # First, because it refuses big integers, surrogates and keys that are no str: the walk need not.
-        payload = orjson.dumps(value, option=_STRICT)
-    except (orjson.JSONEncodeError, ValueError):
+    # The walk first: orjson 3.13 has no depth limit for tuples and dies of a deep or cyclic one.
+    if not _is_json(value):
         return None
-    return payload if _is_json(value) else None
+    try:
+        # Refuses depth, big integers, surrogates and keys that are no str: the walk need not.
+        return orjson.dumps(value, option=_STRICT)
+    except orjson.JSONEncodeError:
+        return None
 
 
 def _is_json(value: Any) -> bool:
     todo: list[Any] = [value]
+    seen: set[int] = set()
     for node in todo:
         kind = type(node)
+        if kind is dict or kind is list:
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
         if kind is dict:
             todo += node.values()
         elif kind is list:
