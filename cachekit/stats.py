@@ -1,8 +1,8 @@
 """What happened, counted: `Stats` is a listener like any other, and the only place that counts.
 
 Counters are flat names per function (`hits.disk`, `latency.disk.57`), because sums of flat counters can be added
-between processes; `as_dict` gives them the documented shape. A hit of the fast lane is put into `inbox` as it is and
-counted later, in bulk: counting at once would cost as much as the lookup.
+between processes; `as_dict` gives them the documented shape. An event is put into `inbox` as it is and counted
+later, in bulk: counting at once would cost a memory hit as much as the lookup.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cachekit.model import Event
 TIERS: Final = ("memory", "disk", "ipfs")
 QUANTILES: Final = (0.5, 0.9, 0.99)
 INBOX_LIMIT: Final = 4096
-"""Hits that may wait to be counted."""
+"""Events that may wait to be counted before somebody is sent to count them; at twice as many the next one is held up."""
 
 Counters = dict[str, float]
 _SERVED: Final = frozenset({"hit", "miss", "coalesced"})
@@ -35,6 +35,11 @@ class Stats:
         self._unsaved: dict[str, Counters] = {}
 
     def __call__(self, event: Event) -> None:
+        if event.error is None and len(self.inbox) <= 2 * INBOX_LIMIT:
+            self.inbox.append((event, int(event.seconds * 1e9)))
+            return
+        # Counted now: an exception that waited here would keep its frames and their values alive.
+        self.drain()
         with self._lock:
             self._count(event, event.seconds)
 
