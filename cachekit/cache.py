@@ -60,6 +60,7 @@ class Cache:
         self.shared: Shared | None = None
         self._environ = environ
         self._states: dict[str, TierState] = {}
+        self._near: tuple[str, ...] = ()
         self._ready = False
         self._lock = threading.Lock()
         self._next_save = 0.0
@@ -81,7 +82,8 @@ class Cache:
 
     @property
     def near(self) -> tuple[str, ...]:
-        return tuple(name for name in ("memory", "disk") if name in self.tiers)
+        """The names of the tiers on this machine, fastest first."""
+        return self._near
 
     @property
     def memory(self) -> MemoryTier | None:
@@ -110,6 +112,7 @@ class Cache:
         else:
             self._states["memory"] = TierState(False, self.resolved.reason("memory_limit"))
         self._open_shared()
+        self._near = tuple(name for name in ("memory", "disk") if name in self.tiers)
         self._next_save = time.monotonic() + SAVE_EVERY
         for warning in self.resolved.warnings:
             log.warning("%s", warning)

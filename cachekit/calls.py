@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable
 from marshal import dumps
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from cachekit import plan as plans
 from cachekit import retrying
@@ -18,6 +18,7 @@ from cachekit.errors import CacheMiss, CannotKey, TierError, UsageError
 from cachekit.gate import current, decide
 from cachekit.keys import lane_safe
 from cachekit.model import MISS, Event, Explanation, Key, Mode, Record
+from cachekit.nearby import at_hand
 from cachekit.plan import Request
 from cachekit.targets import Call, Target, about
 from cachekit.tiers.memory import MemoryTier, Shortcut
@@ -47,13 +48,24 @@ class Lane:
         self.shortcuts = {}
 
 
-class Prepared(NamedTuple):
-    """A call that the cache takes part in."""
+class Prepared:
+    """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not."""
 
-    cache: Cache
-    target: Target
-    request: Request
-    call: Call
+    __slots__ = ("_request", "cache", "call", "key", "mode", "target")
+
+    def __init__(self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode) -> None:
+        self.cache, self.target, self.key, self.call, self.mode = cache, target, key, call, mode
+        self._request: Request | None = None
+
+    @property
+    def request(self) -> Request:
+        if self._request is None:
+            self._request = _request(self.cache, self.target, self.key, self.call, self.mode)
+        return self._request
+
+    def nearby(self) -> Any:
+        """A hit that needs no plan, or MISS."""
+        return at_hand(self.cache, self.target, self.key) if self.mode == "on" else MISS
 
 
 def call(target: Target, lane: Lane, wrapped: Any, args: Any, kwargs: Any) -> Any:
@@ -63,7 +75,9 @@ def call(target: Target, lane: Lane, wrapped: Any, args: Any, kwargs: Any) -> An
     if prepared is None:
         return _retried(target, origin)()
     arguments = _arguments(prepared, args, kwargs)
-    value = _run(prepared, plans.plan(prepared.request), origin)
+    value = prepared.nearby()
+    if value is MISS:
+        value = _run(prepared, plans.plan(prepared.request), origin)
     _lead_in(prepared, lane, arguments)
     return value
 
@@ -74,7 +88,9 @@ async def acall(target: Target, lane: Lane, wrapped: Any, args: Any, kwargs: Any
     if prepared is None:
         return await _aretried(target, origin)()
     arguments = _arguments(prepared, args, kwargs)
-    value = await _arun(prepared, plans.plan(prepared.request), origin)
+    value = prepared.nearby()
+    if value is MISS:
+        value = await _arun(prepared, plans.plan(prepared.request), origin)
     _lead_in(prepared, lane, arguments)
     return value
 
@@ -84,18 +100,20 @@ def call_owned(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any
     prepared = prepare(target, args, kwargs)
     if prepared is None:
         return _retried(target, origin)()
-    return _run(prepared, plans.plan(prepared.request), origin)
+    value = prepared.nearby()
+    return _run(prepared, plans.plan(prepared.request), origin) if value is MISS else value
 
 
 async def acall_owned(target: Target, origin: Callable[[], Awaitable[Any]], args: Any, kwargs: Any) -> Any:
     prepared = prepare(target, args, kwargs)
     if prepared is None:
         return await _aretried(target, origin)()
-    return await _arun(prepared, plans.plan(prepared.request), origin)
+    value = prepared.nearby()
+    return await _arun(prepared, plans.plan(prepared.request), origin) if value is MISS else value
 
 
 def refresh(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
-    prepared = prepare(target, args, kwargs, intent="refresh")
+    prepared = prepare(target, args, kwargs)
     if target.is_async:
         return _arefresh(target, prepared, origin)
     if prepared is None:
@@ -126,7 +144,7 @@ async def _apeek(prepared: Prepared) -> Any:
 
 def put(target: Target, value: Any, args: Any, kwargs: Any) -> Any:
     prepared = _keyed(target, args, kwargs)
-    mode = prepared.request.mode
+    mode = prepared.mode
     if mode in ("off", "read-only", "replay"):
         raise UsageError(f"put() stores, and mode {mode!r} forbids storing; leave the mode, or do not put")
     steps = plans.put(prepared.request, value)
@@ -139,14 +157,14 @@ def invalidate(target: Target, args: Any, kwargs: Any) -> Any:
     prepared = _keyed(target, args, kwargs)
     if target.is_async:
         return _ainvalidate(prepared)
-    return prepared.cache.drop(prepared.request.key)
+    return prepared.cache.drop(prepared.key)
 
 
 async def _ainvalidate(prepared: Prepared) -> bool:
     import asyncio
 
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(prepared.cache.pool(), prepared.cache.drop, prepared.request.key)
+    return await loop.run_in_executor(prepared.cache.pool(), prepared.cache.drop, prepared.key)
 
 
 def key_for(target: Target, args: Any, kwargs: Any) -> Key:
@@ -184,7 +202,7 @@ def _age(record: Record) -> str:
 # -- preparing ------------------------------------------------------------------------------------------------------
 
 
-def prepare(target: Target, args: Any, kwargs: Any, intent: str = "call") -> Prepared | None:
+def prepare(target: Target, args: Any, kwargs: Any) -> Prepared | None:
     """None where the call must go straight to the origin; the reason is counted."""
     cache = ROOT.cache()
     mode = decide(cache.settings.mode, current())
@@ -205,7 +223,7 @@ def prepare(target: Target, args: Any, kwargs: Any, intent: str = "call") -> Pre
         # Python's own refusal of the arguments: the origin raises it better than we could.
         cache.tell(Event("bypass", target.name, reason="unbound"))
         return None
-    return Prepared(cache, target, _request(cache, target, key, call, mode), call)
+    return Prepared(cache, target, key, call, mode)
 
 
 def _keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
@@ -214,7 +232,7 @@ def _keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
     call = target.full(args, kwargs)
     key = target.key(call, _namespace(target, cache), _sample(target))
     cache.ready()
-    return Prepared(cache, target, _request(cache, target, key, call, mode), call)
+    return Prepared(cache, target, key, call, mode)
 
 
 def _request(cache: Cache, target: Target, key: Key, call: Call, mode: Mode) -> Request:
@@ -263,7 +281,7 @@ def _why_off(cache: Cache) -> str:
 
 
 def _is_off(prepared: Prepared) -> bool:
-    return prepared.request.mode == "off"
+    return prepared.mode == "off"
 
 
 def _nothing() -> Any:
@@ -333,7 +351,7 @@ def _aretried(target: Target, origin: Callable[[], Awaitable[Any]]) -> Callable[
 def _arguments(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
     """What the fast lane would look up for this call. Taken before the origin runs: it may change its arguments."""
     cache, keyer = prepared.cache, prepared.target.keyer
-    if prepared.request.mode != "on" or cache.listeners or current() is not None or "memory" not in cache.tiers:
+    if prepared.mode != "on" or cache.listeners or current() is not None or "memory" not in cache.tiers:
         return None
     if not keyer.fast or not lane_safe((args, kwargs)):
         return None
@@ -346,7 +364,7 @@ def _lead_in(prepared: Prepared, lane: Lane, arguments: bytes | None) -> None:
     """Gives the next identical call a shortcut, where the call's whole identity is plain data."""
     cache, target = prepared.cache, prepared.target
     memory = cache.tiers.get("memory")
-    entry = memory.entry(prepared.request.key) if isinstance(memory, MemoryTier) else None
+    entry = memory.entry(prepared.key) if isinstance(memory, MemoryTier) else None
     if arguments is None or entry is None or not isinstance(memory, MemoryTier):
         return
     if not lane.shortcuts:

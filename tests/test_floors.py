@@ -21,7 +21,7 @@ FLOORS = [
     {"tiers.ipfs"},
     {"sharing"},
     {"cache"},
-    {"default"},
+    {"default", "nearby"},
     {"calls"},
     {"decorators"},
     {"cachekit"},
