@@ -54,7 +54,8 @@ class Prepared:
     __slots__ = ("_request", "cache", "call", "key", "mode", "target")
 
     def __init__(self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode) -> None:
-        self.cache, self.target, self.key, self.call, self.mode = cache, target, key, call, mode
+        self.cache, self.target, self.key, self.call = cache, target, key, call
+        self.mode: Mode = mode
         self._request: Request | None = None
 
     @property
