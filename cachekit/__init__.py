@@ -1,26 +1,11 @@
 """Decorate a function; the next identical call, here or on a team-mate's machine, is a verified hit."""
 
 from cachekit.decorators import Cached, distributed_cache
-from cachekit.default import (
-    add_listener,
-    clear,
-    configure,
-    fetch,
-    flush,
-    gc,
-    invalidate,
-    pins,
-    reset_stats,
-    stats,
-    status,
-    store,
-    sync,
-    unpin,
-    warm,
-)
+from cachekit.default import add_listener, configure, reset_stats, stats, status
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.gate import bypass, mode, sample
 from cachekit.model import MISS, Event, Explanation, Key, Retry
+from cachekit.operations import clear, fetch, flush, gc, invalidate, pins, store, sync, unpin, warm
 
 __all__ = [
     "MISS",

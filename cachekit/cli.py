@@ -11,33 +11,53 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cachekit import cli_look, cli_node
+from cachekit import cli_look, cli_node, operations
 from cachekit import default as library
-from cachekit.cli_answer import NO, USAGE, YES, Answer, disk_of, find_key, no_such
+from cachekit.cli_answer import INTERRUPTED, NO, USAGE, YES, Answer, disk_of, find_key, no_such
 from cachekit.errors import CachekitError, UsageError
 from cachekit.model import EVERYWHERE
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns its exit status and raises nothing but KeyboardInterrupt."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Runs one command; returns its exit status and raises nothing."""
     try:
-        options = _parser().parse_args(argv)
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else USAGE
-    try:
-        return _print(options.run(options), as_json=options.json)
-    except UsageError as error:
-        print(f"cachekit: {error}", file=sys.stderr)
-        return USAGE
+        status = _run(argv)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("cachekit: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough (`cachekit ls | head`); without this, closing stdout at exit would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return YES
+    except UsageError as error:
+        print(f"cachekit: {error}", file=sys.stderr)
+        return USAGE
     except (CachekitError, sqlite3.Error, OSError) as error:
         print(f"cachekit: {error}", file=sys.stderr)
         return NO
+
+
+def _run(argv: list[str] | None) -> int:
+    if sys.stdout is None:
+        # Closed by whoever started us (`>&-`): the command is still to be done.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _parser()
+    if not argv:
+        parser.print_help(sys.stderr)
+        return USAGE
+    try:
+        options, unknown = parser.parse_known_args(argv)
+        if unknown:
+            # Said by the command's own parser, whose usage shows what it would have taken.
+            options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else USAGE
+    return _print(options.run(options), as_json=options.json)
 
 
 def _print(answer: Answer, *, as_json: bool) -> int:
@@ -46,8 +66,7 @@ def _print(answer: Answer, *, as_json: bool) -> int:
     elif answer.raw is not None:
         sys.stdout.buffer.write(answer.raw)
     else:
-        print(answer.text)
-    sys.stdout.flush()
+        print(answer.text, file=sys.stderr if answer.aside else sys.stdout)
     return answer.status
 
 
@@ -84,13 +103,13 @@ def _add_ipfs(commands: Any) -> None:
     _command(commands, "sync", cli_node.sync, "pull what other writers published")
     _command(commands, "pins", cli_node.pins, "what is pinned in IPFS, by reference")
     _command(commands, "unpin", cli_node.unpin, "give up the references to a CID, or a key's").add_argument(
-        "subject", metavar="CID|KEY"
+        "subject", metavar="CID|KEY", help="as `cachekit pins` and `cachekit ls` print them"
     )
     storing = _command(commands, "store", cli_node.store, "put a file into IPFS, unencrypted; prints the CID")
-    storing.add_argument("path", metavar="PATH")
+    storing.add_argument("path", metavar="PATH", help="the file; `-` is standard input")
     storing.add_argument("--pin", action="store_true", help="keep it until `cachekit unpin`")
     fetching = _command(commands, "fetch", cli_node.fetch, "the verified bytes of a CID, to standard output")
-    fetching.add_argument("cid", metavar="CID")
+    fetching.add_argument("cid", metavar="CID", help="as `cachekit store` and `cachekit pins` print it")
     fetching.add_argument("-o", "--output", metavar="PATH", help="to this file instead")
     node = commands.add_parser("node", help="a private Kubo of this machine", allow_abbrev=False)
     parts = node.add_subparsers(metavar="ACTION", required=True)
@@ -107,7 +126,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
@@ -116,9 +135,12 @@ def _key(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
 
 
@@ -133,9 +155,9 @@ def _invalidate(options: argparse.Namespace) -> Answer:
     if "" in said or options.namespace == EVERYWHERE:
         raise UsageError("--tag and --namespace take a name that is not empty and not '*'")
     if options.key is None:
-        return _removed(library.invalidate(tag=options.tag, namespace=options.namespace))
+        return _removed(operations.invalidate(tag=options.tag, namespace=options.namespace))
     key = find_key(library.default(), options.key)
-    return no_such(options.key) if key is None else _removed(library.invalidate(key=key))
+    return no_such(options.key) if key is None else _removed(operations.invalidate(key=key))
 
 
 def _removed(removed: bool) -> Answer:
@@ -155,10 +177,10 @@ def _clear(options: argparse.Namespace) -> Answer:
             "yes",
         ):
             return Answer({"removed": False}, "nothing was changed", NO)
-    return _removed(library.clear())
+    return _removed(operations.clear())
 
 
 def _gc(_options: argparse.Namespace) -> Answer:
     disk_of(library.default())
-    dropped = library.gc()
+    dropped = operations.gc()
     return Answer(dropped, f"{dropped['dropped']} entries dropped")

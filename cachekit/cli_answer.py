@@ -19,6 +19,8 @@ YES: Final = 0
 NO: Final = 1
 """The exit status of a negative answer, and of a tier that failed."""
 USAGE: Final = 2
+INTERRUPTED: Final = 130
+"""What a shell says of a program that Ctrl-C ended."""
 
 _DIGEST: Final = 64
 _HEX: Final = re.compile(r"[0-9a-fA-F]{1,64}")
@@ -26,12 +28,17 @@ _HEX: Final = re.compile(r"[0-9a-fA-F]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The same answer as `data` (fit for JSON) and as `text` for people. `raw` bytes go to stdout instead of `text`."""
+    """The same answer as `data` (fit for JSON) and as `text` for people.
+
+    `raw` bytes go to standard output instead of `text`; `aside` sends `text` to standard error, where it is no result
+    but says why there is none.
+    """
 
     data: Any
     text: str
     status: int = YES
     raw: bytes | None = None
+    aside: bool = False
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], right: int = 0) -> str:
@@ -90,4 +97,4 @@ def find_key(cache: Cache, text: str) -> Key | None:
 
 
 def no_such(text: str) -> Answer:
-    return Answer({"key": None}, f"no entry on disk fits {printable(text)}", NO)
+    return Answer({"key": None}, f"cachekit: no entry on disk fits {printable(text)}", NO, aside=True)

@@ -31,7 +31,12 @@ def stats(options: argparse.Namespace) -> Answer:
     if options.function is not None:
         functions = {name: c for name, c in functions.items() if name == options.function}
         if not functions:
-            return Answer({"total": None, "functions": {}}, f"nothing was counted for {options.function}", NO)
+            return Answer(
+                {"total": None, "functions": {}},
+                f"cachekit: nothing was counted for {printable(options.function)}; `cachekit stats` lists the functions",
+                NO,
+                aside=True,
+            )
     total = Snapshot(add(functions.values())).as_dict()
     plain = {name: Snapshot(counters).as_dict() for name, counters in sorted(functions.items())}
     return Answer({"total": total, "functions": plain}, _stats_text(total, plain))

@@ -11,29 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from cachekit import default as library
+from cachekit import operations
 from cachekit.cli_answer import NO, YES, Answer, find_key, no_such, printable, table
 from cachekit.config import data_dir
 from cachekit.errors import TierUnavailable, UsageError
 
 
 def flush(options: argparse.Namespace) -> Answer:
-    library.flush(options.timeout)
+    operations.flush(options.timeout)
     shared = library.default().shared
     if shared is None:
         return Answer({"pending": 0, "ipfs": False}, "nothing to upload: IPFS is off")
-    return Answer({"pending": shared.tier.pending(), "ipfs": True}, "everything queued stands in the daemon")
+    left = shared.tier.pending()
+    text = f"{left} wait: this machine may only read" if left else "everything queued stands in the daemon"
+    return Answer({"pending": left, "ipfs": True}, text, NO if left else YES)
 
 
 def sync(_options: argparse.Namespace) -> Answer:
     cache = library.default()
     if cache.shared is None:
         raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
-    taken = library.sync()
+    taken = operations.sync()
     return Answer({"entries": taken}, f"{taken} new entries of namespace {printable(cache.settings.namespace)}")
 
 
 def pins(_options: argparse.Namespace) -> Answer:
-    found = [{**pin, "key": pin["key"].hex()} for pin in library.pins()]
+    found = [{**pin, "key": pin["key"].hex()} for pin in operations.pins()]
     rows = [(pin["cid"], pin["namespace"] or "-", pin["key"]) for pin in found]
     return Answer(found, table(("CID", "NAMESPACE", "REFERENCE"), rows) if rows else "nothing is pinned")
 
@@ -44,23 +47,32 @@ def unpin(options: argparse.Namespace) -> Answer:
         subject = find_key(library.default(), subject)
         if subject is None:
             return no_such(options.subject)
-    removed = library.unpin(subject)
-    text = "unpinned; the daemon follows at the next flush" if removed else "no pin of it is known here"
-    return Answer({"removed": removed}, text, YES if removed else NO)
+    removed = operations.unpin(subject)
+    if not removed:
+        text = f"cachekit: no pin of {printable(options.subject)} is known here; `cachekit pins` lists them"
+        return Answer({"removed": False}, text, NO, aside=True)
+    return Answer({"removed": True}, "unpinned; the daemon follows at the next flush")
 
 
 def store(options: argparse.Namespace) -> Answer:
-    path = Path(options.path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    cid = library.store(data, pin=options.pin)
+    data = (
+        b"".join(iter(lambda: os.read(sys.stdin.fileno(), 1 << 20), b""))
+        if options.path == "-"
+        else _read(Path(options.path))
+    )
+    cid = operations.store(data, pin=options.pin)
     return Answer({"cid": cid, "size": len(data), "pinned": options.pin}, cid)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}; `store` takes one file") from error
+
+
 def fetch(options: argparse.Namespace) -> Answer:
-    data = library.fetch(options.cid)
+    data = operations.fetch(options.cid)
     answer = {"cid": options.cid, "size": len(data)}
     if options.output is None:
         return Answer({**answer, "data": base64.b64encode(data).decode("ascii")}, "", raw=data)

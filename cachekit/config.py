@@ -7,20 +7,17 @@ context manager, decorator) belongs to a call, not to the process.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import json
-import os
-import re
-import stat
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from cachekit.ci import detect_ci, legacy_refusal
+from cachekit.config_file import File, hint, known, load, search, working_directory
 from cachekit.errors import UsageError
+from cachekit.places import cache_dir, config_dir, data_dir, home
 from cachekit.settings_table import TABLE, Settings, Variable, seconds
 
 __all__ = ["Origin", "Resolved", "Settings", "config_dir", "data_dir", "explain", "render_table", "resolve", "seconds"]
@@ -28,7 +25,6 @@ __all__ = ["Origin", "Resolved", "Settings", "config_dir", "data_dir", "explain"
 Source = Literal["configure", "environment", "file", "legacy", "ci", "default"]
 
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
-_NAMES: Final = tuple(variable.setting for variable in TABLE)
 # Set for the test suite (DESIGN §8), never a setting.
 _NOT_OURS: Final = frozenset({"CACHEKIT_REQUIRE"})
 _SET: Final = "<set>"
@@ -67,14 +63,6 @@ class _Layer:
     base: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    values: Mapping[str, object] = field(default_factory=dict)
-    path: Path | None = None
-    title: str = ""
-    warnings: tuple[str, ...] = ()
-
-
 def resolve(
     environ: Mapping[str, str],
     *,
@@ -87,7 +75,7 @@ def resolve(
     the nearest cachekit.toml or pyproject.toml with [tool.cachekit], from the working directory upwards.
     Raises UsageError for a bad value in any layer, a winning one or not, and for an unknown key.
     """
-    file = _search() if toml == "search" else _File() if toml is None else _load(toml)
+    file = search() if toml == "search" else File() if toml is None else load(toml)
     layers = (_configured(overrides), _environment(environ), _filed(file))
     refusal = legacy_refusal(environ)
     values, origins = dict[str, Any](), dict[str, Origin]()
@@ -105,7 +93,7 @@ def resolve(
 
 
 def _configured(overrides: Mapping[str, object]) -> _Layer:
-    _known(overrides, "configure()")
+    known(overrides, "configure()")
 
     def detail(variable: Variable, value: object) -> str:
         text = json.dumps(str(value)) if isinstance(value, (str, Path)) else repr(value)
@@ -123,7 +111,7 @@ def _environment(environ: Mapping[str, str]) -> _Layer:
     return _Layer("environment", values, detail, lambda variable: variable.name)
 
 
-def _filed(file: _File) -> _Layer:
+def _filed(file: File) -> _Layer:
     return _Layer(
         "file",
         file.values,
@@ -141,10 +129,10 @@ def _read(layer: _Layer, variable: Variable, environ: Mapping[str, str]) -> obje
 def _place(path: Path, base: Path | None, environ: Mapping[str, str]) -> Path:
     """Absolute, so that a later chdir does not move the cache."""
     if path.parts[:1] == ("~",):
-        return _home(environ).joinpath(*path.parts[1:])
+        return home(environ).joinpath(*path.parts[1:])
     if path.is_absolute():
         return path
-    start = base or _working_directory()
+    start = base or working_directory()
     if start is None:
         msg = f"{path} is a relative path, and the working directory is gone; write an absolute one"
         raise UsageError(msg)
@@ -156,135 +144,20 @@ def _default(variable: Variable, environ: Mapping[str, str], refusal: str | None
         return "off", Origin("legacy", refusal)
     if variable.setting == "ipfs" and (vendor := detect_ci(environ)):
         return "off", Origin("ci", f"CI detected: {vendor}")
-    value = _xdg(environ, "XDG_CACHE_HOME", ".cache") if variable.setting == "dir" else variable.default
+    value = cache_dir(environ) if variable.setting == "dir" else variable.default
     return value, Origin("default", "default")
-
-
-def _known(keys: Iterable[str], where: str) -> None:
-    for key in keys:
-        if key not in _NAMES:
-            msg = f"{where}: unknown setting {key!r}{_hint(key, _NAMES)}; accepted: {', '.join(_NAMES)}"
-            raise UsageError(msg)
-
-
-def _hint(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f", did you mean {close[0]}?" if close else ""
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     names = {variable.name for variable in TABLE}
     unknown = sorted(name for name in environ if name.startswith("CACHEKIT_") and name not in names | _NOT_OURS)
-    return [f"{name} is not a variable of cachekit{_hint(name, names)}" for name in unknown]
+    return [f"{name} is not a variable of cachekit{hint(name, names)}" for name in unknown]
 
 
 def _conflict(settings: Settings, origin: Origin, refusal: str | None) -> list[str]:
     if refusal is None or origin.source == "legacy" or settings.ipfs == "off":
         return []
     return [f"{origin.detail} wins over {refusal}, so IPFS is not off; unset one of them"]
-
-
-def _search() -> _File:
-    warnings: list[str] = []
-    here = _working_directory()
-    for folder in (here, *here.parents) if here else ():
-        for path in (folder / "cachekit.toml", folder / "pyproject.toml"):
-            # Path.is_file raises where a parent may not be entered.
-            if not os.path.isfile(path) or (path.name == "pyproject.toml" and not _mentions_us(path)):
-                continue
-            if _anybody_wrote(path):
-                warnings.append(f"{path} is ignored: everybody may write to its directory, and it is not yours")
-                continue
-            file = _load(path)
-            if path.name == "cachekit.toml" or file.values:
-                return _File(file.values, path, file.title, tuple(warnings))
-    return _File(warnings=tuple(warnings))
-
-
-def _working_directory() -> Path | None:
-    try:
-        return Path.cwd()
-    except OSError:
-        return None
-
-
-def _mentions_us(path: Path) -> bool:
-    """Most projects' pyproject.toml says nothing of us, and must not cost a parse, or an error that is not ours."""
-    try:
-        text = path.read_bytes()
-    except OSError:
-        return False
-    if _toml_parser() is not None:
-        return b"cachekit" in text
-    return re.search(rb"\btool\s*\.\s*[\"']?cachekit[\"']?\s*[].]", text) is not None
-
-
-def _anybody_wrote(path: Path) -> bool:
-    """Whether a stranger could have left the file there, in /tmp for one: it may name a daemon to believe."""
-    if os.name != "posix":
-        return False
-    return bool(path.parent.stat().st_mode & stat.S_IWOTH) and path.stat().st_uid not in (0, os.getuid())
-
-
-def _load(path: Path) -> _File:
-    loads = _toml_parser()
-    if loads is None:
-        msg = f"{path} is TOML, which Python 3.10 cannot read by itself: pip install tomli, or use CACHEKIT_* variables"
-        raise UsageError(msg)
-    try:
-        document = loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read: {error}"
-        raise UsageError(msg) from error
-    if path.name != "pyproject.toml":
-        return _file(path, path.name, document)
-    tool = document.get("tool")
-    return _file(path, "pyproject.toml [tool.cachekit]", tool.get("cachekit", {}) if isinstance(tool, dict) else {})
-
-
-def _file(path: Path, title: str, table: object) -> _File:
-    if not isinstance(table, dict):
-        msg = f"{path}: [tool.cachekit] must be a table"
-        raise UsageError(msg)
-    _known(table, f"{path}")
-    return _File(table, path.absolute(), title)
-
-
-def _toml_parser() -> Callable[[str], dict[str, Any]] | None:
-    for name in ("tomllib", "tomli"):
-        try:
-            parser: Callable[[str], dict[str, Any]] = importlib.import_module(name).loads
-        except ImportError:
-            continue
-        return parser
-    return None
-
-
-def config_dir(environ: Mapping[str, str]) -> Path:
-    """Where the credential lies: $XDG_CONFIG_HOME/cachekit or ~/.config/cachekit. Nothing is created."""
-    return _xdg(environ, "XDG_CONFIG_HOME", ".config")
-
-
-def data_dir(environ: Mapping[str, str]) -> Path:
-    """What must survive a cleared cache: $XDG_DATA_HOME/cachekit or ~/.local/share/cachekit. Nothing is created."""
-    return _xdg(environ, "XDG_DATA_HOME", ".local/share")
-
-
-def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
-    said = environ.get(name, "")
-    # The XDG specification: a relative path is invalid and must be ignored.
-    root = Path(said) if Path(said).is_absolute() else _home(environ) / below_home
-    return root / "cachekit"
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    if environ.get("HOME"):
-        return Path(environ["HOME"])
-    try:
-        return Path.home()
-    except RuntimeError as error:
-        msg = "there is no home directory; set CACHEKIT_DIR and XDG_CONFIG_HOME, or HOME"
-        raise UsageError(msg) from error
 
 
 def explain(resolved: Resolved) -> list[dict[str, object]]:

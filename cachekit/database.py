@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from cachekit.errors import TierError, TierFull, TierUnavailable
+from cachekit.system import NO_LOCKS, has_locks, try_lock, unlock
 
 _BUSY_SECONDS: Final = 2.0
 _LOCK_POLL_SECONDS: Final = 0.01
@@ -132,8 +132,10 @@ class _Held:
 @contextlib.contextmanager
 def locked(path: Path, end: float) -> Iterator[None]:
     """Hold the lock file `path` against threads and processes; TierUnavailable at `end` of `time.monotonic`."""
+    if not has_locks():
+        raise TierUnavailable(NO_LOCKS, reason="no_locks")
     with _opened(path) as file:
-        while not _try_lock(file.fileno()):
+        while not try_lock(file.fileno()):
             if time.monotonic() >= end:
                 raise TierUnavailable(f"somebody else holds {path}", reason="locked")
             time.sleep(_LOCK_POLL_SECONDS)
@@ -141,7 +143,7 @@ def locked(path: Path, end: float) -> Iterator[None]:
             yield
         finally:
             # Said aloud: a child forked meanwhile has the descriptor too, and would keep the lock.
-            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+            unlock(file.fileno())
 
 
 def _opened(path: Path) -> IO[str]:
@@ -149,11 +151,3 @@ def _opened(path: Path) -> IO[str]:
         return path.open("a")
     except OSError as error:
         raise TierError(f"{path} cannot be locked: {error}", reason="lock_file") from error
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

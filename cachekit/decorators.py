@@ -1,9 +1,6 @@
 """The decorated function, the only home of wrapt: one FunctionWrapper, with everything else as values in its policy.
 
-A call tries the fast lane first: the marshalled arguments are looked up in a dict that leads to the entry in memory.
-marshal's encoding (version 2, no references) is injective over trees of plain types, except that every buffer is written
-like `bytes`. So only calls whose tree was walked and holds no buffer are ever registered; a call with a buffer then
-finds nothing, because its encoding has a node that no registered one has.
+A call of a plain function tries its fast lane first (`lanes`); methods take the long way.
 """
 
 from __future__ import annotations
@@ -12,23 +9,17 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from marshal import dumps
-from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 import wrapt
 
-from cachekit import calls
-from cachekit.config import seconds
+from cachekit import calls, methods
 from cachekit.default import ROOT
+from cachekit.durations import seconds
 from cachekit.errors import UsageError
-from cachekit.gate import CURRENT
+from cachekit.lanes import Known, Lane, serve
 from cachekit.model import MISS, Explanation, Key, Missing, Policy, Retry
-from cachekit.stats import INBOX_LIMIT
 from cachekit.targets import Target
-
-current = CURRENT.get
-"""`gate.current` without its Python frame: every call pays for it."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,53 +60,23 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
 
     __bound_function_wrapper__ = BoundCached  # type: ignore[assignment]
 
-    def __init__(self, wrapped: Callable[P, R], policy: Policy) -> None:
-        target = Target(wrapped, policy)
+    def __init__(self, wrapped: Callable[P, R], target: Target) -> None:
         super().__init__(wrapped, self._self_bound)
         self._self_target = target
-        self._self_lane = calls.Lane()
-        self._self_async = target.is_async
+        self._self_lane = Lane(target, wrapped)
 
     if TYPE_CHECKING:
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...  # pyright: ignore[reportRedeclaration]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[no-redef]  # pyright: ignore
-        if self._self_async:
-            return self._self_await(args, kwargs)
-        found = self._self_fast(args, kwargs)
-        if found is not MISS:
-            return found
-        return calls.call(self._self_target, self._self_lane, self.__wrapped__, args, kwargs)
-
-    async def _self_await(self, args: Any, kwargs: Any) -> Any:
-        found = self._self_fast(args, kwargs)
-        if found is not MISS:
-            return found
-        return await calls.acall(self._self_target, self._self_lane, self.__wrapped__, args, kwargs)
-
-    def _self_fast(self, args: Any, kwargs: Any) -> Any:
         lane = self._self_lane
-        shortcuts = lane.shortcuts
-        if not shortcuts or current() is not None:
-            return MISS
-        begin = perf_counter_ns()
-        try:
-            found = shortcuts.get(dumps((args, kwargs, lane.state()), 2))
-        except ValueError:
-            return MISS
-        if found is None:
-            return MISS
-        entry = found.entry
-        if entry.generation != lane.generation[0] or monotonic() >= entry.deadline:
-            return MISS
-        entry.used = True
-        value = found.load(found.payload)
-        inbox = lane.inbox
-        inbox.append((found.note, perf_counter_ns() - begin))
-        if len(inbox) > INBOX_LIMIT:
-            lane.tidy()
-        return value
+        found = serve(lane, args, kwargs)
+        if found is MISS:
+            return calls.call(lane, args, kwargs)
+        if type(found) is Known:
+            return calls.call_known(lane, found, args, kwargs)
+        return found
 
     def _self_bound(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         # wrapt calls this for bound wrappers only; `wrapped` is bound already, and the key needs its owner.
@@ -124,7 +85,7 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
         if owner is None and instance is not None and not isinstance(self.__wrapped__, staticmethod):
             owned = (instance, *args)
         origin = functools.partial(wrapped, *args, **kwargs)
-        if self._self_async:
+        if self._self_target.is_async:
             return calls.acall_owned(self._self_target, origin, owned, kwargs)
         return calls.call_owned(self._self_target, origin, owned, kwargs)
 
@@ -138,33 +99,51 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the origin and stores what it gives, whatever is stored already."""
-        return calls.refresh(self._self_target, self._self_origin(args, kwargs), args, kwargs)
+        return methods.refresh(self._self_target, self._self_origin(args, kwargs), args, kwargs)
 
     def peek(self, *args: Any, **kwargs: Any) -> R | Missing | Any:
         """The stored value, or `cachekit.MISS`; the origin is not called."""
-        return calls.peek(self._self_target, args, kwargs)
+        return methods.peek(self._self_target, args, kwargs)
 
     def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Stores `value` as the answer to the call. Raises UsageError where the mode forbids storing."""
-        return calls.put(self._self_target, value, args, kwargs)
+        return methods.put(self._self_target, value, args, kwargs)
 
     def invalidate(self, *args: Any, **kwargs: Any) -> Any:
         """Ends hits for this call, in every process; returns whether something was removed."""
-        return calls.invalidate(self._self_target, args, kwargs)
+        return methods.invalidate(self._self_target, args, kwargs)
 
     def key_for(self, *args: Any, **kwargs: Any) -> Key:
         """The key of this call. Raises UsageError where it cannot be keyed."""
-        return calls.key_for(self._self_target, args, kwargs)
+        return methods.key_for(self._self_target, args, kwargs)
 
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """What the key of this call consists of, and where an answer stands."""
-        return calls.explain(self._self_target, args, kwargs)
+        return methods.explain(self._self_target, args, kwargs)
 
     def _self_origin(self, args: Any, kwargs: Any) -> Callable[[], Any]:
         wrapped = self.__wrapped__
         if isinstance(wrapped, (classmethod, staticmethod)):
             wrapped = wrapped.__func__
         return functools.partial(wrapped, *args, **kwargs)
+
+
+class AsyncCached(Cached[P, R]):
+    """A decorated coroutine function."""
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # pyright: ignore
+        lane = self._self_lane
+        found = serve(lane, args, kwargs)
+        if found is MISS:
+            return await calls.acall(lane, args, kwargs)
+        if type(found) is Known:
+            return await calls.acall_known(lane, found, args, kwargs)
+        return found
+
+
+def _cached(function: Any, policy: Policy) -> Cached[Any, Any]:
+    target = Target(function, policy)
+    return (AsyncCached if target.is_async else Cached)(function, target)
 
 
 @overload
@@ -248,10 +227,10 @@ def distributed_cache(
         encrypt=bool(encrypt),
     )
     if function is None:
-        return functools.partial(Cached, policy=policy)
+        return functools.partial(_cached, policy=policy)
     if not callable(function) and not isinstance(function, (classmethod, staticmethod)):
         raise UsageError(f"@distributed_cache takes keyword arguments only, not {type(function).__name__}")
-    return Cached(function, policy)
+    return _cached(function, policy)
 
 
 def _window(value: Any, name: str) -> float:

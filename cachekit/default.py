@@ -1,37 +1,30 @@
-"""The default cache, made from the settings on first use, and the module functions that act on it."""
+"""The default cache, made from the settings on first use, and the module functions that set it up or look at it."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cachekit import config
-from cachekit.cache import Cache, settled, watch_process
-from cachekit.errors import TierUnavailable, UsageError
-from cachekit.model import EVERYWHERE, Key, Mark, TierState
+from cachekit.cache import Cache
+from cachekit.errors import UsageError
+from cachekit.model import TierState
 from cachekit.stats import Snapshot
 
 if TYPE_CHECKING:
+    from cachekit.config import Resolved
     from cachekit.protocols import Listener
-    from cachekit.tiers.ipfs import IpfsTier
 
 
 class Root:
-    """Which cache is the default one. `lanes` are the fast lanes that lead into it, closed when it changes."""
+    """Which cache is the default one."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.overrides: dict[str, Any] = {}
         self.listeners: list[Listener] = []
-        self.lanes: weakref.WeakSet[Any] = weakref.WeakSet()
         self._cache: Cache | None = None
-        self._watching = False
 
     def cache(self) -> Cache:
         found = self._cache
@@ -40,26 +33,30 @@ class Root:
     def _make(self) -> Cache:
         with self.lock:
             if self._cache is None:
-                if not self._watching:
-                    watch_process()
-                    self._watching = True
-                made = Cache(config.resolve(os.environ, overrides=self.overrides), os.environ)
+                made = Cache(_resolved(self.overrides), os.environ)
                 made.listeners = self.listeners
                 self._cache = made
             return self._cache
 
     def replace(self, overrides: dict[str, Any]) -> None:
         """The next call makes a new default cache; settings that do not resolve raise UsageError and change nothing."""
-        config.resolve(os.environ, overrides=overrides)
+        _resolved(overrides)
         with self.lock:
-            old, self._cache, self.overrides = self._cache, None, overrides
             self.close_lanes()
+            old, self._cache, self.overrides = self._cache, None, overrides
         if old is not None:
             old.close(bound=0.0)
 
     def close_lanes(self) -> None:
-        for lane in list(self.lanes):
-            lane.close()
+        if self._cache is not None:
+            self._cache.lanes.close()
+
+
+def _resolved(overrides: dict[str, Any]) -> Resolved:
+    # Settings are read at the first call, and so is the code that reads them.
+    from cachekit import config
+
+    return config.resolve(os.environ, overrides=overrides)
 
 
 ROOT = Root()
@@ -125,123 +122,12 @@ def reset_stats() -> None:
 
 def status() -> Status:
     """What each tier is, and the one reason for it."""
-    return Status(default().status(), settled(default()))
+    return Status(default().status())
 
 
 class Status(dict[str, TierState]):
     """{tier: TierState}; `as_dict` is plain data."""
 
-    def __init__(self, states: Mapping[str, TierState], plain: dict[str, Any]) -> None:
-        super().__init__(states)
-        self._plain = plain
-
     def as_dict(self) -> dict[str, Any]:
         """{tier: {"on": bool, "reason": str}}"""
-        return self._plain
-
-
-def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key | str | None = None) -> bool:
-    """Ends hits for a tag, a namespace, a tag of a namespace, or one key; returns whether something was removed."""
-    for name, value in (("tag", tag), ("namespace", namespace)):
-        if value == "" or value == EVERYWHERE:
-            raise UsageError(
-                f"invalidate({name}={value!r}): the {name} must be named; clear() ends the namespace's hits"
-            )
-    cache = default()
-    if key is not None:
-        return cache.drop(parse_key(key))
-    if tag is not None:
-        return cache.drop_marked([Mark(namespace or EVERYWHERE, "tag", tag, time.time_ns())])
-    if namespace is not None:
-        return cache.drop_marked([Mark(namespace, "namespace", "", time.time_ns())])
-    raise UsageError("invalidate() takes tag=, namespace= or key=; clear() ends every hit of the namespace")
-
-
-def parse_key(key: Key | str) -> Key:
-    """The Key of `<namespace>/<hex digest>`, which is what `str(key)` gives."""
-    if isinstance(key, Key):
-        return key
-    namespace, _, digest = key.rpartition("/")
-    try:
-        return Key(namespace, bytes.fromhex(digest))
-    except ValueError as error:
-        raise UsageError(f"{key!r} is not a key; str(f.key_for(...)) and `cachekit ls` give one") from error
-
-
-def clear() -> bool:
-    """Ends hits for every entry of the namespace stored before now, whoever wrote it."""
-    return invalidate(namespace=default().settings.namespace)
-
-
-def flush(timeout: float | None = None) -> None:
-    """Returns when what was queued stands in the daemon; raises TierError where it does not within `timeout` seconds."""
-    default().flush(timeout)
-
-
-def sync() -> int:
-    """Pulls what other writers published for the namespace; returns the number of new entries."""
-    cache = default()
-    return 0 if cache.shared is None else cache.shared.pull(cache.settings.namespace)
-
-
-def gc() -> dict[str, int]:
-    """Drops what expired and what is over the limit; returns {"dropped": entries}."""
-    disk = default().disk
-    return {"dropped": disk.cull() if disk is not None else 0}
-
-
-def warm(
-    function: Callable[..., Any],
-    calls: Iterable[Any],
-    *,
-    workers: int = 4,
-    progress: Callable[[int], None] | None = None,
-) -> int:
-    """Calls `function` for each of `calls` (a tuple of arguments, a dict of keywords, or one argument) on threads.
-
-    `progress` is told how many are done. Returns their number; the first exception of the origin is raised.
-    """
-
-    def one(call: Any) -> None:
-        if isinstance(call, dict):
-            function(**call)
-        elif isinstance(call, tuple):
-            function(*call)
-        else:
-            function(call)
-
-    done = 0
-    with ThreadPoolExecutor(workers, thread_name_prefix="cachekit-warm") as pool:
-        for _ in pool.map(one, calls):
-            done += 1
-            if progress is not None:
-                progress(done)
-    return done
-
-
-def store(data: bytes | str | os.PathLike[str], pin: bool = False) -> str:
-    """Puts bytes, or a file's bytes, into IPFS as they are, unencrypted; returns the CID. Raises TierError."""
-    content = data if isinstance(data, bytes) else Path(data).read_bytes()
-    return _ipfs().store(content, pin=pin)
-
-
-def fetch(cid: str) -> bytes:
-    """The verified bytes of a CID. Raises TierError where they cannot be had."""
-    return _ipfs().fetch(cid)
-
-
-def pins() -> list[dict[str, Any]]:
-    """What this machine asked the daemon to keep."""
-    return [pin._asdict() for pin in _ipfs().pins()]
-
-
-def unpin(subject: Key | str) -> bool:
-    """Gives up the references to a CID, or one key's; the daemon unpins with the last, at the next flush."""
-    return _ipfs().unpin(subject) > 0
-
-
-def _ipfs() -> IpfsTier:
-    cache = default()
-    if cache.shared is None:
-        raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
-    return cache.shared.tier
+        return {name: {"on": state.on, "reason": state.reason} for name, state in self.items()}

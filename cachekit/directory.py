@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.errors import TierUnavailable, UsageError
+from cachekit.system import of_another_user
 
 FORMAT: Final = 1
 _STAMP: Final = "cachekit-format"
@@ -43,11 +44,9 @@ def prepare(directory: Path) -> None:
 
 def _check_owner(directory: Path) -> None:
     found = directory.stat()
-    if not hasattr(os, "getuid"):
-        return
-    if found.st_uid != os.getuid():
+    if of_another_user(found):
         raise UsageError(f"{directory} belongs to another user; set CACHEKIT_DIR to a directory of your own")
-    if stat.S_IMODE(found.st_mode) & 0o022 and (directory / _STAMP).exists():
+    if os.name == "posix" and stat.S_IMODE(found.st_mode) & 0o022 and (directory / _STAMP).exists():
         raise UsageError(f"others may write {directory}; run `chmod 700 {directory}` and look at what it holds")
 
 
@@ -60,8 +59,9 @@ def _check_format(directory: Path, found: str) -> None:
 
 
 def _check_empty(directory: Path) -> None:
-    # Two processes may be making it at once: what either of them writes first is not foreign.
-    ours = {"CACHEDIR.TAG", ".gitignore", _STAMP}
+    # Two processes may be making it at once: what either of them writes first is not foreign. Nor is Kubo, which
+    # `cachekit node install` puts into the default directory, perhaps before any cache was there.
+    ours = {"CACHEDIR.TAG", ".gitignore", _STAMP, "kubo"}
     foreign = next((name for name in sorted(os.listdir(directory)) if name not in ours), None)
     if foreign is not None and not (directory / _STAMP).exists():
         raise UsageError(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from cachekit import config
 from cachekit.directory import prepare
 from cachekit.errors import CachekitError, TierError, UsageError
+from cachekit.system import NO_LOCKS, has_locks
 
 if TYPE_CHECKING:
     from cachekit.cache import Cache
@@ -49,7 +50,7 @@ def examine(environ: Mapping[str, str], opened: Callable[[], Cache]) -> list[Fin
         resolved = config.resolve(environ)
     except UsageError as error:
         return [Finding("settings", "failed", str(error), "correct the setting that it names")]
-    found = [*_settings(resolved), _clock(), _directory(resolved)]
+    found = [*_settings(resolved), _clock(), *_locks(), _directory(resolved)]
     if found[-1].state == "failed":
         return found
     found += [_space(resolved), _disk_file(resolved)]
@@ -74,6 +75,13 @@ def _clock() -> Finding:
     if time.time() >= _EPOCH:
         return Finding("clock", "ok", "plausible")
     return Finding("clock", "failed", "the clock shows a time before 2024", "set the clock: a TTL depends on it")
+
+
+def _locks() -> Iterator[Finding]:
+    if not has_locks():
+        yield Finding(
+            "locks", "note", NO_LOCKS, "processes do not wait for each other's origin; nothing is wrong by it"
+        )
 
 
 def _directory(resolved: Resolved) -> Finding:
@@ -140,7 +148,7 @@ def _credential(shared: Shared) -> Finding:
 
 
 def _credential_alone(resolved: Resolved) -> Finding:
-    from cachekit.sealing import load_credential
+    from cachekit.credentials import load_credential
     from cachekit.sharing import credential_file
 
     settings = resolved.settings

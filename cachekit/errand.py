@@ -101,10 +101,11 @@ class Errand:
 
     def read(self, step: Read) -> Record | None:
         record = self._means.tiers[step.tier].get(self.key)
-        if record is None:
-            return None
+        return None if record is None or self._covered(record) else record
+
+    def _covered(self, record: Record) -> bool:
         try:
-            return None if self._means.ledger.covers(self.key, record) else record
+            return self._means.ledger.covers(self.key, record)
         except (sqlite3.Error, OSError) as error:
             # Without the ledger nobody can say that the record was not invalidated.
             raise TierUnavailable(f"cannot read the invalidations: {error}", reason="ledger") from error
@@ -115,6 +116,9 @@ class Errand:
             tier.put(self.key, step.record, encrypt=False)  # type: ignore[call-arg]
         else:
             tier.put(self.key, step.record)
+        if step.tier == "memory" and self._covered(step.record):
+            # Invalidated while it was computed; and after this a fast lane would not ask the ledger any more.
+            tier.drop(self.key)
         self._means.tell(Event("write", self.key.function, step.tier, size=len(step.record.payload)))
         if step.tier == "disk" and self._announce:
             self._bump()

@@ -5,24 +5,26 @@ A lookup asks the table; only `refresh` and `publish` ask the daemon.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from cachekit.credentials import Credential
 from cachekit.database import locked
-from cachekit.errors import IntegrityError, TierUnavailable
-from cachekit.index_table import SKEW, File, IndexMark, IndexTable, Pin, alive, cid_of
+from cachekit.errors import TierError, TierUnavailable
+from cachekit.index_pull import ROOT, Pull, left
+from cachekit.index_rows import SKEW, File, IndexMark, Pin, alive, cid_of
+from cachekit.index_table import IndexTable, nobody, tag_of
 from cachekit.protocols import Transport
-from cachekit.sealing import Credential, WriterKey, writer_id
-from cachekit.segments import ENTRY, MAX_BYTES, MAX_ENTRIES, Entry, Segment, decode, encode
+from cachekit.segments import ENTRY, MAX_BYTES, MAX_ENTRIES, Entry, encode
+from cachekit.writers import WriterKey
 
-__all__ = ["OWN_REASONS", "ROOT", "Index", "IndexMark", "Pin", "alive", "cid_of"]
+__all__ = ["OWN_REASONS", "ROOT", "Index", "IndexMark", "Pin", "alive", "cid_of", "tag_of"]
 
-ROOT: Final = "/cachekit/v1"
 OWN_REASONS: Final = ("locked", "unfinished")
 """Reasons of a TierUnavailable that is not the daemon's doing."""
 COMPACT_AT: Final = 48
@@ -30,8 +32,6 @@ COMPACT_AT: Final = 48
 
 _LARGE_BYTES: Final = MAX_BYTES // 2
 _MOST_LARGE: Final = 32
-_SEGMENT: Final = re.compile(r"\d{16}")
-_WRITER: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def _silent(_reason: str) -> None:
@@ -45,8 +45,14 @@ class Index(IndexTable):
     `misplaced`, `rollback`, `unexpected_file`, `future`, `corrupt_index`.
     """
 
-    def __init__(self, path: Path, credential: Credential, report: Callable[[str], None] = _silent) -> None:
-        super().__init__(path, credential, report)
+    def __init__(
+        self,
+        path: Path,
+        credential: Credential,
+        report: Callable[[str], None] = _silent,
+        heed: Callable[[str, Sequence[IndexMark]], None] = nobody,
+    ) -> None:
+        super().__init__(path, credential, report, heed)
         self._renew()
 
     def _renew(self) -> None:
@@ -72,7 +78,8 @@ class Index(IndexTable):
         if not lock.acquire(timeout=max(0.0, end - time.monotonic())):
             return 0
         try:
-            return _Pull(self, transport, namespace, space, end).all(root, known)
+            # Whoever held the lock has probably read it.
+            return 0 if root == self.root(space) else Pull(self, transport, namespace, space, end).all(root, known)
         finally:
             lock.release()
 
@@ -86,22 +93,15 @@ class Index(IndexTable):
         end = time.monotonic() + timeout
         space = self._credential.namespace_id(namespace)
         with locked(writer.path.with_suffix(".lock"), end):
-            pull = _Pull(self, transport, namespace, space, end)
+            pull = Pull(self, transport, namespace, space, end)
             if not pull.own(writer.id):
                 raise TierUnavailable("there was no time to read our own segments", reason="unfinished")
             self._append(transport, namespace, entries, writer, end)
             self._compact(transport, namespace, writer, end)
-
-    def read_segment(self, data: bytes, namespace: str, writer: str, name: str) -> Segment:
-        """Verify a segment and its place in the tree; raises IntegrityError as `segments.decode`, or `misplaced`."""
-        segment = decode(data, self._credential, namespace)
-        if writer_id(segment.writer) != writer or segment.sequence != int(name):
-            raise IntegrityError(f"segment {name} is not where its writer put it", reason="misplaced")
-        return segment
-
-    def refused(self, reason: str) -> None:
-        """Count something that was refused but is no file."""
-        self._report(reason)
+        # Here, in the background, or else the next lookup has to find out that only our own segment was new. Should it
+        # fail, that is what happens.
+        with contextlib.suppress(TierError):
+            self.refresh(transport, namespace, left(end))
 
     def _append(
         self, transport: Transport, namespace: str, entries: Sequence[Entry], writer: WriterKey, end: float
@@ -115,15 +115,15 @@ class Index(IndexTable):
             name = f"{sequence:016d}"
             path = f"{ROOT}/{space}/{writer.id}/{name}"
             data = encode(part, credential=self._credential, namespace=namespace, writer=writer, sequence=sequence)
-            transport.write(path, data, timeout=_left(end))
-            cid = transport.stat(path, timeout=_left(end)) or ""
+            transport.write(path, data, timeout=left(end))
+            cid = transport.stat(path, timeout=left(end)) or ""
             self.accept(namespace, File(writer.id, name, cid, sequence), part)
 
     def _compact(self, transport: Transport, namespace: str, writer: WriterKey, end: float) -> None:
         space = self._credential.namespace_id(namespace)
         path = f"{ROOT}/{space}/{writer.id}"
         good = {name for name, (_, reason) in self.files(space, writer.id).items() if not reason}
-        sizes = {name: size for name, _, size in transport.list(path, timeout=_left(end)) or [] if name in good}
+        sizes = {name: size for name, _, size in transport.list(path, timeout=left(end)) or [] if name in good}
         if len(sizes) < COMPACT_AT:
             return
         small = [name for name, size in sizes.items() if size < _LARGE_BYTES]
@@ -132,14 +132,14 @@ class Index(IndexTable):
         merged = self._merged(transport, namespace, writer.id, victims, end)
         self._append(transport, namespace, merged, writer, end)
         for name in victims:
-            transport.remove(f"{path}/{name}", timeout=_left(end))
+            transport.remove(f"{path}/{name}", timeout=left(end))
 
     def _merged(
         self, transport: Transport, namespace: str, writer: str, names: Sequence[str], end: float
     ) -> list[Entry]:
         space, newest = self._credential.namespace_id(namespace), dict[tuple[int, bytes], Entry]()
         for name in names:
-            data = transport.read(f"{ROOT}/{space}/{writer}/{name}", limit=MAX_BYTES, timeout=_left(end))
+            data = transport.read(f"{ROOT}/{space}/{writer}/{name}", limit=MAX_BYTES, timeout=left(end))
             entries = self.read_segment(data, namespace, writer, name).entries if data else []
             for entry in entries:
                 known = newest.get((entry.kind, entry.key))
@@ -155,103 +155,9 @@ class Index(IndexTable):
         return alive(entry, now) and entry.created <= now + SKEW and not self.covers(namespace, entry)
 
 
-class _Pull:
-    """Reading, until `end`, what a namespace's tree has that the table has not."""
-
-    def __init__(self, index: Index, transport: Transport, namespace: str, space: str, end: float) -> None:
-        self._index = index
-        self._transport = transport
-        self._namespace = namespace
-        self._space = space
-        self._end = end
-        # A read that begins in the last moment would only time out, and look like a failing daemon.
-        self._last_start = end - min(0.05, (end - time.monotonic()) / 4)
-        self._complete = True
-
-    def all(self, root: str | None, known: dict[str, tuple[int, str]]) -> int:
-        """Every writer's; `known` is what the table said before the tree was asked for `root`."""
-        listed = self._transport.list(f"{ROOT}/{self._space}", timeout=_left(self._end)) if root else None
-        taken, present = 0, set[str]()
-        for name, cid, _ in listed or []:
-            present.add(name)
-            if not _WRITER.fullmatch(name):
-                self._index.refuse(self._space, File("", name, cid, 0), "unexpected_file")
-                continue
-            highest, seen = known.get(name, (0, ""))
-            if seen != cid:
-                taken += self._writer(name, cid, highest)
-        self._missing(present, known)
-        if self._complete:
-            self._index.set_root(self._space, root)
-        return taken
-
-    def own(self, writer: str) -> bool:
-        """This machine's; False if time was too short for all of it."""
-        highest = self._index.writers(self._space).get(writer, (0, ""))[0]
-        self._writer(writer, "", highest)
-        return self._complete
-
-    def _missing(self, present: set[str], known: dict[str, tuple[int, str]]) -> None:
-        for writer, (_, cid) in known.items():
-            if cid and writer not in present:
-                self._index.refused("rollback")
-                self._index.set_writer(self._space, writer, "")
-
-    def _writer(self, writer: str, cid: str, highest: int) -> int:
-        listed = self._transport.list(f"{ROOT}/{self._space}/{writer}", timeout=_left(self._end)) or []
-        if listed and max(_sequence(name) for name, _, _ in listed) < highest:
-            self._index.refused("rollback")
-            self._index.set_writer(self._space, writer, cid)
-            return 0
-        seen, taken = self._index.files(self._space, writer), 0
-        # In the order of their sequences: wherever this is interrupted, all up to the highest seen is read.
-        for name, file_cid, size in sorted(listed):
-            if seen.get(name, ("", ""))[0] == file_cid:
-                continue
-            if time.monotonic() >= self._last_start:
-                self._complete = False
-                return taken
-            taken += self._file(File(writer, name, file_cid, _sequence(name)), size, highest)
-        self._index.keep_files(self._space, writer, [name for name, _, _ in listed])
-        if cid:
-            self._index.set_writer(self._space, writer, cid)
-        return taken
-
-    def _file(self, file: File, size: int, highest: int) -> int:
-        reason = "" if 0 < size <= MAX_BYTES else "oversized" if size else "empty_segment"
-        if file.sequence < 0:
-            reason = "unexpected_file"
-        if reason:
-            self._index.refuse(self._space, file, reason)
-            return 0
-        path = f"{ROOT}/{self._space}/{file.writer}/{file.name}"
-        data = self._transport.read(path, limit=MAX_BYTES, timeout=_left(self._end))
-        if data is None:
-            return 0
-        try:
-            segment = self._index.read_segment(data, self._namespace, file.writer, file.name)
-            if file.sequence <= highest:
-                raise IntegrityError(f"segment {file.name} came back", reason="rollback")
-        except IntegrityError as error:
-            self._index.refuse(self._space, file, error.reason)
-            return 0
-        return self._index.accept(self._namespace, file, segment.entries)
-
-
-def _sequence(name: str) -> int:
-    return int(name) if _SEGMENT.fullmatch(name) else -1
-
-
 def _free_after(sequence: int, taken: dict[str, tuple[str, str]]) -> int:
     sequence += 1
     # A forged file may stand there already.
     while f"{sequence:016d}" in taken:
         sequence += 1
     return sequence
-
-
-def _left(end: float) -> float:
-    left = end - time.monotonic()
-    if left <= 0:
-        raise TierUnavailable("the time for this is over", reason="unfinished")
-    return left

@@ -1,11 +1,10 @@
 """Kubo's RPC: the calls of `protocols.Transport`, and nothing else of it.
 
-The calls a lookup waits for go over `kubo_http`; all the rest through ipfshttpclient, which is imported on first use.
+The calls a lookup waits for go over `kubo_http`; all the rest through `kubo_client`.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
@@ -13,15 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Final, TypeVar
 
-from cachekit.bounded import allowed
 from cachekit.cids import CHUNK_BYTES, LINKS, encode_car
-from cachekit.errors import IntegrityError, TierUnavailable, UsageError
+from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.kubo_answers import dotted, entries, exactly, message_of, numbers, reject_html, string, text
+from cachekit.kubo_client import Connections, authorization
 from cachekit.kubo_errors import NotThere, boundary, from_status
-from cachekit.kubo_http import Address, Dialer, Line
+from cachekit.kubo_http import Address, Dialer
 
 OLDEST: Final = (0, 30)
 """The oldest Kubo we speak to."""
@@ -45,7 +43,7 @@ class KuboTransport:
 
     def __init__(self, api: str, *, auth: str | None = None) -> None:
         self._dialer = Dialer(Address.parse(api))
-        self._headers = _authorization(auth)
+        self._headers = authorization(auth)
         self._local = threading.local()
         self._version: tuple[int, ...] = ()
 
@@ -161,11 +159,11 @@ class KuboTransport:
             raise TierUnavailable(f"Kubo {told} is too old; cachekit needs {dotted(OLDEST)} or newer", reason="too_old")
         return told
 
-    def _mine(self) -> _Mine:
-        mine: _Mine | None = getattr(self._local, "mine", None)
+    def _mine(self) -> Connections:
+        mine: Connections | None = getattr(self._local, "mine", None)
         # After a fork both processes would read each other's answers from one connection.
         if mine is None or mine.pid != os.getpid():
-            mine = self._local.mine = _Mine(self._dialer, self._headers)
+            mine = self._local.mine = Connections(self._dialer, self._headers)
         return mine
 
     # -- through ipfshttpclient ---------------------------------------------------------------------
@@ -178,89 +176,13 @@ class KuboTransport:
             self._checked_version(timeout)
         # Importing the client, below, takes its time once; that is not the daemon's fault.
         left = timeout - (time.monotonic() - began)
-        mine = self._mine()
-        if mine.client is None:
-            mine.client = _new_client(self._dialer, self._headers)
-        errors = import_module("ipfshttpclient.exceptions")
-        try:
-            with allowed(left, limit):
-                yield mine.client
-        except errors.ErrorResponse as error:
-            raise from_status(error.original.response.status_code, str(error)) from error
-        except BaseException:
-            # What is left of this answer must never be read as the next one's.
-            mine.drop_client()
-            raise
+        with self._mine().using(left, limit) as client:
+            yield client
 
     def _require_wide_nodes(self, size: int) -> None:
         if size > _NARROW_BYTES and self._version < _WIDE_NODES:
             message = f"before Kubo {dotted(_WIDE_NODES)} a file of {size} bytes gets another CID; upgrade it"
             raise TierUnavailable(message, reason="too_old")
-
-
-class _Mine:
-    """What belongs to one thread of one process."""
-
-    def __init__(self, dialer: Dialer, headers: Mapping[str, str]) -> None:
-        self.pid = os.getpid()
-        self.line = Line(dialer, headers)
-        self.client: Any = None
-
-    def drop_client(self) -> None:
-        if self.client is not None:
-            self.client.close()
-        self.client = None
-
-
-def _new_client(dialer: Dialer, headers: Mapping[str, str]) -> Any:
-    try:
-        package = import_module("ipfshttpclient")
-        backend = import_module("ipfshttpclient.http_requests")
-        wrapper = import_module("ipfshttpclient.requests_wrapper")
-    except ImportError as error:
-        message = f"ipfshttpclient cannot be imported ({error}); pip install 'ipfshttpclient>=0.7,<0.9'"
-        raise TierUnavailable(message, reason="client_missing") from error
-    # The address only names the host in the request; where the bytes go, and whether through TLS, is the dialer's.
-    place = dialer.address
-    address = "/dns/localhost/tcp/80" if place.kind == "unix" else f"/{place.kind}/{place.host}/tcp/{place.port}"
-    client = package.Client(address, chunk_size=1 << 20)
-    # Set, not configured: an environment variable could have chosen another backend.
-    client._client = backend.ClientSync(address, "api/v0")
-    client._client._session = _session(wrapper, dialer, headers)
-    return client
-
-
-def _session(wrapper: Any, dialer: Dialer, headers: Mapping[str, str]) -> Any:
-    session = wrapper.Session()
-    session.trust_env = False
-    session.max_redirects = 0
-    session.headers.update(headers)
-    session.hooks["response"].append(_reject_page)
-    manager = session.get_adapter("http://").poolmanager
-    # urllib3 warns of this argument, and an error under `-W error` is all that ipfshttpclient gets from it.
-    manager.connection_pool_kw.pop("strict", None)
-    connection = type("Connection", (wrapper.HTTPConnection,), {"_new_conn": lambda _: dialer.dial()})
-    pool = type("Pool", (wrapper.HTTPConnectionPool,), {"ConnectionCls": connection})
-    manager.pool_classes_by_scheme = {"http": pool}
-    return session
-
-
-def _reject_page(answer: Any, **_: Any) -> None:
-    # ipfshttpclient takes any 200 for a success where it expects no content.
-    if answer.ok:
-        reject_html(answer.headers.get("Content-Type", ""))
-
-
-def _authorization(auth: str | None) -> dict[str, str]:
-    if not auth:
-        return {}
-    if not auth.isprintable() or not auth.isascii():
-        raise UsageError("the RPC credential has characters that no header can carry; check CACHEKIT_IPFS_AUTH")
-    if auth.startswith(("Bearer ", "Basic ")):
-        return {"Authorization": auth}
-    if ":" in auth:
-        return {"Authorization": "Basic " + base64.b64encode(auth.encode()).decode()}
-    return {"Authorization": f"Bearer {auth}"}
 
 
 def _or_none(call: Callable[[], _T]) -> _T | None:

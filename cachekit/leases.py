@@ -13,10 +13,7 @@ import os
 import threading
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from cachekit.system import has_locks, lock_byte, unlock_byte
 
 _files: dict[Path, int] = {}
 _files_lock = threading.Lock()
@@ -38,10 +35,10 @@ class Leases:
 
     def acquire(self, digest: bytes) -> bool:
         """Whether nobody else on this machine holds the lease; never waits."""
-        if fcntl is None:
+        if not has_locks():
             return True
         try:
-            fcntl.lockf(_open(self._path), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(digest))
+            lock_byte(_open(self._path), _offset(digest))
         except (BlockingIOError, PermissionError):
             return False
         except OSError:
@@ -49,10 +46,10 @@ class Leases:
         return True
 
     def release(self, digest: bytes) -> None:
-        if fcntl is None:
+        if not has_locks():
             return
         try:
-            fcntl.lockf(_open(self._path), fcntl.LOCK_UN, 1, _offset(digest))
+            unlock_byte(_open(self._path), _offset(digest))
         except OSError:
             return
 

@@ -11,7 +11,7 @@ import mmap
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -24,10 +24,19 @@ CREATE TABLE IF NOT EXISTS marks (
 CREATE TABLE IF NOT EXISTS totals (
     function TEXT, counter TEXT, amount REAL, PRIMARY KEY (function, counter)) WITHOUT ROWID;
 """
+_VEIL: Final = "hmac:"
+
+
+def veiled(code: bytes) -> str:
+    """A key or a tag as marks of other machines name it, by a code that only holders of the credential can compute."""
+    return _VEIL + code.hex()
 
 
 class Ledger:
-    """The shared state of one cache directory. Everything may raise sqlite3.Error or OSError except `generation`."""
+    """The shared state of one cache directory. Everything may raise sqlite3.Error or OSError except `generation`.
+
+    `veil`, where set, gives the veiled (kind, name) pairs of a record; without it veiled marks cover nothing.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "ledger.db"
@@ -36,6 +45,8 @@ class Ledger:
         self._lock = threading.Lock()
         self._marks: dict[tuple[str, str, str], int] = {}
         self._known = -1
+        self._has_veiled = False
+        self.veil: Callable[[Key, Record], Sequence[tuple[str, str]]] | None = None
         self.generation: Sequence[int] = (0,)
 
     def open(self) -> None:
@@ -72,6 +83,9 @@ class Ledger:
             return False
         subjects = [(key.namespace, "namespace", ""), (key.namespace, "key", key.digest.hex())]
         subjects += [(space, "tag", tag) for tag in record.tags for space in (key.namespace, EVERYWHERE)]
+        if self._has_veiled and self.veil is not None:
+            veils = self.veil(key, record)
+            subjects += [(space, kind, name) for kind, name in veils for space in (key.namespace, EVERYWHERE)]
         return any(marks.get(subject, 0) >= record.created for subject in subjects)
 
     def add_totals(self, amounts: Mapping[str, Mapping[str, float]]) -> None:
@@ -103,6 +117,7 @@ class Ledger:
         with self._lock:
             seen = self.generation[0]
             rows = self._connection().execute("SELECT namespace, kind, value, at FROM marks").fetchall()
+            self._has_veiled = any(value.startswith(_VEIL) for _, _, value, _ in rows)
             self._marks = {(namespace, kind, value): at for namespace, kind, value, at in rows}
             self._known = seen
 

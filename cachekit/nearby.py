@@ -8,35 +8,82 @@ that fails, a mode other than `on`) is left to the plan, which looks again.
 from __future__ import annotations
 
 import sqlite3
+from enum import Enum
 from time import perf_counter, time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cachekit.cache import Cache
 from cachekit.errors import IntegrityError, TierError
-from cachekit.model import MISS, Event, Key
-from cachekit.targets import Target
+from cachekit.lanes import Known, Lane, Shortcut
+from cachekit.model import FOREVER, Event, Key, Record
+
+if TYPE_CHECKING:
+    from cachekit.cache import Cache
+    from cachekit.targets import Target
+
+
+class Nearby(Enum):
+    """What was seen where no value was served."""
+
+    NOTHING = "no near tier has a record"
+    UNSURE = "something that a plan must decide"
+
+
+_event = tuple.__new__
+"""`Event(...)` without the Python frame of a NamedTuple's `__new__`."""
 
 
 def at_hand(cache: Cache, target: Target, key: Key) -> Any:
-    """The value of a fresh record in a near tier, filled back into memory; else MISS."""
+    """The value of a fresh record in a near tier, filled back into memory; else a Nearby."""
     begin = perf_counter()
-    for name in cache.near:
+    for name, tier in cache.near_tiers:
         try:
-            record = cache.tiers[name].get(key)
+            record = tier.get(key)
             if record is None:
                 continue
-            if not record.fresh(time_ns()) or cache.ledger.covers(key, record):
-                return MISS
-            value = target.codec.load(record.codec, record.payload)
-            if name != "memory" and "memory" in cache.tiers:
-                cache.tiers["memory"].put(key, record)
+            expires = record.expires
+            if (expires != FOREVER and time_ns() >= expires) or cache.ledger.covers(key, record):
+                return Nearby.UNSURE
+            payload = record.payload
+            value = target.codec.loader(record.codec)(payload)
+            if cache.memory is not None and name != "memory":
+                _fill(cache, key, record)
         except IntegrityError as error:
             # Told here, because the tier dropped what did not verify: the plan will not meet it again.
             cache.tell(Event("error", key.function, name, error.reason, error=error))
-            return MISS
-        except (TierError, sqlite3.Error, OSError):
-            return MISS
-        size = len(record.payload)
-        cache.tell(Event("hit", key.function, name, "", perf_counter() - begin, size, record.seconds))
+            return Nearby.UNSURE
+        except (TierError, sqlite3.Error, OSError, ValueError, TypeError):
+            return Nearby.UNSURE  # the last two: a payload that the codec refuses
+        took = perf_counter() - begin
+        cache.tell(_event(Event, ("hit", key.function, name, "", took, len(payload), record.seconds, None)))
         return value
-    return MISS
+    return Nearby.NOTHING
+
+
+def _fill(cache: Cache, key: Key, record: Record) -> None:
+    """Into memory, and out again if an invalidation came between the reading and the writing."""
+    assert cache.memory is not None
+    cache.memory.put(key, record)
+    if cache.ledger.covers(key, record):
+        cache.memory.drop(key)
+
+
+def shorten(cache: Cache, target: Target, known: Known) -> None:
+    """Gives the next identical call a shortcut, where memory holds the answer."""
+    memory = cache.memory
+    entry = None if memory is None else memory.entry(known.key)
+    if memory is None or entry is None:
+        return
+    record = entry.record
+    note = Event("hit", target.name, "memory", size=len(record.payload), saved=record.seconds)
+    memory.follow(entry, known, Shortcut(entry, target.codec.loader(record.codec), note))
+
+
+def remember(cache: Cache, lane: Lane, arguments: bytes, key: Key) -> None:
+    """Lets the next identical call pass by the key, and the memory tier's lookup if it can."""
+    if not lane.known:
+        keyer = lane.target.keyer
+        lane.cache, lane.state = cache, keyer.state if keyer.state() else tuple
+        lane.generation, lane.inbox, lane.tidy = cache.ledger.generation, cache.stats.inbox, cache.tidy
+    known = Known(key)
+    shorten(cache, lane.target, known)
+    cache.lanes.remember(lane, arguments, known)

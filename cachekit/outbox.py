@@ -14,13 +14,14 @@ from cachekit.model import Key, Mark, Record
 
 MAX_PAYLOAD_BYTES: Final = 512 << 20
 _BATCH_BYTES: Final = 32 << 20
+_ANY: Final = (1 << 63) - 1
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, namespace TEXT, key BLOB, text TEXT,
     payload BLOB, created INTEGER, expires INTEGER, grace REAL, seconds REAL, tags TEXT, pin INTEGER, encrypt INTEGER);
 """
 _COLUMNS: Final = "kind, namespace, key, text, payload, created, expires, grace, seconds, tags, pin, encrypt"
 _INSERT: Final = f"INSERT INTO queue ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
-_SELECT: Final = f"SELECT id, {_COLUMNS} FROM queue ORDER BY id LIMIT ?"  # noqa: S608 - constants
+_SELECT: Final = f"SELECT id, {_COLUMNS} FROM queue WHERE id <= ? ORDER BY id LIMIT ?"  # noqa: S608 - constants
 
 
 class Item(NamedTuple):
@@ -94,11 +95,16 @@ class Outbox:
         """Queue the end of a pin's reference."""
         self._insert("unpin", namespace, key, cid, b"", at, 0, 0.0, 0.0, "", 0, 0)
 
-    def batch(self, limit: int = 1024) -> list[Item]:
-        """The oldest items: at most `limit`, and about 32 MiB."""
+    def last(self) -> int:
+        """The number of the newest item; 0 where none waits."""
+        with self._database.use() as connection:
+            return int(connection.execute("SELECT coalesce(max(id), 0) FROM queue").fetchone()[0])
+
+    def batch(self, limit: int = 1024, *, last: int = _ANY) -> list[Item]:
+        """The oldest items: at most `limit`, up to the number `last`, and about 32 MiB."""
         items, size = list[Item](), 0
         with self._database.use() as connection:
-            for row in connection.execute(_SELECT, (limit,)):
+            for row in connection.execute(_SELECT, (last, limit)):
                 items.append(Item(*row))
                 size += len(items[-1].payload)
                 if size >= _BATCH_BYTES:

@@ -14,7 +14,7 @@ user's traceback stays the user's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from cachekit.errors import CacheMiss, CannotEncode, TierError
@@ -68,10 +68,10 @@ class Found(NamedTuple):
     value: Any
 
 
-def plan(request: Request) -> Steps:
-    """The call itself; returns the value."""
+def plan(request: Request, *, looked: bool = False) -> Steps:
+    """The call itself; returns the value. `looked`: the near tiers were read just now and have no record."""
     stale: list[Record] = []
-    if request.mode != "refresh":
+    if request.mode != "refresh" and not looked:
         found = yield from look(request, request.near, stale)
         if found:
             return found.value
@@ -127,13 +127,18 @@ def look(request: Request, tiers: tuple[str, ...], stale: list[Record]) -> Steps
             found = _decode(request, record)
             if found:
                 yield Tell(Event("hit", request.key.function, tier, size=len(record.payload), saved=record.seconds))
-                yield from fill(request, missed, record)
+                yield from fill(request, missed, record if tier in request.near else _tagged(request, record))
                 return found
             yield Tell(Event("error", request.key.function, tier, "undecodable"))
         elif record is not None:
             stale.append(record)
         missed.append(tier)
     return None
+
+
+def _tagged(request: Request, record: Record) -> Record:
+    # What comes from afar has its tags veiled; a process without the credential must end it by their names too.
+    return replace(record, tags=tuple(dict.fromkeys((*request.tags(), *record.tags))))
 
 
 def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:

@@ -17,7 +17,7 @@ from struct import error as struct_error
 from typing import Any, Final, NamedTuple
 
 from cachekit.errors import IntegrityError, UsageError
-from cachekit.model import Key, Record
+from cachekit.model import FOREVER, NANOSECONDS, Key, Record
 
 MAGIC: Final = b"CKR1"
 PEEK: Final = 4096
@@ -26,7 +26,6 @@ PEEK: Final = 4096
 _SUM_END: Final = 20
 _FIXED: Final = Struct("<4s16sBHHBIqqddQ")
 _START: Final = _FIXED.size
-_TEXTS: Final = _START - _SUM_END
 _PIN: Final = 1
 _unpack: Final = _FIXED.unpack_from
 
@@ -49,6 +48,11 @@ class Header(NamedTuple):
     tags: tuple[str, ...]
     pin: bool
     seconds: float
+    grace: float
+
+    def over(self, now: int) -> bool:
+        """Whether the record is past its TTL and its stale windows."""
+        return self.expires != FOREVER and now >= self.expires + int(self.grace * NANOSECONDS)
 
 
 def encode(key: Key, record: Record) -> bytes:
@@ -71,30 +75,27 @@ def encode(key: Key, record: Record) -> bytes:
 
 def decode(key: Key, data: bytes | memoryview) -> Record:
     """The record `encode(key, ...)` made; IntegrityError for anything else, another key's record included."""
+    if type(data) is not bytes:
+        data = bytes(data)
     try:
         magic, expected, flags, space, name, codec, tags, created, expires, grace, seconds, size = _unpack(data)
     except struct_error as error:
         raise _refusal(data) from error
-    at = _START + space + name + codec + tags
-    head, payload = data[_SUM_END:at], data[at:]
-    if type(head) is not bytes or type(payload) is not bytes:
-        head, payload = bytes(head), bytes(payload)
-    check = sha256(key.digest + head)
-    check.update(payload)
-    if check.digest()[:16] != expected or magic != MAGIC:
+    if sha256(key.digest + data[_SUM_END:]).digest()[:16] != expected or magic != MAGIC:
         raise _refusal(data)
+    at = _START + space + name
+    end = at + codec + tags
     namespace = _text(key.namespace)
-    if size != len(payload) or space != len(namespace) or not head.startswith(namespace, _TEXTS):
+    if size != len(data) - end or space != len(namespace) or not data.startswith(namespace, _START):
         raise IntegrityError("the record's header does not fit its key or its payload")
-    at = _TEXTS + space + name
     record: Any = _Open()
-    record.codec = _codec_name(head[at : at + codec])
-    record.payload = payload
+    record.codec = _codec_name(data[at : at + codec])
+    record.payload = data[end:]
     record.created = created
     record.expires = expires
     record.grace = grace
     record.seconds = seconds
-    record.tags = _load_tags(head[at + codec :]) if tags else ()
+    record.tags = _load_tags(data[end - tags : end]) if tags else ()
     record.pin = flags & _PIN == _PIN
     record.__class__ = Record
     return record  # type: ignore[no-any-return]
@@ -108,7 +109,7 @@ def peek(data: bytes) -> Header:
     data = bytes(data[:PEEK])
     if data[:4] != MAGIC or len(data) < _START:
         raise _refusal(data)
-    _, _, flags, *lengths, created, expires, _, seconds, size = _unpack(data)
+    _, _, flags, *lengths, created, expires, grace, seconds, size = _unpack(data)
     texts, at = [], _START
     for length in lengths:
         texts.append(data[at : at + length])
@@ -119,7 +120,7 @@ def peek(data: bytes) -> Header:
         tags = _load_tags(whole)
     except ValueError as error:
         raise IntegrityError(f"the record's tags cannot be read: {error}") from error
-    return Header(namespace, function, codec, created, expires, size, tags, bool(flags & _PIN), seconds)
+    return Header(namespace, function, codec, created, expires, size, tags, bool(flags & _PIN), seconds, grace)
 
 
 def _refusal(data: bytes | memoryview) -> IntegrityError:

@@ -11,8 +11,10 @@ import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from cachekit.credentials import TAG_BYTES, Credential
 from cachekit.errors import IntegrityError
-from cachekit.sealing import TAG_BYTES, Credential, WriterKey, verify
+from cachekit.sealing import verify
+from cachekit.writers import WriterKey
 
 MAX_BYTES: Final = 1 << 20
 MAX_TAGS: Final = 4

@@ -11,25 +11,22 @@ import re
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cachekit.ci import BOOLEAN_TEXT, BOOLEANS
+from cachekit.durations import DURATIONS, duration, number, seconds, within
 from cachekit.errors import UsageError
 from cachekit.model import Mode
+
+__all__ = ["DURATIONS", "TABLE", "Settings", "Variable", "seconds"]
 
 Ipfs = Literal["auto", "off", "ro", "rw"]
 Log = Literal["debug", "info", "warning", "error", "off"]
 
-DURATIONS: Final = "seconds, '500ms', '30s', '30m', '24h', '7d', '2w' (100 years at most), or 'none'/'forever'"
 _SIZES: Final = "bytes, or '512MB', '4GB' (powers of 1000), '1GiB' (powers of 1024)"
 _MULTIADDR: Final = "'/ip4/127.0.0.1/tcp/5001', ip6, dns, dns4 or dns6; then '/http' or '/https'; or '/unix/…'"
-_UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _BYTES: Final = {"": 1} | {f"{p}{i}b": b**n for i, b in (("", 1000), ("i", 1024)) for n, p in enumerate(" kmgt") if n}
-# Expiry instants are nanoseconds and may be stored in 64 bits, which end in the year 2262.
-_LONGEST: Final = 100 * 365 * 86400.0
 _LARGEST: Final = 2**63 - 1
 
 
@@ -83,51 +80,16 @@ class Variable:
         raise UsageError(msg)
 
 
-def seconds(value: object, what: str) -> float | None:
-    """A duration in seconds, None for ever: int, float, timedelta, None, or text such as '30m'; 0 is allowed.
-
-    Raises UsageError naming `what` for anything else: negative, NaN, infinite, a bool, more than 100 years.
-    """
-    try:
-        return _duration(value)
-    except (ValueError, TypeError, ArithmeticError):
-        msg = f"{what}: {reprlib.repr(value)} is not a duration; accepted: {DURATIONS}"
-    raise UsageError(msg)
-
-
-def _duration(value: Any) -> float | None:
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("none", "forever")):
-        return None
-    number = value.total_seconds() if isinstance(value, timedelta) else _number(value, _UNITS)
-    return float(_within(float(number), _LONGEST))
-
-
 def _timeout(value: Any) -> float:
-    return float(_positive(_duration(value)))
+    return float(_positive(duration(value)))
 
 
 def _size(value: Any) -> int:
-    return int(_within(int(_number(value, _BYTES)), _LARGEST))
+    return int(within(int(number(value, _BYTES)), _LARGEST))
 
 
 def _positive_size(value: Any) -> int:
     return int(_positive(_size(value)))
-
-
-def _number(value: Any, units: dict[str, Any]) -> Any:
-    """`value` as a number; text may carry one of `units`. A bool is an int to Python and a mistake to us."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", value.strip().lower()) if isinstance(value, str) else None
-    if found is None or found[2] not in units:
-        raise ValueError
-    return Decimal(found[1]) * Decimal(str(units[found[2]]))
-
-
-def _within(number: Any, most: float) -> Any:
-    if not 0 <= number <= most:
-        raise ValueError
-    return number
 
 
 def _positive(number: float | None) -> float:
@@ -193,7 +155,7 @@ TABLE: Final = (
              "where the disk tier and artifacts are kept", "`$XDG_CACHE_HOME/cachekit` or `~/.cache/cachekit`"),
     Variable("size_limit", _positive_size, 4_000_000_000, _SIZES, "room for the disk tier", "`4GB`"),
     Variable("memory_limit", _size, 128_000_000, _SIZES, "room for the memory tier; 0 turns it off", "`128MB`"),
-    Variable("ttl", _duration, 3600.0, DURATIONS, "how long an answer is good, unless the decorator says", "`1h`"),
+    Variable("ttl", duration, 3600.0, DURATIONS, "how long an answer is good, unless the decorator says", "`1h`"),
     Variable("namespace", _text, "default", "one line of printable text", "separates what may share a cache",
              "`default`"),
     Variable("ipfs", _one_of(Ipfs), "auto", _words(Ipfs), "whether IPFS is read and written", "`auto`; in CI `off`"),

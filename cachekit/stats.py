@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ INBOX_LIMIT: Final = 4096
 """Events that may wait to be counted before somebody is sent to count them; at twice as many the next one is held up."""
 
 Counters = dict[str, float]
-_SERVED: Final = frozenset({"hit", "miss", "coalesced"})
+_SERVED: Final = frozenset({"miss", "coalesced"})
 _NAMES: Final = {"miss": "misses", "store": "stores"}
 
 
@@ -35,23 +35,30 @@ class Stats:
         self._unsaved: dict[str, Counters] = {}
 
     def __call__(self, event: Event) -> None:
-        if event.error is None and len(self.inbox) <= 2 * INBOX_LIMIT:
-            self.inbox.append((event, int(event.seconds * 1e9)))
+        if event.error is not None:
+            # Counted now: an exception that waited here would keep its frames and their values alive.
+            with self._lock:
+                self._count(event.function, _increments(event, 0))
             return
-        # Counted now: an exception that waited here would keep its frames and their values alive.
-        self.drain()
-        with self._lock:
-            self._count(event, event.seconds)
+        if len(self.inbox) > 2 * INBOX_LIMIT:
+            self.drain()
+        self.inbox.append((event, int(event.seconds * 1e9)))
 
     def drain(self) -> None:
-        """Counts what waits in `inbox`."""
+        """Counts what waits in `inbox`: hits in sums, because there are many of them, the rest one by one."""
         with self._lock:
-            while True:
-                try:
-                    event, nanoseconds = self.inbox.popleft()
-                except IndexError:
-                    return
-                self._count(event, nanoseconds / 1e9)
+            sums: dict[tuple[str, str], _Hits] = {}
+            for event, nanoseconds in _taken(self.inbox):
+                what, function, tier, _, _, size, saved, _ = event
+                if what == "hit":
+                    hits = sums.get((function, tier))
+                    if hits is None:
+                        hits = sums[function, tier] = _Hits()
+                    hits.add(nanoseconds, size, saved)
+                else:
+                    self._count(function, _increments(event, nanoseconds))
+            for (function, tier), hits in sums.items():
+                self._count(function, hits.increments(tier))
 
     def snapshot(self, function: str | None = None) -> Snapshot:
         """What was counted in this process since it started, or since `reset`."""
@@ -83,40 +90,69 @@ class Stats:
         self._counters, self._unsaved = {}, {}
         self.inbox.clear()
 
-    def _count(self, event: Event, seconds: float) -> None:
-        for counter, amount in _increments(event, seconds):
-            for books in (self._counters, self._unsaved):
-                counters = books.setdefault(event.function, {})
-                counters[counter] = counters.get(counter, 0) + amount
+    def _count(self, function: str, increments: Iterable[tuple[str, float]]) -> None:
+        counters, unsaved = self._counters.setdefault(function, {}), self._unsaved.setdefault(function, {})
+        for counter, amount in increments:
+            counters[counter] = counters.get(counter, 0) + amount
+            unsaved[counter] = unsaved.get(counter, 0) + amount
 
 
-def _increments(event: Event, seconds: float) -> Iterable[tuple[str, float]]:
+def _taken(inbox: deque[tuple[Event, int]]) -> Iterator[tuple[Event, int]]:
+    while True:
+        try:
+            yield inbox.popleft()
+        except IndexError:
+            return
+
+
+class _Hits:
+    """Hits of one function in one tier, summed."""
+
+    __slots__ = ("buckets", "calls", "saved", "size")
+
+    def __init__(self) -> None:
+        self.calls, self.size, self.saved = 0, 0, 0.0
+        self.buckets: dict[int, int] = {}
+
+    def add(self, nanoseconds: int, size: int, saved: float) -> None:
+        self.calls += 1
+        self.size += size
+        self.saved += saved
+        number = bucket(nanoseconds)
+        self.buckets[number] = self.buckets.get(number, 0) + 1
+
+    def increments(self, tier: str) -> Iterable[tuple[str, float]]:
+        yield "calls", self.calls
+        yield f"hits.{tier}", self.calls
+        yield f"bytes.{tier}.read", self.size
+        for number, calls in self.buckets.items():
+            yield f"latency.{tier}.{number}", calls
+        if self.saved:
+            yield "seconds.saved", self.saved
+
+
+def _increments(event: Event, nanoseconds: float) -> Iterable[tuple[str, float]]:
     what = event.what
     if what in _SERVED or (what in ("bypass", "stale") and event.reason != "origin_failed" and not event.tier):
         yield "calls", 1
-    if what == "hit":
-        yield f"hits.{event.tier}", 1
-        yield f"latency.{event.tier}.{bucket(seconds)}", 1
-        yield f"bytes.{event.tier}.read", event.size
-    elif what == "write":
+    if what == "write":
         yield f"bytes.{event.tier}.written", event.size
     elif what == "error":
         yield f"errors.{event.tier}.{event.reason}", 1
     elif what in ("bypass", "skipped"):
         yield f"{'bypasses' if what == 'bypass' else 'skipped'}.{event.reason}", 1
     elif what == "origin":
-        yield "seconds.origin", seconds
+        yield "seconds.origin", nanoseconds / 1e9
     else:
         yield _NAMES.get(what, what), 1
-    if event.saved and what in ("hit", "coalesced", "stale"):
+    if event.saved and what in ("coalesced", "stale"):
         yield "seconds.saved", event.saved
 
 
-def bucket(seconds: float) -> int:
+def bucket(nanoseconds: int) -> int:
     """A latency's bucket: four to the octave of nanoseconds, so that a quantile is at most 19 % off."""
-    nanoseconds = max(4, int(seconds * 1e9))
     octave = nanoseconds.bit_length()
-    return octave * 4 + ((nanoseconds >> (octave - 3)) & 3)
+    return octave * 4 + ((nanoseconds >> (octave - 3)) & 3) if octave > 2 else 12
 
 
 def _middle(number: int) -> float:

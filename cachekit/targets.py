@@ -13,11 +13,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from cachekit.codecs import codec_for
+from cachekit.codecs import LoadingCodec, codec_for
 from cachekit.errors import CannotKey, UsageError
 from cachekit.keys import Keyer
 from cachekit.model import Key, Policy
-from cachekit.protocols import Codec
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -31,11 +30,11 @@ class Target:
         self.is_async = inspect.iscoroutinefunction(self.function)
         self.name = f"{self.function.__module__}.{self.function.__qualname__}"
         self.keyer = Keyer(self.function, policy=policy)
-        self._codec: Codec | None = None
+        self._codec: LoadingCodec | None = None
         self._warned: set[str] = set()
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> LoadingCodec:
         if self._codec is None:
             self._codec = codec_for(self.policy.codec, self._annotation)
         return self._codec

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import functools
+import hashlib
+import io
 import os
 import re
 import types
@@ -23,9 +25,11 @@ import pydantic
 import pydantic.v1
 import pytest
 
-from cachekit import canonical as module
-from cachekit.canonical import canonical, is_secret_name, readable
+from cachekit import content
+from cachekit.canonical import canonical
 from cachekit.errors import CannotKey
+from cachekit.framing import is_secret_name
+from cachekit.readable import readable
 
 
 class Colour(enum.Enum):
@@ -310,12 +314,34 @@ def test_fresh_signature_is_not_trusted(tmp_path: Path, monkeypatch: pytest.Monk
     file = tmp_path / "f"
     file.write_text("aaaa")
     changed = max(file.stat().st_mtime_ns, file.stat().st_ctime_ns)
-    monkeypatch.setattr(module.time, "time_ns", lambda: changed + 9_000_000)
+    monkeypatch.setattr(content.time, "time_ns", lambda: changed + 9_000_000)
     key(file)
-    assert str(file) not in module._files  # noqa: SLF001
-    monkeypatch.setattr(module.time, "time_ns", lambda: changed + 11_000_000)
+    assert str(file) not in content._files  # noqa: SLF001
+    monkeypatch.setattr(content.time, "time_ns", lambda: changed + 11_000_000)
     key(file)
-    assert str(file) in module._files  # noqa: SLF001
+    assert str(file) in content._files  # noqa: SLF001
+
+
+def test_a_settled_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose signature stays is digested from memory, by whatever spelling of its path; a changed one is read."""
+    file = tmp_path / "f"
+    file.write_bytes(b"a" * (content.PIECE + 1))
+    status = file.stat()
+    monkeypatch.setattr(content.time, "time_ns", lambda: max(status.st_mtime_ns, status.st_ctime_ns) + 11_000_000)
+    digest = content.file_digest(file)
+    assert digest == hashlib.sha256(file.read_bytes()).digest()
+    monkeypatch.setattr(content, "stream_digest", lambda stream: b"read again")
+    assert content.file_digest(f"{tmp_path}/./f") == digest
+    file.write_bytes(b"b")
+    assert content.file_digest(file) == b"read again"
+
+
+def test_a_stream_is_copied_while_it_is_digested() -> None:
+    """One pass gives the digest and the copy, also of what is longer than a piece."""
+    data = os.urandom(content.PIECE + 3)
+    copy = io.BytesIO()
+    assert content.stream_digest(io.BytesIO(data), copy) == hashlib.sha256(data).digest()
+    assert copy.getvalue() == data
 
 
 def test_links_in_a_tree_count_by_content_and_loops_are_refused(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CID = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 COMMANDS = ("stats ls show explain env doctor invalidate clear gc flush sync pins unpin store fetch").split()
 PROGRAM = """
 from cachekit import distributed_cache
@@ -190,7 +193,7 @@ def test_doctor_sees_a_corrupt_disk_file(run: Run, tmp_path: Path) -> None:
     assert "cache.db" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["pins"], ["sync"], ["store", __file__], ["fetch", "bafkqaaa"]])
+@pytest.mark.parametrize("arguments", [["pins"], ["sync"], ["store", __file__], ["fetch", CID]])
 def test_without_ipfs_the_reason_is_said(run: Run, arguments: list[str]) -> None:
     """A tier that is off answers with 1 and the variable that turned it off."""
     done = run(*arguments)
@@ -216,3 +219,168 @@ def test_every_command_is_documented(run: Run) -> None:
     assert listed == {*COMMANDS, "node"}
     for command in [*COMMANDS, "node install", "node start", "node stop", "node status"]:
         assert f"`cachekit {command}" in page
+
+
+@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), ["node"], ["node", "start"], ["node", "status"]])
+def test_help_is_for_people(run: Run, command: list[str]) -> None:
+    """Every command says what it does, and what each of its arguments means."""
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    # argparse prints an argument without a help alone on its line, and the line after it is the next one.
+    named = [i for i, line in enumerate(lines) if line.startswith("  ") and line[2] not in " "]
+    for i in named:
+        assert (
+            "  " in lines[i].strip()
+            or lines[i + 1].startswith("          ")
+            or "metavar" in lines[i]
+            or (lines[i].strip() in ("COMMAND", "ACTION"))
+        ), lines[i]
+
+
+def test_no_command_at_all_shows_the_help(run: Run) -> None:
+    """A newcomer who types `cachekit` sees what there is."""
+    done = run()
+    assert done.returncode == 2
+    assert "doctor" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ls", "x"], ["show", "a", "b"], ["fetch", "nonsense"], ["unpin", "nonsense"], ["store", "/nowhere"],
+                  ["show", ""], ["explain", "default/"], ["invalidate", "--tag"], ["flush", "--timeout", "-1"],
+                  ["gc", "--all"], ["env", "CACHEKIT_TTL"], ["doctor", "--fix"], ["clear", "--no"], ["stats", "a", "b"],
+                  ["fetch"], ["store", "."], ["store", ""], ["unpin", "/00"], ["pins", "x"], ["sync", "--timeout", "1"],
+                  ["node", "start", "--port", "1"], ["node", "stop", "now"], ["node", "restart"], ["banana"]]
+)  # fmt: skip
+def test_what_nobody_can_mean_is_refused_in_words(run: Run, arguments: list[str]) -> None:
+    """Wrong input ends with 2, nothing on standard output, and the command's name or the input in the sentence."""
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "cachekit" in done.stderr
+    assert "_seconds" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["show", "default/00"], ["explain", "ab"], ["stats", "nobody"]])
+def test_what_is_not_there_is_said_aside(run: Run, arguments: list[str]) -> None:
+    """A negative answer that is no result stands on standard error; with --json it is data."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("cachekit: ")
+    as_json = run(*arguments, "--json")
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)
+
+
+def test_the_default_directory_may_hold_kubo_already(environ: dict[str, str], tmp_path: Path) -> None:
+    """`node install` puts Kubo where the default cache will be; the cache takes the place all the same."""
+    (tmp_path / ".cache" / "cachekit" / "kubo" / "0.43.0").mkdir(parents=True)
+    environ = {name: value for name, value in environ.items() if name != "CACHEKIT_DIR"}
+    command = [sys.executable, "-m", "cachekit", "ls"]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, text=True, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["--help"], ["env"], ["stats"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_left_is_no_error(
+    environ: dict[str, str], tmp_path: Path, arguments: list[str], unbuffered: str
+) -> None:
+    """Standard output that nobody reads any more gives no traceback, buffered or not."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-m", "cachekit", *arguments],
+            env={**environ, "PYTHONUNBUFFERED": unbuffered}, cwd=tmp_path, stdout=nobody, stderr=subprocess.PIPE,
+            timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_standard_output_may_be_closed(environ: dict[str, str], tmp_path: Path) -> None:
+    """A command started without a standard output does its work."""
+    command = ["sh", "-c", 'exec "$0" -m cachekit ls >&-', sys.executable]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, text=True, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_ends_a_command_with_130(environ: dict[str, str], tmp_path: Path) -> None:
+    """An interrupt while a command waits is one sentence and the status that shells use."""
+    command = [sys.executable, "-m", "cachekit", "store", "-"]
+    with subprocess.Popen(
+        command,
+        env=environ,
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A test run in the background ignores interrupts, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stdin is not None
+        # It is past its imports when it has read this: a pipe holds 64 KiB, so the rest blocks until somebody reads.
+        process.stdin.write(bytes(200_000))
+        process.stdin.flush()
+        # Again where it came in the instant before a read began, which then waits; the input stays open.
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+        code = process.returncode
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+    assert code == 130
+    assert said == "cachekit: interrupted\n"
+
+
+WITHOUT_LOCKS = """
+import os, sys, warnings
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "fcntl":
+            raise ImportError("no fcntl on this system")
+sys.meta_path.insert(0, Absent())
+del os.geteuid, os.getuid
+import cachekit, cachekit.cli
+assert "fcntl" not in sys.modules
+@cachekit.distributed_cache
+def f(x): return x
+assert f(1) == f(1) == 1
+assert cachekit.stats().as_dict()["hits"]["memory"] == 1
+sys.exit(cachekit.cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("arguments", "status", "said"), [
+    (["ls"], 0, ""), (["doctor"], 0, "file locks"), (["node", "stop"], 0, ""), (["node", "status"], 1, ""),
+])  # fmt: skip
+def test_a_system_without_file_locks(
+    environ: dict[str, str], tmp_path: Path, arguments: list[str], status: int, said: str
+) -> None:
+    """Without fcntl and user ids calls are cached; what needs locks says so."""
+    command = [sys.executable, "-c", WITHOUT_LOCKS, *arguments]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, text=True, capture_output=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert said in done.stdout
+
+
+def test_the_private_node_needs_file_locks(environ: dict[str, str], tmp_path: Path) -> None:
+    """Starting a node without fcntl is refused in a sentence."""
+    program = WITHOUT_LOCKS.replace(
+        "sys.exit(",
+        (
+            "from pathlib import Path; from cachekit import daemon\n"
+            "try: daemon.start(Path('data'), binary=Path('ipfs'))\n"
+            "except cachekit.UsageError as error: sys.exit(str(error))\nsys.exit("
+        ),
+    )
+    command = [sys.executable, "-c", program, "ls"]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, text=True, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert "no file locks (fcntl)" in done.stderr
+    assert "Traceback" not in done.stderr

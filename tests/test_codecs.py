@@ -217,6 +217,33 @@ def test_a_deep_tuple_is_refused_and_not_fatal() -> None:
             codec_for("auto", lambda: None).dump(value)
 
 
+@pytest.mark.parametrize("wrap", [lambda last: [last], lambda last: [[[]]] * 20_000 + [{"a": [[], last]}]])
+def test_a_large_tree_is_judged_like_a_small_one(wrap: Any) -> None:
+    """Beyond the walk's limit, too, JSON takes what it keeps, and what it would change goes under a tag."""
+    many = [[i] for i in range(20_000)]
+    codec = codec_for("auto", lambda: None)
+    for last, name in ((1.5, "json"), (float("nan"), "tagged"), ((), "tagged"), (b"", "tagged"), (2**64, "tagged")):
+        value = [*many, wrap(last)]
+        dumped = codec.dump(value)
+        assert dumped[0] == name
+        assert same(codec.load(*dumped), value)
+    ring: list[Any] = [*many]
+    ring.append([ring])
+    with pytest.raises(CannotEncode):
+        codec.dump(ring)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_a_long_list_of_floats_hides_no_odd_one(odd: float) -> None:
+    """Finite floats whose sum overflows are JSON; one that is not finite is not, even where another cancels it."""
+    codec = codec_for("auto", lambda: None)
+    assert codec.dump([1e308] * 20)[0] == "json"
+    for value in ([odd, *[0.5] * 20], [1e308] * 20 + [odd], [odd, *[0.5] * 20, -odd]):
+        dumped = codec.dump(value)
+        assert dumped[0] == "tagged"
+        assert same(codec.load(*dumped), value)
+
+
 def test_no_constructor_runs_on_a_hit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dataclass's and a model's own code is not called when a value is loaded."""
     value = [Whole([Part("a")]), Model(at=datetime(2020, 1, 1))]

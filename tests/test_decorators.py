@@ -602,3 +602,14 @@ def test_time_does_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(time, "time_ns", lambda: 0)
     assert plain(1) == [1, 2]
     assert CALLS == [1]
+
+
+def test_a_type_error_in_key_is_its_authors() -> None:
+    """What `key=` raises reaches the caller; it is not taken for a call with wrong arguments."""
+
+    @distributed_cache(key=lambda bound: bound["x"] + 1)
+    def twice(x: str) -> str:
+        return x * 2
+
+    with pytest.raises(TypeError, match="concatenate"):
+        twice("a")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from faults import black_hole, refusing, serving
+from stopping import stop
 
 import cachekit
 from cachekit import daemon, distributed_cache, node, stats
@@ -83,7 +84,7 @@ def test_a_stopped_daemon(own_cache: Path, tmp_path: Path, kubo_api: str) -> Non
         with through(status.api, own_cache):
             square(1)
             cachekit.flush(30)
-            os.kill(status.pid, signal.SIGSTOP)
+            stop(status.pid)
             try:
                 assert [square(x) for x in range(2, 8)] == [x * x for x in range(2, 8)]
                 assert sum(stats(square).as_dict()["errors"]["ipfs"].values()) == 1

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from cachekit.credentials import Credential
 from cachekit.errors import TierError
-from cachekit.index import Index
-from cachekit.index_table import SKEW, File
-from cachekit.model import Mark
-from cachekit.sealing import Credential
+from cachekit.index import Index, IndexMark, tag_of
+from cachekit.index_rows import SKEW, File
+from cachekit.model import EVERYWHERE, Mark
 from cachekit.segments import PINNED, UNPIN_MARK, Entry
 
 ONE = Credential.create()
@@ -105,7 +105,7 @@ def test_a_mark_ends_what_is_not_newer(index: Index, kind: str, mark_first: bool
     """Before or after the entry became known; and what was created a moment later lives."""
     value = {"namespace": "", "tag": "a", "key": DIGEST.hex()}[kind]
     mark = Mark("team", kind, value, NOW)  # type: ignore[arg-type]
-    tags = (ONE.tag("team", "b"), ONE.tag("team", "a"))
+    tags = (tag_of(ONE, "b"), tag_of(ONE, "a"))
     if mark_first:
         index.add_mark(mark)
     _accept(index, _entry(tags=tags))
@@ -117,6 +117,44 @@ def test_a_mark_ends_what_is_not_newer(index: Index, kind: str, mark_first: bool
     _accept(index, later, sequence=2)
     assert index.find("team", DIGEST) == later
     assert not index.covers("team", later)
+
+
+@pytest.mark.parametrize("mark_first", [True, False])
+def test_a_tag_is_ended_in_all_namespaces_at_once(index: Index, mark_first: bool) -> None:
+    """One mark for everywhere covers the tag wherever it is, and no other tag."""
+    mark, other = Mark(EVERYWHERE, "tag", "a", NOW), bytes([7]) * 32
+    if mark_first:
+        index.add_mark(mark)
+    _accept(index, _entry(tags=(tag_of(ONE, "a"),)), _entry(other, tags=(tag_of(ONE, "b"),)))
+    if not mark_first:
+        assert index.add_mark(mark) == 1
+    assert index.find("team", DIGEST) is None
+    assert index.find("team", other) is not None
+    assert index.covers("team", _entry(tags=(tag_of(ONE, "a"),)))
+    assert not index.covers("team", _entry(created=NOW + 1, tags=(tag_of(ONE, "a"),)))
+
+
+def test_marks_are_handed_on_until_somebody_took_them(tmp_path: Path) -> None:
+    """A failure leaves them to the next time, also of another process; then they are not handed on again."""
+    heard: list[list[int]] = []
+
+    def heed(_namespace: str, marks: Sequence[IndexMark]) -> None:
+        heard.append([mark.at for mark in marks])
+        if len(heard) == 1:
+            raise TierError("no room")
+
+    for number in range(2):
+        one = Index(tmp_path / "index.db", ONE, heed=heed)
+        if number == 0:
+            one.add_mark(Mark("team", "tag", "a", 10))
+            with pytest.raises(TierError):
+                one.heed("team")
+        one.add_mark(Mark("team", "key", DIGEST.hex(), 20 + number))
+        one.heed("team")
+        one.heed("team")
+        assert one.namespaces() == ["team"]
+        one.close()
+    assert heard == [[10], [10, 20], [21]]
 
 
 def test_marks_can_be_followed(index: Index) -> None:
@@ -167,7 +205,7 @@ def test_a_corrupt_file_is_set_aside(tmp_path: Path, reports: list[str]) -> None
 
 def test_a_slow_index_is_taken_in_step_by_step(tmp_path: Path, index: Index, reports: list[str]) -> None:
     """A deadline ends the reading without an error, and the next call goes on where it stopped."""
-    from cachekit.sealing import WriterKey
+    from cachekit.writers import WriterKey
 
     tree, writer = StandIn(), WriterKey.load(tmp_path, ONE)
     other = Index(tmp_path / "other.db", ONE)
@@ -185,7 +223,7 @@ def test_a_slow_index_is_taken_in_step_by_step(tmp_path: Path, index: Index, rep
 
 def test_threads_refreshing_at_once_agree(tmp_path: Path, index: Index, reports: list[str]) -> None:
     """While a writer publishes: nothing is missed and nothing looks like a rollback."""
-    from cachekit.sealing import WriterKey
+    from cachekit.writers import WriterKey
 
     tree, writer = StandIn(), WriterKey.load(tmp_path, ONE)
     other, keys = Index(tmp_path / "other.db", ONE), [os.urandom(32) for _ in range(60)]

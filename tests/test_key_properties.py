@@ -9,9 +9,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachekit.canonical import canonical, frame, readable
-from cachekit.keys import Keyer, lane_safe
+from cachekit.canonical import canonical
+from cachekit.framing import frame
+from cachekit.keys import Keyer
+from cachekit.lanes import lane_safe
 from cachekit.model import Policy
+from cachekit.readable import readable
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-3, 3) | st.integers() | st.floats() | st.text(max_size=3)

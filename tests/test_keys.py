@@ -17,7 +17,8 @@ import pytest
 import wrapt
 
 from cachekit.errors import CannotKey, UsageError
-from cachekit.keys import Keyer, lane_safe
+from cachekit.keys import Keyer
+from cachekit.lanes import lane_safe
 from cachekit.model import Key, Policy
 
 ROOT = Path(__file__).resolve().parent.parent

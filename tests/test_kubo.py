@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from faults import Exchange, Script, black_hole, refusing, serving
+from stopping import stop
 
 from cachekit.cids import binary_cid, file_cid, raw_cid
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
@@ -203,7 +204,7 @@ def test_a_stopped_daemon_is_a_timeout_and_serves_again_when_continued(kubo_node
     """SIGSTOP: both ways give up in time, and the connections they leave behind spoil nothing."""
     kubo = KuboTransport(kubo_node.api)
     (cid,) = _store(kubo, b"before the stop")
-    os.kill(kubo_node.pid, signal.SIGSTOP)
+    stop(kubo_node.pid)
     try:
         for call in (lambda: kubo.block_get(cid, timeout=SHORT), lambda: kubo.add(b"x", timeout=SHORT)):
             with pytest.raises(TierUnavailable) as caught:

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from stopping import stop
 
-from cachekit import daemon, node
+from cachekit import daemon, daemon_traces, kubo_release, node
 from cachekit.errors import UsageError
 
 PROGRAM = f"#!/bin/sh\necho {node.VERSION}\n".encode()
@@ -66,7 +67,7 @@ def publish(tmp_path: Path) -> Iterator[Publish]:
     thread.start()
 
     def put(kind: bytes = tarfile.REGTYPE, data: bytes = PROGRAM, checksum: str | None = None) -> str:
-        name = f"kubo_v{node.VERSION}_{node._platform()}.tar.gz"
+        name = f"kubo_v{node.VERSION}_{kubo_release._platform()}.tar.gz"
         with tarfile.open(folder / name, "w:gz") as tar:
             member = tarfile.TarInfo("kubo/ipfs")
             member.type, member.linkname = kind, "/bin/true"
@@ -195,7 +196,7 @@ def test_start_status_stop(home: Path, kubo: Path) -> None:
     assert started.running and started.api.startswith("/ip4/127.0.0.1/tcp/")
     assert daemon.status(home) == started
     assert not daemon.stop(home).running
-    assert daemon._command_line(started.pid).strip() == ""
+    assert daemon_traces.command_line(started.pid).strip() == ""
 
 
 def test_start_of_a_running_node(home: Path, kubo: Path) -> None:
@@ -267,7 +268,7 @@ def test_restart_after_a_kill(home: Path, kubo: Path) -> None:
     """A killed daemon, whose `api`, pid and lock files stay behind, is not running and can be started again."""
     first = daemon.start(home, binary=kubo)
     os.kill(first.pid, signal.SIGKILL)
-    while daemon._own_pid(home / "node"):
+    while daemon_traces.own_pid(home / "node"):
         pass
     assert (first.repo / "api").exists() and not daemon.status(home).running
     assert daemon.start(home, binary=kubo).pid != first.pid
@@ -302,11 +303,11 @@ def test_another_node_at_the_old_port(home: Path, kubo: Path, tmp_path_factory: 
 def test_hung_daemon_is_stopped(home: Path, kubo: Path) -> None:
     """A daemon that no longer reacts is not running, and stop ends it all the same."""
     started = daemon.start(home, binary=kubo)
-    os.kill(started.pid, signal.SIGSTOP)
+    stop(started.pid)
     now = daemon.status(home)
     assert not now.running and now.pid == started.pid and "does not answer" in now.reason
     daemon.stop(home, timeout=0.5)
-    assert daemon._own_pid(home / "node") == 0
+    assert daemon_traces.own_pid(home / "node") == 0
 
 
 def test_lost_pid_file(home: Path, kubo: Path) -> None:

@@ -49,6 +49,18 @@ def test_a_batch_is_the_oldest_and_stays_until_done(outbox: Outbox) -> None:
     assert outbox.batch(1)[0].payload == b"\2"
 
 
+def test_what_comes_later_waits_for_the_next_time(outbox: Outbox) -> None:
+    """A batch ends with the number that was the last when the sending began."""
+    assert outbox.last() == 0
+    _add(outbox, b"0")
+    last = outbox.last()
+    _add(outbox, b"1")
+    assert [item.payload for item in outbox.batch(last=last)] == [b"0"]
+    outbox.done([last])
+    assert outbox.batch(last=last) == []
+    assert outbox.pending() == 1
+
+
 def test_a_batch_is_bounded_by_bytes(outbox: Outbox) -> None:
     """Large payloads do not all come into memory at once."""
     for _ in range(6):

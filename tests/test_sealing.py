@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cachekit.credentials import Credential, load_credential
 from cachekit.errors import IntegrityError, UsageError
-from cachekit.sealing import Credential, WriterKey, load_credential, verify
+from cachekit.sealing import verify
+from cachekit.writers import WriterKey
 
 ONE, OTHER = Credential.create(), Credential.create()
 
@@ -91,7 +93,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_processes_that_create_at_once_agree(tmp_path: Path) -> None:
     """Eight start together; all print one credential and one writer, and no temporary is left."""
     code = (
-        "import sys; from pathlib import Path; from cachekit.sealing import *; sys.stdin.read(1);"
+        "import sys; from pathlib import Path; from cachekit.credentials import load_credential;"
+        "from cachekit.writers import WriterKey; sys.stdin.read(1);"
         "c = load_credential(None, Path(sys.argv[1]) / 'credential');"
         "print(c.to_text(), WriterKey.load(Path(sys.argv[1]), c).id)"
     )
@@ -163,6 +166,6 @@ def test_derived_names_depend_on_secret_and_namespace() -> None:
 
 def test_cryptography_is_imported_on_first_use_only() -> None:
     """A local cache never pays for it."""
-    code = "import sys, cachekit.sealing, cachekit.segments, cachekit.index; sys.exit('cryptography' in sys.modules)"
+    code = "import sys, cachekit.writers, cachekit.segments, cachekit.index; sys.exit('cryptography' in sys.modules)"
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", code], env=environ, check=False).returncode == 0

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cachekit import segments
+from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError
-from cachekit.sealing import Credential, WriterKey
 from cachekit.segments import Entry, decode, encode
+from cachekit.writers import WriterKey
 
 ONE = Credential.create()
 _singles = st.floats(0, 1e9, width=32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import linecache
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from cachekit.sources import module_name, plain_globals, source_digest
+from cachekit.syntax import dump_tree, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 # The package without its __init__: other interpreters here lack the third-party parts, and sources.py needs none.
@@ -286,3 +288,16 @@ def test_globals_are_those_the_code_reads(load: Load) -> None:
             return MODEL, len(x), sorted, g, LATER, [MODEL for _ in x], __file__, __name__
     """)
     assert plain_globals(module.f) == ("LATER", "MODEL", "PROMPT", "sorted")
+
+
+def test_a_parse_that_another_thread_upset_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11's SystemError when two threads parse at once (python/cpython#106905) does not reach the caller."""
+    real, upset = ast.parse, [SystemError("AST constructor recursion depth mismatch")]
+
+    def parse_once_upset(text: str) -> ast.Module:
+        if upset:
+            raise upset.pop()
+        return real(text)
+
+    monkeypatch.setattr(ast, "parse", parse_once_upset)
+    assert dump_tree(parse("x = 1")) == dump_tree(real("x = 1"))

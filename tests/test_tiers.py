@@ -17,6 +17,7 @@ import pytest
 from cachekit import config
 from cachekit.directory import prepare
 from cachekit.errors import IntegrityError, TierError, UsageError
+from cachekit.ledger import Ledger
 from cachekit.model import NANOSECONDS, Key, Record
 from cachekit.sharing import Shared
 from cachekit.tiers.disk import BytesDisk, DiskTier
@@ -47,7 +48,9 @@ def tier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, 
     api = request.getfixturevalue("kubo_api")
     environ = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "xdg")}
     overrides = {"dir": tmp_path / "tier", "ipfs": "rw", "ipfs_api": api, "ipfs_timeout": 5}
-    shared = Shared(config.resolve(environ, overrides=overrides, toml=None), environ, lambda _: None)
+    ledger = Ledger(tmp_path / "tier")
+    ledger.open()
+    shared = Shared(config.resolve(environ, overrides=overrides, toml=None), environ, lambda _: None, ledger)
     yield shared.tier, lambda: shared.tier.flush(30) and None
     shared.close(5)
 

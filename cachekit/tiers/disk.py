@@ -3,14 +3,14 @@
 diskcache pickles by default, and whoever can write its directory could then run code (CVE-2025-69872). Our `Disk`
 stores bytes under digests and refuses everything else, on the way in and on the way out.
 
-Reads go straight to diskcache's own SQLite file with one SELECT (0.93 of `Cache.get`, docs/performance.md); writes go
-through diskcache. Its default eviction order is kept because the others write on every read. Culling happens in the
-background, by `cull`, and spares pinned entries: diskcache's `tag` column says which they are.
+Reads go straight to diskcache's own SQLite file (`disk_file`), writes through diskcache. Its default eviction order is
+kept because the others write on every read. Culling happens in the background, by `cull`, and spares pinned entries:
+diskcache's `tag` column says which they are. Its `expire` column stays empty: the record says when it ends, and an
+index that every store must keep sorted costs a tenth of the store.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
@@ -22,8 +22,9 @@ import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
 from cachekit import records
-from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
-from cachekit.model import EVERYWHERE, FOREVER, NANOSECONDS, Key, Record
+from cachekit.errors import IntegrityError, TierUnavailable
+from cachekit.model import EVERYWHERE, Key, Record
+from cachekit.tiers.disk_file import CacheFile
 
 if TYPE_CHECKING:
     from cachekit.records import Header
@@ -81,20 +82,20 @@ class DiskTier:
     def __init__(self, directory: Path, limit: int, *, report: Callable[[str], None] = lambda _: None) -> None:
         self._directory = directory
         self._limit = limit
-        self._report = report
         self._cache: diskcache.Cache | None = None
         self._lock = threading.Lock()
-        self._local = threading.local()
+        self._file = CacheFile(directory, make=self._open, close=self.close, report=report)
         self._since_cull = 0
 
     def get(self, key: Key) -> Record | None:
         try:
-            row = self._reader().execute(_SELECT, (key.digest,)).fetchone()
+            row = self._file.execute(_SELECT, (key.digest,)).fetchone()
             if row is None:
                 return None
-            data = self._data(*row)
+            mode, filename, value = row
+            data = value if mode == MODE_RAW and type(value) is bytes else self._data(mode, filename, value)
         except sqlite3.Error as error:
-            raise self._unavailable(error) from error
+            raise self._file.unavailable(error) from error
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -107,32 +108,31 @@ class DiskTier:
 
     def put(self, key: Key, record: Record) -> None:
         data = records.encode(key, record)
-        expire = None
-        if record.expires != FOREVER:
-            expire = max(0.0, (record.expires - time.time_ns()) / NANOSECONDS + record.grace)
         try:
-            self._open().set(key.digest, data, expire=expire, tag=_tag(key, record), retry=True)
+            self._open().set(key.digest, data, tag=_tag(key, record), retry=True)
         except (sqlite3.Error, OSError) as error:
-            raise self._failed_write(error) from error
+            raise self._file.failed_write(error) from error
         self._since_cull += len(data)
 
     def drop(self, key: Key) -> bool:
         try:
             return bool(self._open().delete(key.digest, retry=True))
         except (sqlite3.Error, OSError) as error:
-            raise self._failed_write(error) from error
+            raise self._file.failed_write(error) from error
 
     def drop_where(self, namespace: str, tag: str = "") -> int:
         """Drops the entries of a namespace (or EVERYWHERE) that have `tag`, or all of them; returns how many."""
         space = "" if namespace == EVERYWHERE else f"\x1f{namespace}\x1f"
         label = f"\x1e{tag}\x1e" if tag else ""
-        rows = self._rows("SELECT key, tag FROM Cache WHERE raw = 1 AND instr(tag, ?) > 0", (label or space,))
+        rows = self._file.rows("SELECT key, tag FROM Cache WHERE raw = 1 AND instr(tag, ?) > 0", (label or space,))
         chosen = [bytes(key) for key, text in rows if space in text]
         return sum(bool(self._open().delete(digest, retry=True)) for digest in chosen)
 
     def entries(self) -> Iterator[tuple[bytes, Header]]:
         """(digest, header) of every entry, newest first; payloads are not read."""
-        rows = self._rows("SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache ORDER BY store_time DESC", ())
+        rows = self._file.rows(
+            "SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache ORDER BY store_time DESC", ()
+        )
         for key, mode, filename, value in rows:
             try:
                 yield bytes(key), records.peek(self._data(mode, filename, value, 4096))
@@ -141,7 +141,7 @@ class DiskTier:
 
     def raw(self, digest: bytes) -> bytes | None:
         """The stored bytes under a digest, unverified."""
-        rows = self._rows(_SELECT, (digest,))
+        rows = self._file.rows(_SELECT, (digest,))
         return self._data(*rows[0]) if rows else None
 
     def volume(self) -> int:
@@ -152,34 +152,41 @@ class DiskTier:
         """Whether enough was written since the last `cull` to make another worth its while."""
         return self._since_cull > max(self._limit // 20, 1 << 16)
 
-    def cull(self, *, everything_expired: bool = True) -> int:
-        """Drops what expired, then the oldest unpinned entries until the limit holds; returns how many."""
+    def cull(self, *, everything_expired: bool = False) -> int:
+        """Drops what expired, then the oldest unpinned entries, until the limit holds; returns how many.
+
+        What expired goes only when room is needed, or with `everything_expired`.
+        """
         self._since_cull = 0
         try:
             cache = self._open()
-            gone = int(cache.expire(retry=True)) if everything_expired else 0
-            while cache.volume() > self._limit and (victims := self._rows(_OLDEST, ())):
+            over = cache.volume() > self._limit
+            gone = self._drop_expired() if over or everything_expired else 0
+            while cache.volume() > self._limit and (victims := self._file.rows(_OLDEST, ())):
                 for (key,) in victims:
                     gone += bool(cache.delete(bytes(key), retry=True))
                     if cache.volume() <= self._limit:
                         break
         except (sqlite3.Error, OSError) as error:
-            raise self._failed_write(error) from error
+            raise self._file.failed_write(error) from error
         return gone
 
     def close(self) -> None:
         with self._lock:
             cache, self._cache = self._cache, None
-        reader = getattr(self._local, "reader", None)
-        if reader is not None and self._local.pid == os.getpid():
-            reader.close()
-        self._local = threading.local()
+        self._file.forget()
         if cache is not None:
             cache.close()
 
     def renew_after_fork(self) -> None:
         """A lock that another thread held at the fork would stay locked for ever."""
         self._lock = threading.Lock()
+        self._file.renew_after_fork()
+
+    def _drop_expired(self) -> int:
+        now = time.time_ns()
+        ended = [digest for digest, header in self.entries() if header.over(now)]
+        return sum(bool(self._open().delete(digest, retry=True)) for digest in ended)
 
     def _open(self) -> diskcache.Cache:
         if self._cache is None:
@@ -194,10 +201,7 @@ class DiskTier:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            aside = self._set_aside()
-            self._report(
-                f"the cache file was corrupt ({error}); it was set aside as {aside} and the cache starts empty"
-            )
+            self._file.set_aside(error)
             return self._construct()
 
     def _construct(self) -> diskcache.Cache:
@@ -211,32 +215,6 @@ class DiskTier:
             size_limit=self._limit,
         )
 
-    def _set_aside(self) -> Path:
-        aside = self._directory / f"cache.db.corrupt-{time.time_ns()}"
-        (self._directory / "cache.db").rename(aside)
-        for suffix in ("-wal", "-shm"):
-            (self._directory / f"cache.db{suffix}").unlink(missing_ok=True)
-        return aside
-
-    def _reader(self) -> sqlite3.Connection:
-        local = self._local
-        try:
-            if local.pid == os.getpid():
-                found: sqlite3.Connection = local.reader
-                return found
-        except AttributeError:
-            pass
-        self._open()
-        connection = sqlite3.connect(self._directory / "cache.db", timeout=10, isolation_level=None)
-        local.reader, local.pid = connection, os.getpid()
-        return connection
-
-    def _rows(self, query: str, arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        try:
-            return self._reader().execute(query, arguments).fetchall()
-        except sqlite3.Error as error:
-            raise self._unavailable(error) from error
-
     def _data(self, mode: int, filename: str | None, value: Any, limit: int = -1) -> bytes:
         if mode not in (MODE_RAW, MODE_BINARY) or (filename is None and type(value) is not bytes):
             _refuse("value")
@@ -245,28 +223,6 @@ class DiskTier:
             return data
         with (self._directory / filename).open("rb") as file:
             return file.read(limit)
-
-    def _unavailable(self, error: sqlite3.Error) -> TierError:
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            self._start_over(error)
-            return IntegrityError(f"the cache file is corrupt: {error}", reason="corrupt")
-        return TierUnavailable(f"the cache file does not answer: {error}", reason="sqlite")
-
-    def _start_over(self, error: sqlite3.Error) -> None:
-        self.close()
-        try:
-            aside = self._set_aside()
-        except OSError:
-            return
-        self._report(f"the cache file was corrupt ({error}); it was set aside as {aside} and the cache starts empty")
-
-    def _failed_write(self, error: Exception) -> TierError:
-        text = str(error).lower()
-        if "full" in text or getattr(error, "errno", None) in (28, 122, 27):
-            return TierFull(f"no room in the cache directory: {error}")
-        if isinstance(error, sqlite3.Error):
-            return self._unavailable(error)
-        return TierUnavailable(f"cannot write the cache directory: {error}", reason="io")
 
 
 def _tag(key: Key, record: Record) -> str:

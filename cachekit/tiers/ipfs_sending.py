@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from cachekit.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
+from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError, TierUnavailable
-from cachekit.index import Index
+from cachekit.index import Index, tag_of
 from cachekit.model import Mark
 from cachekit.outbox import Item, Outbox
 from cachekit.protocols import Transport
-from cachekit.sealing import Credential, WriterKey
 from cachekit.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Entry
+from cachekit.writers import WriterKey
 
 
 class _Staged(NamedTuple):
@@ -43,13 +44,14 @@ class Sender:
         self._report = report
 
     def send(self, end: float) -> int:
-        """Everything that waits, until `end` of `time.monotonic`; how many items that were.
+        """Everything that waits when it is called, until `end` of `time.monotonic`; how many items that were.
 
         Raises TierError; items are taken off only when their segment stands in the daemon.
         """
-        sent = 0
+        sent, last = 0, self._outbox.last()
         with self._outbox.exclusive(end):
-            while batch := self._outbox.batch():
+            # What comes meanwhile waits for the next time: else a busy process would send each item by itself.
+            while batch := self._outbox.batch(last=last):
                 self._send(batch, end)
                 self._outbox.done([item.id for item in batch])
                 sent += len(batch)
@@ -91,7 +93,7 @@ class Sender:
         cid = file_cid(stored)
         large = UNIXFS if len(stored) > CHUNK_BYTES else 0
         flags = large | (ENCRYPTED if item.encrypt else 0) | (PINNED if item.pin else 0)
-        tags = tuple(self._credential.tag(item.namespace, tag) for tag in dict.fromkeys(item.tag_list))
+        tags = tuple(tag_of(self._credential, tag) for tag in dict.fromkeys(item.tag_list))
         entry = Entry(
             self._credential.index_key(item.namespace, item.key),
             flags=flags,

@@ -4,47 +4,45 @@ Eviction is CLOCK (second chance): a hit sets a flag instead of moving the entry
 every hit. An entry is valid only in the generation in which it was stored; a shared counter moves on whenever anybody
 on the machine invalidates, and the next read then comes from disk.
 
-A `Lane` is one function's shortcut into the tier: from the marshalled arguments straight to the entry.
+Whoever keeps a way straight to an entry is told when it goes: `follow`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from cachekit.model import FOREVER, NANOSECONDS, Key, Record
 
 OVERHEAD: Final = 600
 """Bytes charged for an entry besides its payload: the objects around it, measured with tracemalloc."""
 
+MOST_FOLLOWERS: Final = 8
+"""Ways of writing one call (positional, by keyword, …) that lead straight to its entry."""
+
+
+class Follower(Protocol):
+    """Whoever keeps a way straight to an entry."""
+
+    shortcut: Any
+
 
 class Entry:
     """One record in memory. `deadline` is on the monotonic clock, because a TTL must not follow a stepped wall clock."""
 
-    __slots__ = ("deadline", "generation", "key", "lanes", "record", "size", "used")
+    __slots__ = ("deadline", "followers", "generation", "key", "payload", "record", "size", "used")
 
     def __init__(self, key: Key, record: Record, generation: int, deadline: float) -> None:
         self.key = key
         self.record = record
+        self.payload = record.payload
         self.generation = generation
         self.deadline = deadline
         self.size = len(record.payload) + OVERHEAD
         self.used = False
-        self.lanes: list[tuple[dict[bytes, Shortcut], bytes]] = []
-
-
-class Shortcut:
-    """What a fast lane finds: the entry, and how its payload becomes the value. `note` is for whoever counts hits."""
-
-    __slots__ = ("entry", "load", "note", "payload")
-
-    def __init__(self, entry: Entry, load: Callable[[bytes], Any], note: Any) -> None:
-        self.entry = entry
-        self.load = load
-        self.payload = entry.record.payload
-        self.note = note
+        self.followers: list[Follower] = []
 
 
 class MemoryTier:
@@ -99,16 +97,15 @@ class MemoryTier:
     def close(self) -> None:
         self.clear()
 
-    def shorten(self, entry: Entry, lane: dict[bytes, Shortcut], arguments: bytes, shortcut: Shortcut) -> None:
-        """Adds a lane's shortcut to an entry and charges it to the same budget."""
+    def follow(self, entry: Entry, follower: Follower, shortcut: object) -> None:
+        """Sets `follower.shortcut`, and sets it to None when the entry goes."""
         with self._lock:
-            if self._entries.get(entry.key.digest) is not entry or arguments in lane:
+            if self._entries.get(entry.key.digest) is not entry:
                 return
-            lane[arguments] = shortcut
-            entry.lanes.append((lane, arguments))
-            entry.size += len(arguments) + OVERHEAD
-            self.used += len(arguments) + OVERHEAD
-            self._evict()
+            if len(entry.followers) >= MOST_FOLLOWERS:
+                entry.followers.pop(0).shortcut = None
+            entry.followers.append(follower)
+            follower.shortcut = shortcut
 
     def renew_after_fork(self) -> None:
         """A lock that another thread held at the fork would stay locked for ever."""
@@ -128,8 +125,8 @@ class MemoryTier:
         if entry is None:
             return False
         self.used -= entry.size
-        for lane, arguments in entry.lanes:
-            lane.pop(arguments, None)
+        for follower in entry.followers:
+            follower.shortcut = None
         return True
 
 

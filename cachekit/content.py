@@ -1,0 +1,100 @@
+"""What stands at a path: digests of files and trees, remembered by stat signature.
+
+A file is read once, in pieces, whatever its size. As long as its signature stays as it was, its digest is known from
+memory; a signature so young that another write could have left it unchanged is not trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from cachekit.errors import CannotKey
+from cachekit.framing import frame
+
+Signature = tuple[int, ...]
+
+PIECE: Final = 1 << 20
+"""Bytes read at a time."""
+_TICK_NS: Final = 10_000_000
+_MEMO_LIMIT: Final = 65_536
+_ATTEMPTS: Final = 3
+_files: dict[str, tuple[Signature, bytes]] = {}
+
+
+def content_digest(path: Path, *, where: str) -> bytes:
+    """Canonical bytes of what stands at `path`, a file or a tree; its own name does not count. Raises CannotKey."""
+    try:
+        return _content(os.fspath(path), ())
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        message = f"{where!r} is a path whose content cannot be read ({why}): pass one that exists, or a str"
+        raise CannotKey(f"{message}, or leave it out with ignore=({where!r},) or key=", where) from error
+
+
+def file_digest(path: str | os.PathLike[str], status: os.stat_result | None = None) -> bytes:
+    """SHA-256 of a file's bytes, from memory while its signature stays; `status` is a stat just made.
+
+    Raises OSError, and ValueError for a file that changes each time it is read.
+    """
+    key = os.path.abspath(os.fspath(path))
+    known = _files.get(key)
+    if known is not None and known[0] == signature(status or os.stat(path)):
+        return known[1]
+    for _ in range(_ATTEMPTS):
+        began = time.time_ns()
+        with open(path, "rb") as stream:
+            before = signature(os.fstat(stream.fileno()))
+            digest = stream_digest(stream)
+            after = signature(os.fstat(stream.fileno()))
+        if before == after:
+            remember(key, after, digest, began)
+            return digest
+    raise ValueError("it changes while it is read")
+
+
+def stream_digest(stream: BinaryIO, into: BinaryIO | None = None) -> bytes:
+    """SHA-256 of the rest of `stream`, in constant memory; what is read is written to `into`, where one is given."""
+    digest = hashlib.sha256()
+    while piece := stream.read(PIECE):
+        digest.update(piece)
+        if into is not None:
+            into.write(piece)
+    return digest.digest()
+
+
+def signature(status: os.stat_result) -> Signature:
+    """What changes when a file does: device, inode, size, and the instants (ns) of the last write and change."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def settled(known: Signature, at: int) -> bool:
+    """Whether a write at or after `at` (ns) would have to change the signature: not within the clock's tick."""
+    return at - max(known[3], known[4]) >= _TICK_NS
+
+
+def remember(path: str, known: Signature, digest: bytes, began: int) -> None:
+    """Keep the digest of the file at this absolute path, if its signature was settled when reading `began` (ns)."""
+    if not settled(known, began):
+        return
+    if len(_files) >= _MEMO_LIMIT:
+        _files.clear()
+    _files[path] = (known, digest)
+
+
+def _content(path: str, above: tuple[tuple[int, int], ...]) -> bytes:
+    status = os.stat(path)
+    identity = (status.st_dev, status.st_ino)
+    if stat.S_ISREG(status.st_mode):
+        return frame(b"file", file_digest(path, status))
+    if not stat.S_ISDIR(status.st_mode):
+        raise ValueError("neither a file nor a directory")
+    if identity in above:
+        raise ValueError("a link leads back to a directory above it")
+    names = sorted(os.fsencode(name) for name in os.listdir(path))
+    contents = [_content(os.path.join(path, os.fsdecode(name)), (*above, identity)) for name in names]
+    return frame(b"tree", hashlib.sha256(frame(*names, *contents)).digest())

@@ -1,0 +1,115 @@
+"""The repository of the private node: made once, configured to talk to nobody before every start."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from cachekit.errors import UsageError
+
+# sockaddr_un holds 104 bytes on macOS, 108 on Linux, the closing NUL included.
+_SOCKET_PATH_BYTES: Final = 103
+_PRIVATE: Final[dict[str, Any]] = {
+    "Routing.Type": "none",
+    "Routing.DelegatedRouters": [],
+    "AutoConf.Enabled": False,
+    "AutoTLS.Enabled": False,
+    "Discovery.MDNS.Enabled": False,
+    "Swarm.RelayClient.Enabled": False,
+    # Kubo refuses to start with the relay service on and its transport off.
+    "Swarm.RelayService.Enabled": False,
+    "Swarm.Transports.Network.Relay": False,
+    # Without the relay client Kubo >= 0.43 refuses to start while hole punching is on.
+    "Swarm.EnableHolePunching": False,
+    "Provide.Enabled": False,
+    "Version.SwarmCheckEnabled": False,
+    "Bootstrap": [],
+    "DNS.Resolvers": {},
+    "Ipns.DelegatedPublishers": [],
+    "Addresses.Gateway": [],
+    "Addresses.Swarm": ["/ip4/127.0.0.1/tcp/0"],
+}
+
+
+def create(binary: Path, node: Path) -> None:
+    """Makes `node`/repo with `binary`, unless it is there. UsageError where the binary fails, naming the remedy."""
+    if (node / "repo" / "config").is_file():
+        return
+    # Initialised aside and renamed: an init that was killed never leaves half a repository.
+    half = Path(tempfile.mkdtemp(prefix="repo-", dir=node))
+    try:
+        made = _kubo(binary, half, "init", "--profile=test")
+        if made.returncode != 0:
+            raise UsageError(
+                f"`{binary} init` failed ({last_line(made.stderr)}); `cachekit node install` gets another."
+            )
+        os.replace(half, node / "repo")
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def configure(repo: Path, api: str) -> None:
+    """Closes every way out, and puts the RPC at the multiaddr `api`."""
+    path = repo / "config"
+    config = json.loads(path.read_text())
+    for name, value in {**_PRIVATE, "Addresses.API": [api]}.items():
+        *parents, last = name.split(".")
+        section = config
+        for parent in parents:
+            # Kubo writes null for a section it has no default for.
+            section[parent] = section.get(parent) or {}
+            section = section[parent]
+        section[last] = value
+    new = path.with_name("config.new")
+    # The file holds the node's private key.
+    new.touch(mode=0o600)
+    new.write_text(json.dumps(config, indent=2))
+    os.replace(new, path)
+
+
+def api_address(node: Path, socket: bool) -> str:
+    """The multiaddr to listen at. UsageError where the path is too long for a unix socket."""
+    if not socket:
+        return "/ip4/127.0.0.1/tcp/0"
+    path = (node / "api.sock").absolute()
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+        raise UsageError(f"{path} is too long for a unix socket; choose a shorter data directory or a port.")
+    return f"/unix{path}"
+
+
+def recorded_api(repo: Path) -> str:
+    """The multiaddr that the daemon wrote down, empty where there is none."""
+    try:
+        return (repo / "api").read_text().strip()
+    except OSError:
+        return ""
+
+
+def clear_traces(node: Path) -> None:
+    """Removes what a daemon that ended left behind."""
+    for trace in (node / "repo" / "api", node / "api.sock", node / "pid"):
+        trace.unlink(missing_ok=True)
+
+
+def environment(repo: Path) -> dict[str, str]:
+    """What the binary runs in: no other repository in sight, no telemetry."""
+    return {**os.environ, "IPFS_PATH": str(repo), "IPFS_TELEMETRY": "off"}
+
+
+def last_line(text: str) -> str:
+    """What a program said last, for an error."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def _kubo(binary: Path, repo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(binary.absolute()), f"--repo-dir={repo}", *arguments]
+    try:
+        return subprocess.run(command, env=environment(repo), capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"{binary} cannot be run ({error}); run `cachekit node install` first.") from error

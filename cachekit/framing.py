@@ -1,0 +1,55 @@
+"""Frames, of which canonical bytes are built, and what stands in them for a secret.
+
+A parameter, header or field is secret by its name. An HMAC takes the place of its bytes, so that two tenants never
+share an answer, and no key shows a secret.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, Final
+
+from cachekit.errors import CannotKey
+
+_SECRET_ENDINGS: Final = (
+    *("apikey", "accesskey", "privatekey", "secretkey", "token", "authorization", "password", "passwd", "passphrase"),
+    *("secret", "credential", "credentials", "cookie"),
+)
+_SECRET_DOMAIN: Final = b"cachekit secret v1"
+
+
+def frame(*parts: bytes) -> bytes:
+    """Join parts so that no byte can move from one to its neighbour."""
+    pieces = [len(parts).to_bytes(4, "big")]
+    for part in parts:
+        pieces += (len(part).to_bytes(8, "big"), part)
+    return b"".join(pieces)
+
+
+def framed_name(cls: type) -> bytes:
+    """Which class it is: its module and its qualified name."""
+    return frame(cls.__module__.encode(), cls.__qualname__.encode())
+
+
+def seal(data: bytes) -> bytes:
+    """What stands in for a secret's canonical bytes: equal secrets agree on every machine, the text cannot be read."""
+    return frame(b"secret", hmac.digest(_SECRET_DOMAIN, data, "sha256"))
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a parameter, header or field of this name carries a secret: case, `-` and `_` do not matter."""
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "").endswith(_SECRET_ENDINGS)
+
+
+def names_secret(name: Any) -> bool:
+    """The same for whatever a mapping has as its keys: text, bytes, or something that names no secret."""
+    text = bytes(name).decode("latin-1") if type(name) is bytes else name
+    return isinstance(text, str) and is_secret_name(text)
+
+
+def cannot_key(where: str, value: Any, why: str = "cannot be keyed") -> CannotKey:
+    """The refusal of a value in the argument `where`: it shows the type and the remedies, never the value."""
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    remedy = f"leave it out with ignore=({where!r},), say what identifies the call with key="
+    remedy += ", or give the class a __cachekit_key__ method"
+    return CannotKey(f"{where!r} holds a value of type {name} that {why}: {remedy}", where)

@@ -1,0 +1,153 @@
+"""A function's fast lane: from the marshalled arguments of a call straight to its key, and to its entry in memory.
+
+Building a key costs as much as reading a record, and the next identical call of the process would build the same one.
+So the lane remembers it under the arguments' bytes, together with the memory tier's entry as long as there is one.
+marshal's encoding (version 2, no references) is injective over trees of plain types, except that every buffer is
+written like `bytes`: only calls whose tree was walked and holds no buffer are remembered (`lane_safe`), and a call
+with a buffer then finds nothing, because its encoding has a node that no remembered one has.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from marshal import dumps
+from time import monotonic, perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from cachekit.gate import CURRENT
+from cachekit.model import MISS
+from cachekit.stats import INBOX_LIMIT
+
+if TYPE_CHECKING:
+    from cachekit.model import Event, Key
+    from cachekit.targets import Target
+    from cachekit.tiers.memory import Entry
+
+LONGEST_ARGUMENTS: Final = 1 << 16
+"""Bytes of marshalled arguments up to which a call is remembered; longer ones would push out too many others."""
+
+MEMORY: Final = 16 << 20
+"""Bytes that the arguments remembered by all lanes of a cache may take; beyond it every lane starts again."""
+
+OVERHEAD: Final = 500
+"""Bytes charged for a remembered call besides its arguments: the objects around it, measured with tracemalloc."""
+
+
+current = CURRENT.get
+"""`gate.current` without its Python frame: every call pays for it."""
+
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_MOST_NODES: Final = 65_536
+
+
+def lane_safe(tree: Any) -> bool:
+    """Whether `marshal.dumps(tree, 2)` tells this tree from every other: exact dict (str or int keys), list, tuple,
+    str, int, float, bool and None only. A tree of more than 65536 containers and mixed items, or a cyclic one, is not.
+    """
+    nodes, lane = [tree], _PLAIN
+    for node in nodes:
+        kind = type(node)
+        if kind is dict:
+            for name, item in node.items():
+                if type(name) is not str and type(name) is not int:
+                    return False
+                if type(item) is not str and type(item) not in lane:
+                    nodes.append(item)
+        elif kind is list or kind is tuple:
+            if not lane.issuperset(map(type, node)):
+                nodes.extend(node)
+        elif kind not in lane:
+            return False
+        if len(nodes) > _MOST_NODES:
+            return False
+    return True
+
+
+class Shortcut:
+    """From a known call to its value: the entry in memory, how its payload is decoded, and what is told of the hit."""
+
+    __slots__ = ("entry", "load", "note")
+
+    def __init__(self, entry: Entry, load: Callable[[bytes], Any], note: Event) -> None:
+        self.entry, self.load, self.note = entry, load, note
+
+
+class Known:
+    """A call seen before. `shortcut` is there while the memory tier holds its record."""
+
+    __slots__ = ("key", "shortcut")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.shortcut: Shortcut | None = None
+
+
+class Lane:
+    """One function's known calls. Empty, it costs a truth test."""
+
+    __slots__ = ("__weakref__", "cache", "generation", "inbox", "known", "state", "target", "tidy", "wrapped")
+
+    def __init__(self, target: Target, wrapped: Any) -> None:
+        self.target, self.wrapped = target, wrapped
+        self.cache: Any = None
+        self.known: dict[bytes, Known] = {}
+        self.generation: Any = (0,)
+        self.inbox: Any = None
+        self.state: Callable[[], Any] = tuple
+        self.tidy: Callable[[], None] = _nothing
+
+    def close(self) -> None:
+        self.known = {}
+
+
+def serve(lane: Lane, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The value of a call whose record memory holds; the Known one where it does not; MISS for a call never seen."""
+    if not lane.known or current() is not None:
+        return MISS
+    begin = perf_counter_ns()
+    try:
+        known = lane.known.get(dumps((args, kwargs, lane.state()), 2))
+    except ValueError:
+        return MISS
+    if known is None:
+        return MISS
+    shortcut = known.shortcut
+    if shortcut is None:
+        return known
+    entry = shortcut.entry
+    if entry.generation != lane.generation[0] or monotonic() >= entry.deadline:
+        return known
+    entry.used = True
+    value = shortcut.load(entry.payload)
+    inbox = lane.inbox
+    inbox.append((shortcut.note, perf_counter_ns() - begin))
+    if len(inbox) > INBOX_LIMIT:
+        lane.tidy()
+    return value
+
+
+class Lanes:
+    """All lanes that lead into one cache, and the memory they take together."""
+
+    def __init__(self) -> None:
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        self._used = 0
+
+    def remember(self, lane: Lane, arguments: bytes, known: Known) -> None:
+        """Adds a call. The sum is approximate under threads: it bounds memory, and nothing else rests on it."""
+        self._used += len(arguments) + OVERHEAD
+        if self._used > MEMORY:
+            self.close()
+        lane.known[arguments] = known
+        self._lanes.add(lane)
+
+    def close(self) -> None:
+        self._used = 0
+        for lane in list(self._lanes):
+            lane.close()
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,104 @@
+"""What can be done with a decorated function besides calling it: refresh, peek, put, invalidate, key_for, explain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from cachekit import plan as plans
+from cachekit.default import ROOT, default
+from cachekit.errors import TierError, UsageError
+from cachekit.model import MISS, Explanation, Key, Record
+from cachekit.perform import aperform, aretried, nothing, perform, retried
+from cachekit.prepare import Prepared, keyed, namespace_of, prepare, sample_of
+from cachekit.targets import Target
+
+
+def refresh(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
+    prepared = prepare(target, args, kwargs)
+    if target.is_async:
+        return _arefresh(target, prepared, origin)
+    if prepared is None:
+        return retried(target, origin)()
+    return perform(prepared, _refreshing(prepared), origin, announce=True)
+
+
+async def _arefresh(target: Target, prepared: Prepared | None, origin: Callable[[], Awaitable[Any]]) -> Any:
+    if prepared is None:
+        return await aretried(target, origin)()
+    return await aperform(prepared, _refreshing(prepared), origin, announce=True)
+
+
+def _refreshing(prepared: Prepared) -> Any:
+    return plans.compute(prepared.request, [])
+
+
+def peek(target: Target, args: Any, kwargs: Any) -> Any:
+    prepared = keyed(target, args, kwargs)
+    if target.is_async:
+        return _apeek(prepared)
+    return MISS if prepared.mode == "off" else perform(prepared, plans.peek(prepared.request), nothing, quiet=True)
+
+
+async def _apeek(prepared: Prepared) -> Any:
+    return (
+        MISS if prepared.mode == "off" else await aperform(prepared, plans.peek(prepared.request), nothing, quiet=True)
+    )
+
+
+def put(target: Target, value: Any, args: Any, kwargs: Any) -> Any:
+    prepared = keyed(target, args, kwargs)
+    mode = prepared.mode
+    if mode in ("off", "read-only", "replay"):
+        raise UsageError(f"put() stores, and mode {mode!r} forbids storing; leave the mode, or do not put")
+    steps = plans.put(prepared.request, value)
+    if target.is_async:
+        return aperform(prepared, steps, nothing, announce=True)
+    return perform(prepared, steps, nothing, announce=True)
+
+
+def invalidate(target: Target, args: Any, kwargs: Any) -> Any:
+    prepared = keyed(target, args, kwargs)
+    if target.is_async:
+        return _ainvalidate(prepared)
+    return prepared.cache.drop(prepared.key)
+
+
+async def _ainvalidate(prepared: Prepared) -> bool:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(prepared.cache.pool(), prepared.cache.drop, prepared.key)
+
+
+def key_for(target: Target, args: Any, kwargs: Any) -> Key:
+    cache = ROOT.cache()
+    return target.explained(target.full(args, kwargs), namespace_of(target, cache), sample_of(target))
+
+
+def explain(target: Target, args: Any, kwargs: Any) -> Explanation:
+    """Asks each tier for the key, and says what stands in the way."""
+    cache = default()
+    try:
+        key = key_for(target, args, kwargs)
+    except UsageError as error:
+        return Explanation(None, (), "", (f"note   {error}",))
+    notes = (
+        [] if key.shareable else ["note   no source could be found for the function, so entries stay on this machine"]
+    )
+    for name, tier in cache.tiers.items():
+        try:
+            record = tier.get(key)
+        except TierError as error:
+            notes.append(f"note   {name} failed: {error}")
+            continue
+        if record is not None and not cache.ledger.covers(key, record):
+            return Explanation(key, key.parts, f"{name} ({_age(record)})", tuple(notes))
+    return Explanation(key, key.parts, "", tuple(notes))
+
+
+def _age(record: Record) -> str:
+    now = time.time_ns()
+    state = "fresh" if record.fresh(now) else "past its TTL"
+    return f"{state}, {(now - record.created) / 1e9:.0f} s old, {len(record.payload)} bytes, {record.codec}"

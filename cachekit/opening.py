@@ -1,0 +1,112 @@
+"""Opens the tiers of a cache: what the settings ask for and this machine can give, each with its one reason."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cachekit.directory import prepare
+from cachekit.errors import TierError
+from cachekit.model import Event, TierState
+from cachekit.tiers.memory import MemoryTier
+
+if TYPE_CHECKING:
+    from cachekit.config import Resolved
+    from cachekit.ledger import Ledger
+    from cachekit.model import Key, Record
+    from cachekit.protocols import Tier
+    from cachekit.sharing import Shared
+    from cachekit.tiers.disk import DiskTier
+
+
+@dataclass(slots=True)
+class Opened:
+    """The tiers by name, fastest first; what each of them is; what failed on the way, to be told."""
+
+    tiers: dict[str, Tier] = field(default_factory=dict)
+    states: dict[str, TierState] = field(default_factory=dict)
+    memory: MemoryTier | None = None
+    disk: DiskTier | None = None
+    shared: Shared | None = None
+    failures: list[Event] = field(default_factory=list)
+
+    def failed(self, tier: str, reason: str, error: Exception) -> None:
+        """Turns `tier` off for `error`, counted under its own reason, else under `reason`."""
+        self.states[tier] = TierState(False, f"{error}")
+        reason = error.reason if isinstance(error, TierError) else reason
+        self.failures.append(Event("error", "", tier, reason, error=error))
+
+
+def opened(
+    resolved: Resolved,
+    environ: Mapping[str, str],
+    ledger: Ledger,
+    tell: Callable[[Event], None],
+    log: logging.Logger,
+) -> Opened:
+    """Memory, disk and IPFS. Raises UsageError for a directory or a credential that only the user can repair.
+
+    `tell` hears what the IPFS tier refuses later on.
+    """
+    made = Opened()
+    # The ledger first: memory watches its generation, which is mapped when it opens.
+    _open_disk(made, resolved, ledger, log)
+    _open_memory(made, resolved, ledger)
+    _open_shared(made, resolved, environ, ledger, tell)
+    return made
+
+
+def _open_memory(made: Opened, resolved: Resolved, ledger: Ledger) -> None:
+    limit = resolved.settings.memory_limit
+    if limit:
+        made.memory = MemoryTier(limit, ledger.generation)
+        made.tiers = {"memory": made.memory, **made.tiers}
+    made.states["memory"] = TierState(bool(limit), resolved.reason("memory_limit"))
+
+
+def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Logger) -> None:
+    settings = resolved.settings
+    try:
+        prepare(settings.dir)
+        ledger.open()
+    except (TierError, OSError) as error:
+        made.failed("disk", "directory", error)
+        return
+    # Not at import: diskcache brings pickle and SQLite along, a quarter of what `import cachekit` would take.
+    from cachekit.tiers.disk import DiskTier
+
+    made.tiers["disk"] = made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning)
+    made.states["disk"] = TierState(True, resolved.reason("dir"))
+
+
+def _open_shared(
+    made: Opened, resolved: Resolved, environ: Mapping[str, str], ledger: Ledger, tell: Callable[[Event], None]
+) -> None:
+    if resolved.settings.ipfs == "off" or "disk" not in made.tiers:
+        reason = resolved.reason("ipfs") if resolved.settings.ipfs == "off" else "there is no cache directory"
+        made.states["ipfs"] = TierState(False, reason)
+        ledger.veil = _veiling(resolved, environ)
+        return
+    from cachekit.sharing import Shared
+
+    try:
+        made.shared = Shared(resolved, environ, lambda reason: tell(Event("error", "", "ipfs", reason)), ledger)
+    except (TierError, OSError, sqlite3.Error) as error:
+        made.failed("ipfs", "init_failed", error)
+        return
+    made.tiers["ipfs"] = made.shared.tier
+
+
+def _veiling(resolved: Resolved, environ: Mapping[str, str]) -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
+    # Invalidations that came from other machines while IPFS was on hold on; what reads them is imported when there are any.
+    @functools.cache
+    def reader() -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
+        from cachekit.sharing import veiling
+
+        return veiling(resolved, environ)
+
+    return lambda key, record: reader()(key, record)

@@ -1,0 +1,94 @@
+"""Plain trees: JSON's own types and no secrets. Their canonical bytes are their sorted JSON text.
+
+Almost every call is one, so this is written for speed; whatever is not plain goes to `canonical`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import orjson
+
+from cachekit.framing import is_secret_name
+
+# Passthrough makes orjson refuse what it would otherwise flatten into somebody else's text.
+_OPTIONS: Final = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+"""Types whose values hold no others, in JSON."""
+_SURE: Final = LEAVES - {float}  # orjson writes null for NaN and infinity
+_MANY: Final = 65_536
+_NAMES_LIMIT: Final = 65_536
+_harmless: set[str] = set()
+
+
+def plain(value: Any) -> bytes | None:
+    """JSON text of a tree of exactly dict (str keys), list, str, int (64 bit), finite float, bool, None; else None."""
+    # The walk comes first: orjson 3.13 has no depth limit for tuples in tuples, and overruns its buffer.
+    if not _is_plain(value):
+        return None
+    try:
+        return orjson.dumps(value, None, _OPTIONS)
+    except TypeError:
+        return None
+
+
+def _is_plain(value: Any) -> bool:
+    # Written for speed: local names, the commonest type first. orjson refuses a dict's name that only equals a str.
+    nodes, harmless, leaves = [value], _harmless, LEAVES
+    for node in nodes:
+        if type(node) is dict:
+            for name, item in node.items():
+                if name not in harmless and not _learn(name):
+                    return False
+                if type(item) is not str and type(item) not in _SURE:
+                    nodes.append(item)
+        elif type(node) is list:
+            kinds = set(map(type, node))
+            if not kinds <= leaves:
+                nodes.extend(node)
+            elif float in kinds and not all(math.isfinite(item) for item in node if type(item) is float):
+                return False
+        elif type(node) is float:
+            if not math.isfinite(node):
+                return False
+        elif type(node) not in leaves:
+            return False
+        if len(nodes) > _MANY:
+            return _is_plain_at_length(value)
+    return True
+
+
+def _is_plain_at_length(value: Any) -> bool:
+    """The same for a large tree, depth first with the open containers noted, so that a cycle ends."""
+    open_ids: set[int] = set()
+    todo: list[tuple[Any, bool]] = [(value, True)]
+    while todo:
+        node, entering = todo.pop()
+        if type(node) not in (dict, list):
+            if type(node) not in LEAVES or (type(node) is float and not math.isfinite(node)):
+                return False
+        elif not entering:
+            open_ids.discard(id(node))
+        elif id(node) in open_ids or (type(node) is dict and not all(map(_learn, node))):
+            return False
+        else:
+            open_ids.add(id(node))
+            todo.append((node, False))
+            todo.extend((item, True) for item in (node.values() if type(node) is dict else node))
+    return True
+
+
+def _learn(name: Any) -> bool:
+    """Whether `name` is text that names no secret; it is remembered, because judging it costs more than the walk."""
+    if type(name) is not str or is_secret_name(name):
+        return False
+    if len(_harmless) > _NAMES_LIMIT:
+        _harmless.clear()
+    _harmless.add(name)
+    return True

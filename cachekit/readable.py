@@ -1,0 +1,94 @@
+"""Texts for people who ask why a call hit or missed: short, without secrets, and without any foreign repr."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import hashlib
+import itertools
+import types
+import uuid
+from collections import OrderedDict
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+from cachekit.content import content_digest
+from cachekit.errors import CannotKey
+from cachekit.framing import names_secret
+from cachekit.plain import LEAVES
+from cachekit.shapes import fields, revealer
+
+_LONGEST: Final = 120
+_NUMBERS: Final = (complex, Decimal, Fraction, uuid.UUID, datetime.date, datetime.timedelta)
+
+
+def readable(value: Any) -> str:
+    """At most 120 characters for people: secrets as `<secret>`, unknown objects by type, a Path by its content."""
+    text = _show(value, 4)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _show(value: Any, depth: int) -> str:
+    kind = type(value)
+    if kind is str:
+        return repr(value[:_LONGEST])
+    if kind is int and value.bit_length() > 256:
+        return f"int of {value.bit_length()} bits"
+    if kind in LEAVES or kind in _NUMBERS:
+        return repr(value) if kind in LEAVES else f"{kind.__name__}({value})"
+    if kind in (datetime.datetime, datetime.time):
+        return f"{kind.__name__}({value.isoformat()})"
+    if kind in (bytes, bytearray, memoryview):
+        return f"{kind.__name__} of {len(value)}"
+    if revealer(value) is not None:
+        return "<secret>"
+    return _show_nested(value, depth)
+
+
+def _show_nested(value: Any, depth: int) -> str:
+    kind = type(value)
+    if depth == 0:
+        return "…"
+    if kind in (list, tuple, set, frozenset):
+        return _show_items(value, depth)
+    if kind in (dict, OrderedDict):
+        return "{" + ", ".join(_show_entries(list(value.items())[:30], depth, ": ")) + "}"
+    if isinstance(value, enum.Enum):
+        return f"{kind.__name__}.{value.name}"
+    if isinstance(value, Path):
+        return _show_path(value)
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return f"{value.__module__}.{value.__qualname__}"
+    parts = None if hasattr(kind, "__cachekit_key__") else fields(value)
+    if parts is None:
+        return f"<{kind.__qualname__}>"
+    return f"{kind.__name__}({', '.join(_show_entries(parts[:30], depth, '='))})"
+
+
+def _show_path(value: Path) -> str:
+    try:
+        return f"Path(sha256 {hashlib.sha256(content_digest(value, where='path')).hexdigest()[:12]})"
+    except CannotKey:
+        return "Path(unreadable)"
+
+
+def _show_items(value: Any, depth: int) -> str:
+    # Header lists are pairs: a name that is secret hides its neighbour.
+    if len(value) == 2 and isinstance(value, (list, tuple)) and names_secret(value[0]):
+        texts = [_show(value[0], depth - 1), "<secret>"]
+    else:
+        texts = [_show(item, depth - 1) for item in itertools.islice(value, 30)]
+    if isinstance(value, (set, frozenset)):
+        texts.sort()
+    brackets = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
+    return brackets[0] + ", ".join(texts) + brackets[1]
+
+
+def _show_entries(items: list[tuple[Any, Any]], depth: int, between: str) -> list[str]:
+    texts = []
+    for name, item in items:
+        label = name if between == "=" else _show(name, depth - 1)
+        texts.append(f"{label}{between}{'<secret>' if names_secret(name) else _show(item, depth - 1)}")
+    return texts

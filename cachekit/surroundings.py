@@ -1,0 +1,106 @@
+"""What a function is besides its arguments: module, name, version, the constants it reads, its closure.
+
+The functions that it refers to count with their own surroundings.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any, Final
+
+from cachekit.canonical import canonical
+from cachekit.effects import coordinates, written_only
+from cachekit.framing import frame, is_secret_name, seal
+from cachekit.sources import module_name, plain_globals, source_digest
+
+PLAIN: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
+OTHER: Final = ...
+"""Stands in a state for a value that is not plain: marshal knows it, and it equals no plain value."""
+
+
+def is_plain(value: Any) -> bool:
+    return type(value) in PLAIN or (type(value) is tuple and all(map(is_plain, value)))
+
+
+class Describer:
+    """Bytes for functions met inside a key. `portable` turns False once a source could not be had."""
+
+    def __init__(self) -> None:
+        self.portable = True
+        self._open: list[types.FunctionType] = []
+
+    def __call__(self, function: types.FunctionType) -> bytes:
+        if function in self._open:
+            return frame(b"recursion", b"%d" % self._open.index(function))
+        self._open.append(function)
+        try:
+            return frame(self.identity(function, None), *self._surroundings(function))
+        finally:
+            self._open.pop()
+
+    def identity(self, function: Any, version: str | None) -> bytes:
+        """Module, qualified name, and what the code is: the version given, or the source."""
+        if isinstance(function, types.FunctionType):
+            names = (module_name(function, version is not None), function.__qualname__)
+        else:
+            names = (str(function.__module__), str(function.__qualname__))
+        return frame(*(name.encode() for name in names), self._version(function, version))
+
+    def _version(self, function: Any, version: str | None) -> bytes:
+        if version is not None:
+            return frame(b"version", version.encode())
+        if not isinstance(function, types.FunctionType):
+            self.portable = False
+            return frame(b"opaque")
+        digest, portable = source_digest(function)
+        self.portable = self.portable and portable
+        return frame(b"source" if portable else b"code", digest.encode())
+
+    def _surroundings(self, function: types.FunctionType) -> Iterator[bytes]:
+        """What decides a function's answer besides its code and arguments."""
+        where = function.__name__
+        defaults = (function.__defaults__, function.__kwdefaults__)
+        yield canonical(defaults, where=where, describe=self)
+        yield canonical(constants(function, plain_globals(function), frozenset()), where=where)
+        for name, cell in cells(function, frozenset()):
+            yield self.closure(name, cell)
+
+    def closure(self, name: str, cell: types.CellType) -> bytes:
+        try:
+            value = cell.cell_contents
+        except ValueError:
+            return frame(name.encode(), b"empty")
+        return named(name, value, self)
+
+
+def named(name: str, value: Any, describe: Describer) -> bytes:
+    data = canonical(value, where=name, describe=describe)
+    return frame(name.encode(), seal(data) if is_secret_name(name) else data)
+
+
+def constants(function: types.FunctionType, names: tuple[str, ...], ignore: frozenset[str]) -> dict[str, Any]:
+    loaded = function.__globals__
+    return {name: loaded[name] for name in names if name in loaded and name not in ignore and is_plain(loaded[name])}
+
+
+def cells(function: types.FunctionType, ignore: frozenset[str]) -> list[tuple[str, types.CellType]]:
+    pairs = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    ignore = ignore | written_only(function)
+    # `__class__`, the cell of super(), is the class the function stands in: its qualified name says it.
+    return [(name, cell) for name, cell in pairs if name not in ignore and name != "__class__" and not _neutral(cell)]
+
+
+def _neutral(cell: types.CellType) -> bool:
+    try:
+        return coordinates(cell.cell_contents)
+    except ValueError:
+        return False
+
+
+def content(cell: types.CellType) -> Any:
+    try:
+        value = cell.cell_contents
+    except ValueError:
+        return OTHER
+    return value if is_plain(value) else OTHER

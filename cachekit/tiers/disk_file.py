@@ -1,0 +1,91 @@
+"""diskcache's SQLite file, read without diskcache: a connection per thread, one SELECT, and what to do when it is corrupt.
+
+Reading straight costs 0.93 of `Cache.get` (docs/performance.md). Writes go through diskcache, in `disk`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
+
+_READING: Final = ("PRAGMA mmap_size = 67108864", "PRAGMA cache_size = 8192")
+"""As diskcache reads: a page that is mapped needs no system call."""
+
+_NO_ROOM: Final = (27, 28, 122)
+"""EFBIG, ENOSPC, EDQUOT."""
+
+
+class CacheFile:
+    """`cache.db` in `directory`. `make` creates it; `close` is called before a corrupt one is set aside."""
+
+    def __init__(
+        self, directory: Path, *, make: Callable[[], object], close: Callable[[], None], report: Callable[[str], None]
+    ) -> None:
+        self._directory = directory
+        self._make = make
+        self._close = close
+        self._report = report
+        self._local = threading.local()
+        self._inherited: list[threading.local] = []
+
+    @property
+    def execute(self) -> Callable[..., sqlite3.Cursor]:
+        """`execute` of this thread's own connection for reading."""
+        try:
+            return self._local.execute  # type: ignore[no-any-return]
+        except AttributeError:
+            return self._connect()
+
+    def rows(self, query: str, arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        try:
+            return self.execute(query, arguments).fetchall()
+        except sqlite3.Error as error:
+            raise self.unavailable(error) from error
+
+    def forget(self) -> None:
+        """Lets every thread connect again."""
+        self._local = threading.local()
+
+    def renew_after_fork(self) -> None:
+        """SQLite's connections must not be used by a child, nor closed by it: they are kept, and never looked at."""
+        self._inherited.append(self._local)
+        self._local = threading.local()
+
+    def unavailable(self, error: sqlite3.Error) -> TierError:
+        """What an error of SQLite means to a caller; a corrupt file is set aside on the way."""
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            self._close()
+            self.set_aside(error)
+            return IntegrityError(f"the cache file is corrupt: {error}", reason="corrupt")
+        return TierUnavailable(f"the cache file does not answer: {error}", reason="sqlite")
+
+    def failed_write(self, error: Exception) -> TierError:
+        if "full" in str(error).lower() or getattr(error, "errno", None) in _NO_ROOM:
+            return TierFull(f"no room in the cache directory: {error}")
+        if isinstance(error, sqlite3.Error):
+            return self.unavailable(error)
+        return TierUnavailable(f"cannot write the cache directory: {error}", reason="io")
+
+    def set_aside(self, error: sqlite3.Error) -> None:
+        aside = self._directory / f"cache.db.corrupt-{time.time_ns()}"
+        try:
+            (self._directory / "cache.db").rename(aside)
+            for suffix in ("-wal", "-shm"):
+                (self._directory / f"cache.db{suffix}").unlink(missing_ok=True)
+        except OSError:
+            return  # another process was faster
+        self._report(f"the cache file was corrupt ({error}); it was set aside as {aside} and the cache starts empty")
+
+    def _connect(self) -> Callable[..., sqlite3.Cursor]:
+        self._make()
+        connection = sqlite3.connect(self._directory / "cache.db", timeout=10, isolation_level=None)
+        for pragma in _READING:
+            connection.execute(pragma)
+        self._local.execute = connection.execute
+        return connection.execute
