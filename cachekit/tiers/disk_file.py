@@ -1,6 +1,6 @@
-"""diskcache's SQLite file, read without diskcache: a connection per thread, one SELECT, and what to do when it is corrupt.
+"""diskcache's SQLite file, read by one SELECT where diskcache would do more, and what to do when the file is corrupt.
 
-Reading straight costs 0.93 of `Cache.get` (docs/performance.md). Writes go through diskcache, in `disk`.
+Writes go through diskcache, in `disk`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from typing import Any, Final
 
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 
-_READING: Final = ("PRAGMA mmap_size = 67108864", "PRAGMA cache_size = 8192")
-"""As diskcache reads: a page that is mapped needs no system call."""
-
 _NO_ROOM: Final = (27, 28, 122)
 """EFBIG, ENOSPC, EDQUOT."""
 
@@ -25,7 +22,7 @@ class CacheFile:
     """`cache.db` in `directory`. `make` creates it; `close` is called before a corrupt one is set aside."""
 
     def __init__(
-        self, directory: Path, *, make: Callable[[], object], close: Callable[[], None], report: Callable[[str], None]
+        self, directory: Path, *, make: Callable[[], Any], close: Callable[[], None], report: Callable[[str], None]
     ) -> None:
         self._directory = directory
         self._make = make
@@ -36,7 +33,7 @@ class CacheFile:
 
     @property
     def execute(self) -> Callable[..., sqlite3.Cursor]:
-        """`execute` of this thread's own connection for reading."""
+        """`execute` of this thread's connection."""
         try:
             return self._local.execute  # type: ignore[no-any-return]
         except AttributeError:
@@ -83,9 +80,8 @@ class CacheFile:
         self._report(f"the cache file was corrupt ({error}); it was set aside as {aside} and the cache starts empty")
 
     def _connect(self) -> Callable[..., sqlite3.Cursor]:
-        self._make()
-        connection = sqlite3.connect(self._directory / "cache.db", timeout=10, isolation_level=None)
-        for pragma in _READING:
-            connection.execute(pragma)
+        # diskcache's own connection of this thread, which it does not publish: what another connection has in its page
+        # cache is void after each write here, and two reads after a write then cost as much as the write.
+        connection: sqlite3.Connection = self._make()._con
         self._local.execute = connection.execute
         return connection.execute
