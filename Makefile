@@ -20,6 +20,7 @@ demo: $(STAMP)  ## one function, served from every tier
 	$(PY) docs/examples/demo.py
 
 test: $(STAMP)  ## the whole suite, with a real Kubo
+	-$(PY) -m cachekit node install
 	$(PY) -m pytest -q
 
 lint: $(STAMP)
