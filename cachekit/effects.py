@@ -6,6 +6,7 @@ Without this a function that counts its calls, `calls.append(x)` or `count += 1`
 from __future__ import annotations
 
 import dis
+import functools
 import types
 from collections.abc import Iterator
 from typing import Any, Final
@@ -23,10 +24,15 @@ _NEUTRAL_MODULES: Final = frozenset(
 
 def written_only(function: types.FunctionType) -> frozenset[str]:
     """Names of globals and closure variables that the function rebinds, or only ever changes in place."""
+    return _written_only(function.__code__)
+
+
+@functools.lru_cache(maxsize=1024)
+def _written_only(code: types.CodeType) -> frozenset[str]:
     read: set[str] = set()
     written: set[str] = set()
-    for code in _codes(function.__code__):
-        _sort(list(_instructions(code)), read, written)
+    for part in _codes(code):
+        _sort(list(_instructions(part)), read, written)
     return frozenset(written - read)
 
 

@@ -34,10 +34,10 @@ class Housekeeper:
         self.disk = disk
         self._next_save = time.monotonic() + SAVE_EVERY
 
-    def tidy(self) -> None:
-        """Starts what is due in the background. Costs a comparison when nothing is."""
+    def tidy(self, *, crowded: bool = False) -> None:
+        """Starts what is due in the background, or what a crowd of uncounted hits asks for; else a comparison."""
         disk = self.disk
-        due = time.monotonic() >= self._next_save or len(self._stats.inbox) > INBOX_LIMIT
+        due = crowded or time.monotonic() >= self._next_save or len(self._stats.inbox) > INBOX_LIMIT
         if not due and not (disk is not None and disk.wants_culling()):
             return
         if self._thread is None or not self._thread.is_alive():

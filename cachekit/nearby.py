@@ -81,9 +81,7 @@ def shorten(cache: Cache, target: Target, known: Known) -> None:
 def remember(cache: Cache, lane: Lane, arguments: bytes, key: Key) -> None:
     """Lets the next identical call pass by the key, and the memory tier's lookup if it can."""
     if not lane.known:
-        keyer = lane.target.keyer
-        lane.cache, lane.state = cache, keyer.state if keyer.state() else tuple
-        lane.generation, lane.inbox, lane.tidy = cache.ledger.generation, cache.stats.inbox, cache.tidy
+        lane.lead(cache)
     known = Known(key)
     shorten(cache, lane.target, known)
     cache.lanes.remember(lane, arguments, known)

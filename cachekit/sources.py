@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import functools
 import types
 import weakref
 from collections.abc import Callable
@@ -72,10 +73,14 @@ def module_name(function: types.FunctionType, versioned: bool) -> str:
 
 def plain_globals(function: types.FunctionType) -> tuple[str, ...]:
     """Sorted names that the code, nested code included, reads from its module; builtins only where shadowed."""
-    steps = (step for code in nested_codes(function.__code__) for step in dis.get_instructions(code))
-    found = {str(step.argval) for step in steps if step.opname in _LOADS}
     loaded = function.__globals__
-    return tuple(sorted(n for n in found - _WHEREABOUTS if n in loaded or not hasattr(builtins, n)))
+    return tuple(n for n in _globals_read(function.__code__) if n in loaded or not hasattr(builtins, n))
+
+
+@functools.lru_cache(maxsize=1024)
+def _globals_read(code: types.CodeType) -> tuple[str, ...]:
+    steps = (step for part in nested_codes(code) for step in dis.get_instructions(part))
+    return tuple(sorted({str(step.argval) for step in steps if step.opname in _LOADS} - _WHEREABOUTS))
 
 
 def _code_digest(code: types.CodeType) -> str:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 INLINE_LIMIT: Final = 100 * 1024
 """Bytes up to which a record stands in the SQLite file; above, a file of its own is faster (reference: 64-100 kB)."""
 
+MAPPED: Final = 1 << 30
+"""Bytes of the SQLite file that are read as memory; with diskcache's 64 MiB a hit among 100 000 entries took a third
+longer than among 1 000."""
+
 _SELECT: Final = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 _OLDEST: Final = "SELECT key FROM Cache WHERE substr(tag, 1, 1) = '-' ORDER BY store_time LIMIT 64"
 
@@ -213,6 +217,7 @@ class DiskTier:
             statistics=0,
             cull_limit=0,
             size_limit=self._limit,
+            sqlite_mmap_size=MAPPED,
         )
 
     def _data(self, mode: int, filename: str | None, value: Any, limit: int = -1) -> bytes:
