@@ -98,6 +98,24 @@ class Database:
         self._report(f"corrupt_{self.path.stem}")
 
 
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """Sets the connection to a write-ahead log that survives a killed process.
+
+    Two connections that make a new file at once get SQLITE_BUSY here without SQLite's own waiting, because each would
+    have to wait for the other to give way.
+    """
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_LOCK_POLL_SECONDS)
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
 class _Held:
     """A connection, the process it belongs to and the file it was opened on."""
 
@@ -107,8 +125,7 @@ class _Held:
         self._inode = os.stat(path).st_ino
 
     def prepare(self, schema: str) -> None:
-        self.connection.execute("PRAGMA journal_mode=WAL")
-        self.connection.execute("PRAGMA synchronous=NORMAL")
+        write_ahead(self.connection)
         self.connection.executescript(schema)
 
     def is_current(self, path: Path) -> bool:

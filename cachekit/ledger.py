@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from cachekit.database import write_ahead
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 
 _SCHEMA: Final = """
@@ -146,8 +147,7 @@ class Ledger:
         local = self._local
         if getattr(local, "connection", None) is None or local.pid != os.getpid():
             connection = sqlite3.connect(self._path, timeout=10, isolation_level=None)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
+            write_ahead(connection)
             connection.executescript(_SCHEMA)
             local.connection, local.pid = connection, os.getpid()
         found: sqlite3.Connection = local.connection
