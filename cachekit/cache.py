@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.background import Background
 from cachekit.errors import TierError, UsageError
@@ -24,6 +24,7 @@ from cachekit.lifetime import EXIT_BOUND, watch
 from cachekit.model import Event, Key, Mark, TierState
 from cachekit.opening import opened
 from cachekit.stats import Stats
+from cachekit.streams import Streams
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,7 @@ class Cache:
         self._environ = environ
         self._states: dict[str, TierState] = {}
         self.lanes = Lanes()
+        self.streams: Streams[Any] = Streams()
         self.memory: MemoryTier | None = None
         self.disk: DiskTier | None = None
         self.near_tiers: tuple[tuple[str, Tier], ...] = ()
@@ -195,7 +197,8 @@ class Cache:
     def renew_after_fork(self) -> None:
         """What a forked child must not share with its parent: locks that may be held, threads that do not exist."""
         self._lock = threading.Lock()
-        for part in (self._house, self._background, self.stats, self.flights, self.ledger, *self.tiers.values()):
+        parts = (self._house, self._background, self.stats, self.flights, self.streams, self.ledger)
+        for part in (*parts, *self.tiers.values()):
             renew = getattr(part, "renew_after_fork", None)
             if renew is not None:
                 renew()

@@ -14,7 +14,7 @@ from cachekit.cli_answer import NO, YES, Answer, disk_of, find_key, instant, no_
 from cachekit.doctor import examine
 from cachekit.errors import IntegrityError
 from cachekit.model import FOREVER, Key, Record
-from cachekit.stats import TIERS, Snapshot, add
+from cachekit.snapshot import TIERS, Snapshot, add
 
 if TYPE_CHECKING:
     from cachekit.records import Header

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cas
 
 import wrapt
 
-from cachekit import calls, methods
+from cachekit import calls, generators, methods
 from cachekit.default import ROOT
 from cachekit.durations import seconds
 from cachekit.errors import UsageError
@@ -85,6 +85,8 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
         if owner is None and instance is not None and not isinstance(self.__wrapped__, staticmethod):
             owned = (instance, *args)
         origin = functools.partial(wrapped, *args, **kwargs)
+        if self._self_target.kind.endswith("generator"):
+            return generators.call(self._self_target, origin, owned, kwargs)
         if self._self_target.is_async:
             return calls.acall_owned(self._self_target, origin, owned, kwargs)
         return calls.call_owned(self._self_target, origin, owned, kwargs)
@@ -141,9 +143,24 @@ class AsyncCached(Cached[P, R]):
         return found
 
 
+class GeneratorCached(Cached[P, R]):
+    """A decorated generator function, or async generator function."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
+        return generators.call(self._self_target, functools.partial(self.__wrapped__, *args, **kwargs), args, kwargs)
+
+
+_KINDS: Mapping[str, type[Cached[Any, Any]]] = {
+    "value": Cached,
+    "coroutine": AsyncCached,
+    "generator": GeneratorCached,
+    "async_generator": GeneratorCached,
+}
+
+
 def _cached(function: Any, policy: Policy) -> Cached[Any, Any]:
     target = Target(function, policy)
-    return (AsyncCached if target.is_async else Cached)(function, target)
+    return _KINDS[target.kind](function, target)
 
 
 @overload
@@ -166,6 +183,7 @@ def distributed_cache(
     sample: int = ...,
     share: bool = ...,
     encrypt: bool = ...,
+    pace: Literal["immediate", "recorded"] = ...,
 ) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
 def distributed_cache(
     function: Callable[..., Any] | None = None,
@@ -186,6 +204,7 @@ def distributed_cache(
     sample: int = 0,
     share: bool = True,
     encrypt: bool = True,
+    pace: Literal["immediate", "recorded"] = "immediate",
 ) -> Any:
     """Serves the next identical call from memory, disk or IPFS; bare (`@distributed_cache`) or called.
 
@@ -205,6 +224,7 @@ def distributed_cache(
         sample: which of several sampled answers this function asks for.
         share: False keeps entries on this machine.
         encrypt: False publishes payloads in IPFS as they are.
+        pace: of a generator function's hit: "immediate", or "recorded" to replay its values as they once came.
 
     Raises:
         UsageError: a value is not accepted, or `function` is none that can be cached.
@@ -225,6 +245,7 @@ def distributed_cache(
         sample=_index(sample),
         share=bool(share),
         encrypt=bool(encrypt),
+        pace=_pace(pace),
     )
     if function is None:
         return functools.partial(_cached, policy=policy)
@@ -266,4 +287,10 @@ def _retry(value: Any) -> Retry | None:
 def _index(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise UsageError("sample= takes an index: 0, 1, 2, …")
+    return value
+
+
+def _pace(value: Any) -> Any:
+    if value not in ("immediate", "recorded"):
+        raise UsageError('pace= takes "immediate" or "recorded"')
     return value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cachekit.cache import Cache
 from cachekit.errors import UsageError
 from cachekit.model import TierState
-from cachekit.stats import Snapshot
+from cachekit.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from cachekit.config import Resolved

@@ -6,7 +6,7 @@ between machines and with each other; durations are float seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal, NamedTuple
@@ -19,6 +19,31 @@ EVERYWHERE: Final = "*"
 """The namespace of a mark that covers a tag in all namespaces."""
 
 Mode = Literal["on", "off", "refresh", "read-only", "replay"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """Declarative knowledge about one SDK's call (DESIGN §7). Nothing here may import the SDK before it is called.
+
+    `neutral` arguments do not identify the call. `capture` gives the wire form of an answer, None for what is none;
+    `judge` why an answer is not worth keeping ("" if it is); `sampled` whether the same arguments may be answered
+    differently. `restore` makes the SDK's own value of a Reply, as a stream where one is asked for.
+
+    For streams: `streams` says whether an answer is one, `source` gives the bytes it reads from, and `retold` the stream
+    again, reading from other bytes; `finish` makes the Reply of all pieces with their instants in nanoseconds.
+    """
+
+    name: str
+    ttl: float | Literal["default"] | None = "default"
+    neutral: frozenset[str] = frozenset()
+    capture: Callable[[Any], Reply | None]
+    restore: Callable[[Reply, bool, Any], Any]
+    judge: Callable[[Reply], str]
+    sampled: Callable[[Mapping[str, Any]], bool] = lambda _arguments: False
+    streams: Callable[[Any], bool] = lambda _answer: False
+    source: Callable[[Any], Any] = iter
+    retold: Callable[[Any, Any], Any] = lambda _answer, pieces: pieces
+    finish: Callable[[Sequence[tuple[int, bytes]]], Reply] | None = None
 
 
 class Missing(Enum):
@@ -109,13 +134,42 @@ class Policy:
     sample: int = 0
     share: bool = True
     encrypt: bool = True
+    pace: Literal["immediate", "recorded"] = "immediate"
+    adapter: Adapter | None = None
+    cache_truncated: bool = False
+    cache_sampled: bool = True
+
+
+class Saving(NamedTuple):
+    """What one answer of a model cost: tokens read and written, and money in the price table's currency."""
+
+    input: int = 0
+    output: int = 0
+    cost: float = 0.0
+
+
+NOTHING_SAVED: Final = Saving()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A server's answer as it was on the wire: `body` is the response, or a packed stream (`chunks`).
+
+    `about` is what people want to know of it (model, system_fingerprint, …); `saving` is what serving it again saves.
+    """
+
+    kind: Literal["plain", "stream"]
+    body: bytes
+    about: Mapping[str, str] = field(default_factory=dict)
+    saving: Saving = NOTHING_SAVED
 
 
 class Event(NamedTuple):
     """Something that happened, for listeners. `what` is one of the words below; the rest is empty where it means nothing.
 
     call, hit, miss, store, coalesced, stale, bypass, skipped, error, origin, invalidated.
-    `seconds` is the latency of a hit or of the origin; `saved` what the origin once took for the value now served.
+    `seconds` is the latency of a hit or of the origin; `saved` what the origin once took for the value now served, and
+    `saving` what it cost. `synthetic`: chunks that were made of an answer which never was a stream.
     """
 
     what: str
@@ -126,6 +180,8 @@ class Event(NamedTuple):
     size: int = 0
     saved: float = 0.0
     error: BaseException | None = None
+    saving: Saving = NOTHING_SAVED
+    synthetic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit.errors import IntegrityError, TierError
 from cachekit.lanes import Known, Lane, Shortcut
-from cachekit.model import FOREVER, Event, Key, Record
+from cachekit.model import FOREVER, NOTHING_SAVED, Event, Key, Record, Reply
 
 if TYPE_CHECKING:
     from cachekit.cache import Cache
@@ -32,8 +32,11 @@ _event = tuple.__new__
 """`Event(...)` without the Python frame of a NamedTuple's `__new__`."""
 
 
-def at_hand(cache: Cache, target: Target, key: Key) -> Any:
-    """The value of a fresh record in a near tier, filled back into memory; else a Nearby."""
+def at_hand(cache: Cache, target: Target, key: Key, *, streamed: bool = False) -> Any:
+    """The value of a fresh record in a near tier, filled back into memory; else a Nearby.
+
+    `streamed`: the caller wants a Reply as a stream, which the event says where it never was one.
+    """
     begin = perf_counter()
     for name, tier in cache.near_tiers:
         try:
@@ -53,8 +56,11 @@ def at_hand(cache: Cache, target: Target, key: Key) -> Any:
             return Nearby.UNSURE
         except (TierError, sqlite3.Error, OSError, ValueError, TypeError):
             return Nearby.UNSURE  # the last two: a payload that the codec refuses
-        took = perf_counter() - begin
-        cache.tell(_event(Event, ("hit", key.function, name, "", took, len(payload), record.seconds, None)))
+        took, saving, made = perf_counter() - begin, NOTHING_SAVED, False
+        if type(value) is Reply:
+            saving, made = value.saving, streamed and value.kind == "plain"
+        fields = ("hit", key.function, name, "", took, len(payload), record.seconds, None, saving, made)
+        cache.tell(_event(Event, fields))
         return value
     return Nearby.NOTHING
 
@@ -73,9 +79,10 @@ def shorten(cache: Cache, target: Target, known: Known) -> None:
     entry = None if memory is None else memory.entry(known.key)
     if memory is None or entry is None:
         return
-    record = entry.record
-    note = Event("hit", target.name, "memory", size=len(record.payload), saved=record.seconds)
-    memory.follow(entry, known, Shortcut(entry, target.codec.loader(record.codec), note))
+    record, load = entry.record, target.codec.loader(entry.record.codec)
+    saving = load(record.payload).saving if target.policy.adapter is not None else NOTHING_SAVED
+    note = Event("hit", target.name, "memory", size=len(record.payload), saved=record.seconds, saving=saving)
+    memory.follow(entry, known, Shortcut(entry, load, note))
 
 
 def remember(cache: Cache, lane: Lane, arguments: bytes, key: Key) -> None:

@@ -13,13 +13,13 @@ user's traceback stays the user's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from dataclasses import replace
+from typing import Any, Final
 
-from cachekit.errors import CacheMiss, CannotEncode, TierError
-from cachekit.model import FOREVER, MISS, NANOSECONDS, Event, Key, Mode, Record
-from cachekit.protocols import Codec
+from cachekit.errors import CacheMiss, TierError
+from cachekit.keeping import fill, keep
+from cachekit.model import MISS, NOTHING_SAVED, Event, Record, Reply
+from cachekit.request import Found, Request
 from cachekit.steps import (
     ALONE,
     BUSY,
@@ -33,39 +33,11 @@ from cachekit.steps import (
     Share,
     Steps,
     Tell,
-    Write,
 )
 
 FIRST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.1
 """Seconds between two looks at what another process is computing; doubled from the first to the longest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One call, with everything resolved: `ttl` and the windows in seconds, tiers by name, fastest first."""
-
-    key: Key
-    codec: Codec
-    near: tuple[str, ...]
-    far: tuple[str, ...]
-    clock: Callable[[], int]
-    mode: Mode = "on"
-    ttl: float | None = None
-    stale_while_revalidate: float = 0.0
-    stale_if_error: float = 0.0
-    cacheable: Callable[[Any], bool] | None = None
-    tags: Callable[[], tuple[str, ...]] = tuple
-    pin: bool = False
-    leases: bool = True
-    explain: Callable[[], str] = str
-
-
-class Found(NamedTuple):
-    """A record and the value that it decodes to."""
-
-    record: Record
-    value: Any
 
 
 def plan(request: Request, *, looked: bool = False) -> Steps:
@@ -83,7 +55,7 @@ def plan(request: Request, *, looked: bool = False) -> Steps:
     if isinstance(standing, Record):
         followed = _decode(request, standing)
         if followed:
-            yield Tell(Event("coalesced", request.key.function, saved=standing.seconds))
+            yield Tell(_served(request, Event("coalesced", request.key.function), followed))
             return followed.value
         standing = ALONE
     if standing is not ALONE and request.mode != "refresh":
@@ -126,7 +98,7 @@ def look(request: Request, tiers: tuple[str, ...], stale: list[Record]) -> Steps
         if record is not None and record.fresh(request.clock()):
             found = _decode(request, record)
             if found:
-                yield Tell(Event("hit", request.key.function, tier, size=len(record.payload), saved=record.seconds))
+                yield Tell(_served(request, Event("hit", request.key.function, tier), found))
                 yield from fill(request, missed, record if tier in request.near else _tagged(request, record))
                 return found
             yield Tell(Event("error", request.key.function, tier, "undecodable"))
@@ -141,35 +113,6 @@ def _tagged(request: Request, record: Record) -> Record:
     return replace(record, tags=tuple(dict.fromkeys((*request.tags(), *record.tags))))
 
 
-def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
-    """Encodes and stores what the origin returned; returns whether it was stored."""
-    try:
-        record = _record(request, value, started, seconds)
-    except CannotEncode as error:
-        yield Tell(Event("skipped", request.key.function, reason=error.reason, error=error))
-        yield Share(None)
-        return False
-    yield Share(record)
-    reason = _refusal(request, value)
-    if reason:
-        yield Tell(Event("skipped", request.key.function, reason=reason))
-        return False
-    yield from fill(request, [*request.near, *request.far], record)
-    yield Tell(Event("store", request.key.function, size=len(record.payload)))
-    return True
-
-
-def fill(request: Request, tiers: list[str], record: Record) -> Steps:
-    """Writes slow tiers first, so that whoever sees a fast copy can rely on a lasting one."""
-    for tier in reversed(tiers):
-        if request.mode == "read-only" and tier != "memory":
-            continue
-        try:
-            yield Write(tier, record)
-        except TierError as error:
-            yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
-
-
 def renew(request: Request) -> Steps:
     """The background half of stale-while-revalidate: one caller of one process, or nobody; returns nothing."""
     if (yield Join(wait=False)) is BUSY:
@@ -180,6 +123,43 @@ def renew(request: Request) -> Steps:
     outcome = yield Call()
     yield Tell(Event("origin", request.key.function, seconds=outcome.seconds))
     yield from keep(request, outcome.value, started, outcome.seconds)
+
+
+def find(request: Request) -> Steps:
+    """The stored value, or MISS: the first half of a call whose value comes in pieces, which no plan can wait for."""
+    stale: list[Record] = []
+    if request.mode != "refresh":
+        found = yield from look(request, request.near + request.far, stale)
+        if found:
+            return found.value
+        old = _within(request, stale, request.stale_while_revalidate)
+        if old and request.mode != "replay":
+            yield Revalidate()
+            return (yield from _serve_stale(request, old, "revalidating")).value
+    yield Tell(Event("miss", request.key.function))
+    if request.mode == "replay":
+        raise CacheMiss(
+            f"replay: nothing is stored for this call, and the origin may not be called\n{request.explain()}"
+        )
+    return MISS
+
+
+def settle(request: Request, value: Any, started: int, seconds: float) -> Steps:
+    """The second half: keeps what came, asked for at `started`."""
+    yield Tell(Event("origin", request.key.function, seconds=seconds))
+    return (yield from keep(request, value, started, seconds))
+
+
+def fallback(request: Request) -> Steps:
+    """What `stale_if_error` still allows to serve, or MISS."""
+    stale: list[Record] = []
+    yield from look(request, request.near + request.far, stale)
+    old = _within(request, stale, request.stale_if_error)
+    found = _decode(request, old) if old else None
+    if found is None or old is None:
+        return MISS
+    yield Tell(_served(request, Event("stale", request.key.function, reason="origin_failed"), found))
+    return found.value
 
 
 def peek(request: Request) -> Steps:
@@ -208,8 +188,17 @@ def _serve_stale(request: Request, record: Record, reason: str) -> Steps:
     found = _decode(request, record)
     if not found:
         return Found(record, (yield from compute(request, [])))
-    yield Tell(Event("stale", request.key.function, reason=reason, size=len(record.payload), saved=record.seconds))
+    yield Tell(_served(request, Event("stale", request.key.function, reason=reason), found))
     return found
+
+
+def _served(request: Request, event: Event, found: Found) -> Event:
+    """The event with what serving the record saved."""
+    record, value = found
+    saving, made = NOTHING_SAVED, False
+    if type(value) is Reply:
+        saving, made = value.saving, request.streamed and value.kind == "plain"
+    return event._replace(size=len(record.payload), saved=record.seconds, saving=saving, synthetic=made)
 
 
 def _decode(request: Request, record: Record) -> Found | None:
@@ -224,18 +213,3 @@ def _within(request: Request, stale: list[Record], window: float) -> Record | No
         return None
     newest = max(stale, key=lambda record: record.created)
     return newest if newest.usable(request.clock(), window) else None
-
-
-def _refusal(request: Request, value: Any) -> str:
-    if request.mode == "read-only":
-        return "read-only"
-    if request.cacheable is not None and not request.cacheable(value):
-        return "not_cacheable"
-    return ""
-
-
-def _record(request: Request, value: Any, started: int, seconds: float) -> Record:
-    name, payload = request.codec.dump(value)
-    expires = FOREVER if request.ttl is None else started + int(seconds * NANOSECONDS) + int(request.ttl * NANOSECONDS)
-    grace = max(request.stale_while_revalidate, request.stale_if_error)
-    return Record(name, payload, started, expires, grace, seconds, request.tags(), request.pin)

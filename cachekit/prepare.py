@@ -13,7 +13,7 @@ from cachekit.errors import CannotKey
 from cachekit.gate import current, decide
 from cachekit.model import Event, Explanation, Key, Mode
 from cachekit.nearby import Nearby, at_hand
-from cachekit.plan import Request
+from cachekit.request import Request
 from cachekit.targets import Call, Target, about
 
 

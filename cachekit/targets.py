@@ -11,13 +11,15 @@ import types
 import typing
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from cachekit.codecs import LoadingCodec, codec_for
 from cachekit.errors import CannotKey, UsageError
 from cachekit.keys import Keyer
 from cachekit.model import Key, Policy
+from cachekit.recording import PiecesCodec
 
+Kind = Literal["value", "coroutine", "generator", "async_generator"]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -27,7 +29,8 @@ class Target:
     def __init__(self, wrapped: Any, policy: Policy) -> None:
         self.policy = policy
         self.function, self._args, self._kwargs = _unwrapped(wrapped)
-        self.is_async = inspect.iscoroutinefunction(self.function)
+        self.kind = _kind(self.function)
+        self.is_async = self.kind in ("coroutine", "async_generator")
         self.name = f"{self.function.__module__}.{self.function.__qualname__}"
         self.keyer = Keyer(self.function, policy=policy)
         self._codec: LoadingCodec | None = None
@@ -36,7 +39,8 @@ class Target:
     @property
     def codec(self) -> LoadingCodec:
         if self._codec is None:
-            self._codec = codec_for(self.policy.codec, self._annotation)
+            codec = codec_for(self.policy.codec, self._annotation)
+            self._codec = PiecesCodec(codec) if self.kind.endswith("generator") else codec
         return self._codec
 
     def full(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
@@ -91,9 +95,12 @@ def _unwrapped(wrapped: Any) -> tuple[Callable[..., Any], tuple[Any, ...], dict[
             f"cachekit decorates functions and methods, and {type(wrapped).__name__} is neither; "
             "wrap it in a function of your own"
         )
-    if inspect.isgeneratorfunction(wrapped) or inspect.isasyncgenfunction(wrapped):
-        raise UsageError(
-            f"{wrapped.__qualname__} is a generator function, and what it yields cannot be cached yet; "
-            "decorate a function that returns the collected values, a list for one"
-        )
     return wrapped, (), {}
+
+
+def _kind(function: Callable[..., Any]) -> Kind:
+    if inspect.iscoroutinefunction(function):
+        return "coroutine"
+    if inspect.isasyncgenfunction(function):
+        return "async_generator"
+    return "generator" if inspect.isgeneratorfunction(function) else "value"

@@ -175,15 +175,6 @@ def _probe() -> int:
     return 1
 
 
-def test_generator_functions_are_refused() -> None:
-    """A UsageError at decoration says what to do."""
-    with pytest.raises(UsageError, match="generator"):
-
-        @distributed_cache
-        def chunks() -> Any:
-            yield 1
-
-
 @pytest.mark.parametrize(
     "wrong", [{"ttl": "soon"}, {"ttl": -1}, {"sample": -1}, {"tags": [1]}, {"retry": 3}, {"key": 1}]
 )

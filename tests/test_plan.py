@@ -10,7 +10,7 @@ from cachekit import plan as plans
 from cachekit.codecs import codec_for
 from cachekit.errors import CacheMiss, TierUnavailable
 from cachekit.model import MISS, NANOSECONDS, Key, Record
-from cachekit.plan import Request
+from cachekit.request import Request
 from cachekit.steps import (
     ALONE,
     BUSY,
