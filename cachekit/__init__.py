@@ -1,14 +1,17 @@
 """Decorate a function; the next identical call, here or on a team-mate's machine, is a verified hit."""
 
+from cachekit.answers import Answers, Wanted
 from cachekit.decorators import Cached, distributed_cache
 from cachekit.default import add_listener, configure, reset_stats, stats, status
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.gate import bypass, mode, sample
-from cachekit.model import MISS, Event, Explanation, Key, Retry
+from cachekit.model import MISS, Adapter, Event, Explanation, Key, Reply, Retry, Saving
 from cachekit.operations import clear, fetch, flush, gc, invalidate, pins, store, sync, unpin, warm
 
 __all__ = [
     "MISS",
+    "Adapter",
+    "Answers",
     "CacheMiss",
     "Cached",
     "CachekitError",
@@ -16,10 +19,13 @@ __all__ = [
     "Explanation",
     "IntegrityError",
     "Key",
+    "Reply",
     "Retry",
+    "Saving",
     "TierError",
     "TierUnavailable",
     "UsageError",
+    "Wanted",
     "add_listener",
     "bypass",
     "clear",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.background import Background
+from cachekit.cooldown import Cooldowns
 from cachekit.errors import TierError, UsageError
 from cachekit.flight import Flights
 from cachekit.housekeeping import Housekeeper
@@ -56,6 +57,7 @@ class Cache:
         self._environ = environ
         self._states: dict[str, TierState] = {}
         self.lanes = Lanes()
+        self.cooldowns = Cooldowns()
         self.streams: Streams[Any] = Streams()
         self.memory: MemoryTier | None = None
         self.disk: DiskTier | None = None

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from marshal import dumps
 from typing import Any
 
 from cachekit import plan as plans
-from cachekit.gate import current
-from cachekit.lanes import LONGEST_ARGUMENTS, Known, Lane, lane_safe
+from cachekit.lanes import Known, Lane
 from cachekit.nearby import Nearby, at_hand, remember, shorten
 from cachekit.perform import aperform, aretried, perform, retried
-from cachekit.prepare import Prepared, prepare
+from cachekit.prepare import Prepared, arguments_of, prepare
 from cachekit.targets import Target
 
 
@@ -22,7 +20,7 @@ def call(lane: Lane, args: Any, kwargs: Any) -> Any:
     prepared = prepare(target, args, kwargs)
     if prepared is None:
         return retried(target, origin)()
-    arguments = _arguments(prepared, args, kwargs)
+    arguments = arguments_of(prepared, args, kwargs)
     value = _answer(prepared, prepared.nearby(), origin)
     if arguments is not None:
         remember(prepared.cache, lane, arguments, prepared.key)
@@ -34,7 +32,7 @@ async def acall(lane: Lane, args: Any, kwargs: Any) -> Any:
     prepared = prepare(target, args, kwargs)
     if prepared is None:
         return await aretried(target, origin)()
-    arguments = _arguments(prepared, args, kwargs)
+    arguments = arguments_of(prepared, args, kwargs)
     value = await _aanswer(prepared, prepared.nearby(), origin)
     if arguments is not None:
         remember(prepared.cache, lane, arguments, prepared.key)
@@ -92,15 +90,3 @@ async def _aanswer(prepared: Prepared, found: Any, origin: Callable[[], Awaitabl
     if type(found) is not Nearby:
         return found
     return await aperform(prepared, plans.plan(prepared.request, looked=found is Nearby.NOTHING), origin)
-
-
-def _arguments(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
-    """What the fast lane would look up for this call. Taken before the origin runs: it may change its arguments."""
-    keyer = prepared.target.keyer
-    if prepared.mode != "on" or prepared.cache.listeners or current() is not None:
-        return None
-    if not keyer.fast or not lane_safe((args, kwargs)):
-        return None
-    state: Any = keyer.state()
-    arguments = dumps((args, kwargs, state), 2)
-    return arguments if len(arguments) <= LONGEST_ARGUMENTS else None

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cas
 
 import wrapt
 
-from cachekit import calls, generators, methods
+from cachekit import answers, calls, generators, methods
 from cachekit.default import ROOT
-from cachekit.durations import seconds
 from cachekit.errors import UsageError
 from cachekit.lanes import Known, Lane, serve
-from cachekit.model import MISS, Explanation, Key, Missing, Policy, Retry
+from cachekit.model import MISS, Adapter, Explanation, Key, Missing, Policy, Retry
+from cachekit.policies import policy_of
 from cachekit.targets import Target
 
 P = ParamSpec("P")
@@ -158,9 +158,34 @@ _KINDS: Mapping[str, type[Cached[Any, Any]]] = {
 }
 
 
+class AdaptedCached(Cached[P, R]):
+    """A decorated function that asks a model's server, as an adapter knows it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
+        target = self._self_target
+        origin: Any = functools.partial(self.__wrapped__, *args, **kwargs)
+        return (answers.acall if target.is_async else answers.call)(
+            self._self_lane, args, kwargs, origin, _wanted(target, args, kwargs)
+        )
+
+
+def _wanted(target: Target, args: Any, kwargs: Any) -> answers.Wanted:
+    adapter = target.policy.adapter
+    assert adapter is not None
+    bound = target.bound(args, kwargs)
+    streamed = bound.get("stream")
+    sampled = not target.policy.cache_sampled and adapter.sampled(bound)
+    context = "async" if target.is_async else None
+    return answers.Wanted(None if streamed is None else bool(streamed), context, adapter.name, sampled)
+
+
 def _cached(function: Any, policy: Policy) -> Cached[Any, Any]:
     target = Target(function, policy)
-    return _KINDS[target.kind](function, target)
+    if policy.adapter is None:
+        return _KINDS[target.kind](function, target)
+    if target.kind.endswith("generator"):
+        raise UsageError("adapter= is for functions that return what the SDK returns, a stream included; do not yield")
+    return AdaptedCached(function, target)
 
 
 @overload
@@ -184,6 +209,9 @@ def distributed_cache(
     share: bool = ...,
     encrypt: bool = ...,
     pace: Literal["immediate", "recorded"] = ...,
+    adapter: Adapter | None = ...,
+    cache_truncated: bool = ...,
+    cache_sampled: bool = ...,
 ) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
 def distributed_cache(
     function: Callable[..., Any] | None = None,
@@ -205,6 +233,9 @@ def distributed_cache(
     share: bool = True,
     encrypt: bool = True,
     pace: Literal["immediate", "recorded"] = "immediate",
+    adapter: Adapter | None = None,
+    cache_truncated: bool = False,
+    cache_sampled: bool = True,
 ) -> Any:
     """Serves the next identical call from memory, disk or IPFS; bare (`@distributed_cache`) or called.
 
@@ -225,72 +256,36 @@ def distributed_cache(
         share: False keeps entries on this machine.
         encrypt: False publishes payloads in IPFS as they are.
         pace: of a generator function's hit: "immediate", or "recorded" to replay its values as they once came.
+        adapter: knowledge about the SDK's call that the function makes; its answers replace the defaults above.
+        cache_truncated: with an adapter, also keep answers that were cut off at a limit.
+        cache_sampled: with an adapter, False keeps only answers that asking again would give again.
 
     Raises:
         UsageError: a value is not accepted, or `function` is none that can be cached.
     """
-    policy = Policy(
-        pin=bool(pin),
-        ttl="default" if ttl == "default" else seconds(ttl, "ttl"),
-        stale_while_revalidate=_window(stale_while_revalidate, "stale_while_revalidate"),
-        stale_if_error=_window(stale_if_error, "stale_if_error"),
-        namespace=_text(namespace, "namespace"),
-        version=_text(version, "version"),
-        ignore=frozenset(_texts(ignore, "ignore")),
-        key=_callable(key, "key"),
-        tags=tuple(_texts(tags, "tags")),
-        cacheable=_callable(cacheable, "cacheable"),
-        retry=_retry(retry),
+    policy = policy_of(
+        pin=pin,
+        ttl=ttl,
+        stale_while_revalidate=stale_while_revalidate,
+        stale_if_error=stale_if_error,
+        namespace=namespace,
+        version=version,
+        ignore=ignore,
+        key=key,
+        tags=tags,
+        cacheable=cacheable,
+        retry=retry,
         codec=codec,
-        sample=_index(sample),
-        share=bool(share),
-        encrypt=bool(encrypt),
-        pace=_pace(pace),
+        sample=sample,
+        share=share,
+        encrypt=encrypt,
+        pace=pace,
+        adapter=adapter,
+        cache_truncated=cache_truncated,
+        cache_sampled=cache_sampled,
     )
     if function is None:
         return functools.partial(_cached, policy=policy)
     if not callable(function) and not isinstance(function, (classmethod, staticmethod)):
         raise UsageError(f"@distributed_cache takes keyword arguments only, not {type(function).__name__}")
     return _cached(function, policy)
-
-
-def _window(value: Any, name: str) -> float:
-    found = seconds(value, name)
-    return float("inf") if found is None else found
-
-
-def _text(value: Any, name: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise UsageError(f"{name}= takes a string, not {type(value).__name__}")
-    return value
-
-
-def _texts(value: Any, name: str) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(item, str) for item in found):
-        raise UsageError(f"{name}= takes strings")
-    return found
-
-
-def _callable(value: Any, name: str) -> Any:
-    if value is not None and not callable(value):
-        raise UsageError(f"{name}= takes a callable, not {type(value).__name__}")
-    return value
-
-
-def _retry(value: Any) -> Retry | None:
-    if value is not None and not isinstance(value, Retry):
-        raise UsageError("retry= takes a cachekit.Retry(on=..., attempts=..., max_wait=...)")
-    return value
-
-
-def _index(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UsageError("sample= takes an index: 0, 1, 2, …")
-    return value
-
-
-def _pace(value: Any) -> Any:
-    if value not in ("immediate", "recorded"):
-        raise UsageError('pace= takes "immediate" or "recorded"')
-    return value

@@ -6,12 +6,15 @@ from typing import Any
 
 from cachekit.errors import CannotEncode, TierError
 from cachekit.model import FOREVER, NANOSECONDS, Event, Record
-from cachekit.request import Request
+from cachekit.request import STREAMING, Request
 from cachekit.steps import Share, Steps, Tell, Write
 
 
 def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
     """Encodes and stores what the origin returned; returns whether it was stored."""
+    if request.judge is not None and request.judge(value) == STREAMING:
+        yield Share(None)
+        return False
     try:
         record = _record(request, value, started, seconds)
     except CannotEncode as error:

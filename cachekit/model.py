@@ -6,7 +6,7 @@ between machines and with each other; durations are float seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal, NamedTuple
@@ -30,7 +30,7 @@ class Adapter:
     differently. `restore` makes the SDK's own value of a Reply, as a stream where one is asked for.
 
     For streams: `streams` says whether an answer is one, `source` gives the bytes it reads from, and `retold` the stream
-    again, reading from other bytes; `finish` makes the Reply of all pieces with their instants in nanoseconds.
+    again, reading from other bytes; `finish` makes the Reply of everything it said.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Adapter:
     streams: Callable[[Any], bool] = lambda _answer: False
     source: Callable[[Any], Any] = iter
     retold: Callable[[Any, Any], Any] = lambda _answer, pieces: pieces
-    finish: Callable[[Sequence[tuple[int, bytes]]], Reply] | None = None
+    finish: Callable[[bytes], Reply] | None = None
 
 
 class Missing(Enum):
@@ -153,15 +153,24 @@ NOTHING_SAVED: Final = Saving()
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A server's answer as it was on the wire: `body` is the response, or a packed stream (`chunks`).
+    """A server's answer as it was on the wire: `body` is the response, or all that a stream said.
 
-    `about` is what people want to know of it (model, system_fingerprint, …); `saving` is what serving it again saves.
+    `about` is what people want to know of it (model, model_version, system_fingerprint, …), `saving` what serving it
+    again saves. `pieces` are a stream's (nanoseconds after it was asked for, bytes of `body`), in their order.
     """
 
     kind: Literal["plain", "stream"]
     body: bytes
     about: Mapping[str, str] = field(default_factory=dict)
     saving: Saving = NOTHING_SAVED
+    pieces: tuple[tuple[int, int], ...] = ()
+
+    def told(self) -> Iterator[bytes]:
+        """The body piece by piece."""
+        place = 0
+        for _, size in self.pieces or ((0, len(self.body)),):
+            yield self.body[place : place + size]
+            place += size
 
 
 class Event(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from marshal import dumps
 from typing import Any
 
 from cachekit.binding import Unbound
@@ -11,39 +12,47 @@ from cachekit.cache import Cache
 from cachekit.default import ROOT
 from cachekit.errors import CannotKey
 from cachekit.gate import current, decide
-from cachekit.model import Event, Explanation, Key, Mode
+from cachekit.lanes import LONGEST_ARGUMENTS, lane_safe
+from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
 from cachekit.nearby import Nearby, at_hand
-from cachekit.request import Request
+from cachekit.replies import Live
+from cachekit.request import STREAMING, Request
 from cachekit.targets import Call, Target, about
 
 
 class Prepared:
     """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not."""
 
-    __slots__ = ("_request", "cache", "call", "key", "mode", "target")
+    __slots__ = ("_request", "cache", "call", "key", "mode", "streamed", "target")
 
-    def __init__(self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode) -> None:
-        self.cache, self.target, self.key, self.call = cache, target, key, call
+    def __init__(
+        self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode, *, streamed: bool = False
+    ) -> None:
+        self.cache, self.target, self.key, self.call, self.streamed = cache, target, key, call, streamed
         self.mode: Mode = mode
         self._request: Request | None = None
 
     @property
     def request(self) -> Request:
         if self._request is None:
-            self._request = _request(self.cache, self.target, self.key, self.call, self.mode)
+            self._request = _request(self)
         return self._request
 
     def nearby(self) -> Any:
         """A value that needs no plan to be served, or what was seen instead."""
-        return at_hand(self.cache, self.target, self.key) if self.mode == "on" else Nearby.UNSURE
+        if self.mode != "on":
+            return Nearby.UNSURE
+        return at_hand(self.cache, self.target, self.key, streamed=self.streamed)
 
 
-def prepare(target: Target, args: Any, kwargs: Any) -> Prepared | None:
-    """None where the call must go straight to the origin; the reason is counted."""
+def prepare(
+    target: Target, args: Any, kwargs: Any, *, streamed: bool = False, quiet: bool = False
+) -> Prepared | None:
+    """None where the call must go straight to the origin; the reason is counted, unless somebody asks again (`quiet`)."""
     cache = ROOT.cache()
     mode = decide(cache.settings.mode, current())
     if mode == "off":
-        cache.tell(Event("bypass", target.name, reason=_why_off(cache)))
+        _passed(cache, target, _why_off(cache), quiet=quiet)
         return None
     cache.ready()
     call = target.full(args, kwargs)
@@ -52,14 +61,20 @@ def prepare(target: Target, args: Any, kwargs: Any) -> Prepared | None:
     except CannotKey as error:
         if cache.settings.strict:
             raise
-        cache.tell(Event("bypass", target.name, reason="unkeyable"))
-        target.warn_once(error, about=about(error), stacklevel=5)
+        _passed(cache, target, "unkeyable", quiet=quiet)
+        if not quiet:
+            target.warn_once(error, about=about(error), stacklevel=5)
         return None
     except Unbound:
         # Python's own refusal of the arguments: the origin raises it better than we could.
-        cache.tell(Event("bypass", target.name, reason="unbound"))
+        _passed(cache, target, "unbound", quiet=quiet)
         return None
-    return Prepared(cache, target, key, call, mode)
+    return Prepared(cache, target, key, call, mode, streamed=streamed)
+
+
+def _passed(cache: Cache, target: Target, reason: str, *, quiet: bool) -> None:
+    if not quiet:
+        cache.tell(Event("bypass", target.name, reason=reason))
 
 
 def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
@@ -71,7 +86,8 @@ def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
     return Prepared(cache, target, key, call, mode)
 
 
-def _request(cache: Cache, target: Target, key: Key, call: Call, mode: Mode) -> Request:
+def _request(prepared: Prepared) -> Request:
+    cache, target, key, call = prepared.cache, prepared.target, prepared.key, prepared.call
     policy = target.policy
     return Request(
         key=key,
@@ -79,8 +95,8 @@ def _request(cache: Cache, target: Target, key: Key, call: Call, mode: Mode) -> 
         near=cache.near,
         far=_far(cache, target, key),
         clock=time.time_ns,
-        mode=mode,
-        ttl=cache.settings.ttl if policy.ttl == "default" else policy.ttl,
+        mode=prepared.mode,
+        ttl=_ttl(policy, cache),
         stale_while_revalidate=policy.stale_while_revalidate,
         stale_if_error=policy.stale_if_error,
         cacheable=policy.cacheable,
@@ -88,7 +104,24 @@ def _request(cache: Cache, target: Target, key: Key, call: Call, mode: Mode) -> 
         pin=policy.pin,
         leases=cache.disk is not None,
         explain=functools.partial(_explained, target, call),
+        streamed=prepared.streamed,
+        judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
+
+
+def _ttl(policy: Policy, cache: Cache) -> float | None:
+    if policy.ttl != "default":
+        return policy.ttl
+    preset = "default" if policy.adapter is None else policy.adapter.ttl
+    return cache.settings.ttl if preset == "default" else preset
+
+
+def _judged(policy: Policy, adapter: Adapter, value: Any) -> str:
+    if isinstance(value, Live) and value.streaming:
+        return STREAMING
+    reply = value.reply if isinstance(value, Live) else value
+    reason = "" if reply is None else adapter.judge(reply)
+    return "" if reason == "truncated" and policy.cache_truncated else reason
 
 
 def _far(cache: Cache, target: Target, key: Key) -> tuple[str, ...]:
@@ -114,3 +147,15 @@ def _why_off(cache: Cache) -> str:
     if context is not None and context.bypass:
         return "bypass"
     return "mode_off" if context is None or context.mode is None else "mode_off_in_context"
+
+
+def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
+    """What the fast lane would look up for this call. Taken before the origin runs: it may change its arguments."""
+    keyer = prepared.target.keyer
+    if prepared.mode != "on" or prepared.cache.listeners or current() is not None:
+        return None
+    if not keyer.fast or not lane_safe((args, kwargs)):
+        return None
+    state: Any = keyer.state()
+    arguments = dumps((args, kwargs, state), 2)
+    return arguments if len(arguments) <= LONGEST_ARGUMENTS else None

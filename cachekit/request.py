@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cachekit.model import Key, Mode, Record
 from cachekit.protocols import Codec
+
+STREAMING: Final = "streaming"
+"""What `judge` says of a stream that has just begun: nothing can be kept yet, and nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,20 @@ async def afollow(prepared: Prepared, origin: Callable[[], AsyncIterator[Any]], 
             await reader.aclose()  # type: ignore[attr-defined]
 
 
+def alone(prepared: Prepared, origin: Callable[[], Iterator[Any]], pieces: Pieces) -> Iterator[Any]:
+    """A stream that came where none was expected: kept like any other, with nobody to follow it."""
+    shared = _shared(prepared, origin, pieces)
+    shared.join()
+    return (pieces.give(piece) for piece in shared.read())
+
+
+async def aalone(prepared: Prepared, origin: Callable[[], AsyncIterator[Any]], pieces: Pieces) -> AsyncIterator[Any]:
+    shared = _ashared(prepared, origin, pieces)
+    shared.join()
+    async for piece in shared.read():
+        yield pieces.give(piece)
+
+
 class _Clock:
     """When a stream was asked for, on both clocks."""
 

@@ -13,11 +13,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
+from cachekit.binding import Unbound
 from cachekit.codecs import LoadingCodec, codec_for
 from cachekit.errors import CannotKey, UsageError
 from cachekit.keys import Keyer
 from cachekit.model import Key, Policy
 from cachekit.recording import PiecesCodec
+from cachekit.replies import ReplyCodec
 
 Kind = Literal["value", "coroutine", "generator", "async_generator"]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -39,15 +41,27 @@ class Target:
     @property
     def codec(self) -> LoadingCodec:
         if self._codec is None:
-            codec = codec_for(self.policy.codec, self._annotation)
-            self._codec = PiecesCodec(codec) if self.kind.endswith("generator") else codec
+            self._codec = self._chosen_codec()
         return self._codec
+
+    def _chosen_codec(self) -> LoadingCodec:
+        if self.policy.adapter is not None:
+            return ReplyCodec(self.policy.adapter)
+        codec = codec_for(self.policy.codec, self._annotation)
+        return PiecesCodec(codec) if self.kind.endswith("generator") else codec
 
     def full(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The call as the function itself would get it, with what a partial or a bound method adds."""
         if not self._args and not self._kwargs:
             return args, kwargs
         return (*self._args, *args), {**self._kwargs, **kwargs}
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by name, defaults applied; empty for a call that the function would not take."""
+        try:
+            return self.keyer.bind(*self.full(args, kwargs))
+        except Unbound:
+            return {}
 
     def key(self, call: Call, namespace: str, sample: int) -> Key:
         """Raises CannotKey, or TypeError for a call that the function would not take either."""

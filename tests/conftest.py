@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from peers.fixtures import *  # noqa: F403 - fixtures are found by name
 
 from cachekit import daemon, node
 from cachekit.default import ROOT, configure

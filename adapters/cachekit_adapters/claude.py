@@ -1,0 +1,66 @@
+"""Anthropic's SDK: messages, their stream helpers, and token counts.
+
+    from cachekit_adapters import claude, wrap
+
+    client = wrap(Anthropic(), cache_sampled=True)         # Claude's answers are sampled: say that one is enough
+
+`Anthropic(middleware=...)` would be a door too. The one that groq and openai need serves all three alike, and lies above
+the SDK's retries, so that a replay's CacheMiss is never retried.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any, Final
+
+from cachekit import Adapter
+from cachekit_adapters import anthropic_wire, stainless, stainless_values
+from cachekit_adapters.openai_shapes import by_suffix
+from cachekit_adapters.stainless import Quick, Way
+from cachekit_adapters.stainless_values import Shape
+from cachekit_adapters.wires import Values, operation
+
+NEUTRAL: Final = frozenset(
+    {
+        *("stream", "metadata", "service_tier", "cache_control", "diagnostics", "timeout", "user_profile_id"),
+        *("extra_headers", "workspace_id"),
+    }
+)
+
+
+def _shaped(context: Any) -> Any:
+    if isinstance(context, (stainless_values.Door, Shape)):
+        return context
+    types = importlib.import_module("anthropic.types")
+    return Shape("anthropic", types.Message, types.RawMessageStreamEvent, context == "async")
+
+
+_VALUES: Final = Values(
+    stainless_values.plain,
+    lambda body, context: stainless_values.restored(body, _shaped(context)),
+    lambda pieces, context: stainless_values.stream(pieces, _shaped(context)),
+    stainless_values.streams,
+    stainless_values.source,
+    stainless_values.retold,
+)
+
+MESSAGES: Final[Adapter] = operation(
+    "claude.messages", anthropic_wire, _VALUES, ttl=1800, neutral=NEUTRAL, provider="anthropic"
+)
+
+OPERATIONS: Final = {
+    ("post", "/v1/messages"): MESSAGES,
+}
+
+
+_QUICK: Final = (Quick("messages.create", "/v1/messages", functools.cache(lambda: _shaped(None))),)
+
+
+def wrap(client: Any, **said: Any) -> Any:
+    """A copy of an Anthropic or AsyncAnthropic client whose calls are cached; a workspace is a tenant."""
+    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK))
+
+
+def _tenant(client: Any) -> dict[str, Any]:
+    return {"workspace": getattr(client, "workspace_id", None)}

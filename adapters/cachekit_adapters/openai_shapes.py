@@ -1,0 +1,83 @@
+"""What SDKs of OpenAI's shape have in common: the parameters that change nothing, and the classes of their answers."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from cachekit import Adapter, Answers
+from cachekit_adapters import openai_wire, stainless_values
+from cachekit_adapters.stainless_values import Shape
+from cachekit_adapters.wires import Values
+
+NEUTRAL: Final = frozenset(
+    {
+        *("stream", "stream_options", "user", "metadata", "store", "service_tier", "timeout", "safety_identifier"),
+        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "extra_headers"),
+    }
+)
+EMBEDDING_NEUTRAL: Final = frozenset({"user", "timeout", "extra_headers"})
+
+_CLASSES: Final[Mapping[str, tuple[str, str]]] = {
+    "ChatCompletion": ("types.chat", "ChatCompletionChunk"),
+    "Completion": ("types", "Completion"),
+    "CreateEmbeddingResponse": ("types", ""),
+    "Transcription": ("types.audio", ""),
+    "Response": ("types.responses", "ResponseStreamEvent"),
+}
+
+
+def openai_values(sdk: str, name: str) -> Values:
+    """Values of the class called `name`, for a client's requests and for functions of one's own."""
+
+    def shaped(context: Any) -> Any:
+        if isinstance(context, (stainless_values.Door, Shape)):
+            return context
+        return shape(sdk, name, is_async=context == "async")
+
+    return Values(
+        stainless_values.plain,
+        lambda body, context: stainless_values.restored(body, shaped(context)),
+        lambda pieces, context: stainless_values.stream(pieces, shaped(context)),
+        stainless_values.streams,
+        stainless_values.source,
+        stainless_values.retold,
+    )
+
+
+@functools.cache
+def shape(sdk: str, name: str, *, is_async: bool = False) -> Shape:
+    """What a value of the class called `name` looks like."""
+    place, chunk = _CLASSES[name]
+    types = importlib.import_module(f"{sdk}.{place}")
+    return Shape(sdk, getattr(types, name), getattr(types, chunk, None), is_async)
+
+
+def synthesised(body: Any, context: Any) -> list[bytes]:
+    """A plain answer as a stream; with usage only where the request asks for it, as a server would."""
+    options = getattr(context, "options", None)
+    said = getattr(options, "json_data", None)
+    asked = (said.get("stream_options") or {}) if isinstance(said, Mapping) else {}
+    return openai_wire.synthesise(body, include_usage=bool(asked.get("include_usage")))
+
+
+def json_values(sdk: str) -> Values:
+    """Values of whatever the request says: only a client's requests have them."""
+    return openai_values(sdk, "ChatCompletion")
+
+
+def by_suffix(
+    operations: Mapping[tuple[str, str], Adapter], said: Mapping[str, Any]
+) -> Callable[[str, str], Answers | None]:
+    """Which Answers a request belongs to, by its method and the end of its path."""
+    ready = {place: Answers(adapter, **said) for place, adapter in operations.items()}
+
+    def find(method: str, path: str) -> Answers | None:
+        for (wanted, suffix), answers in ready.items():
+            if method.lower() == wanted and path.rstrip("/").endswith(suffix):
+                return answers
+        return None
+
+    return find

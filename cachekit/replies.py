@@ -1,0 +1,76 @@
+"""An answer as it was on the wire, to bytes and back; and the codec that turns an SDK's own value into one.
+
+"CKA1" | length of head 4 | head (JSON) | body
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from struct import Struct
+from struct import error as struct_error
+from typing import Any, Final, NamedTuple
+
+from cachekit.errors import CannotEncode, IntegrityError
+from cachekit.model import Adapter, Reply, Saving
+
+NAME: Final = "reply"
+"""`Record.codec` of such a payload."""
+
+_MAGIC: Final = b"CKA1"
+_HEAD: Final = Struct("<4sI")
+
+
+class Live(NamedTuple):
+    """What the origin returned, and its wire form, if it has one the adapter knows; a stream has none before its end."""
+
+    value: Any
+    reply: Reply | None
+    streaming: bool = False
+
+
+def pack_reply(reply: Reply) -> bytes:
+    head = {
+        "kind": reply.kind,
+        "about": dict(reply.about),
+        "saving": list(reply.saving),
+        "pieces": [number for piece in reply.pieces for number in piece],
+    }
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return b"".join((_HEAD.pack(_MAGIC, len(text)), text, reply.body))
+
+
+def unpack_reply(data: bytes) -> Reply:
+    """Raises IntegrityError for anything that `pack_reply` did not make."""
+    try:
+        magic, size = _HEAD.unpack_from(data)
+        end = _HEAD.size + size
+        if magic != _MAGIC or end > len(data):
+            raise ValueError("the head is cut off")
+        head = json.loads(data[_HEAD.size : end])
+        numbers = head["pieces"]
+        pieces = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+        return Reply(head["kind"], data[end:], head["about"], Saving(*head["saving"]), pieces)
+    except (struct_error, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"the payload is no reply: {error}") from error
+
+
+class ReplyCodec:
+    """Live answers and Replies to payloads; a payload comes back as a Reply, which the adapter then restores."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+
+    def dump(self, value: Any) -> tuple[str, bytes]:
+        reply = value.reply if isinstance(value, Live) else value
+        if not isinstance(reply, Reply):
+            raise CannotEncode(f"it is no answer that {self._adapter.name} knows", reason="unknown_answer")
+        return NAME, pack_reply(reply)
+
+    def load(self, name: str, payload: bytes) -> Reply:
+        return self.loader(name)(payload)  # type: ignore[no-any-return]
+
+    def loader(self, name: str) -> Callable[[bytes], Any]:
+        if name != NAME:
+            raise IntegrityError(f"the payload is in {name!r}, and a reply was expected")
+        return unpack_reply
