@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types docs bench clean node
+.PHONY: demo test lint types docs bench clean node peers
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,10 +16,13 @@ $(STAMP): pyproject.toml
 node: $(STAMP)  ## Kubo: found, downloaded or built once, and kept outside the tree
 	$(PY) -m cachekit node install
 
+peers: $(STAMP)  ## the model servers that the adapters are tested with: built once, kept outside the tree
+	$(PY) -m tests.peers.provision
+
 demo: $(STAMP)  ## one function, served from every tier
 	$(PY) docs/examples/demo.py
 
-test: $(STAMP)  ## the whole suite, with a real Kubo
+test: $(STAMP)  ## the whole suite, with a real Kubo, and with the model servers that `make peers` provided
 	-$(PY) -m cachekit node install
 	$(PY) -m pytest -q
 

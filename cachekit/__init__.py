@@ -1,7 +1,9 @@
 """Decorate a function; the next identical call, here or on a team-mate's machine, is a verified hit."""
 
-from cachekit.answers import Answers, Wanted
-from cachekit.decorators import Cached, distributed_cache
+from cachekit.answering import Wanted
+from cachekit.answers import Answers
+from cachekit.cached import Cached
+from cachekit.decorators import distributed_cache
 from cachekit.default import add_listener, configure, reset_stats, stats, status
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.gate import bypass, mode, sample

@@ -14,6 +14,8 @@ from cachekit.cli_answer import NO, YES, Answer, disk_of, find_key, instant, no_
 from cachekit.doctor import examine
 from cachekit.errors import IntegrityError
 from cachekit.model import FOREVER, Key, Record
+from cachekit.replies import NAME as REPLY
+from cachekit.replies import unpack_reply
 from cachekit.snapshot import TIERS, Snapshot, add
 
 if TYPE_CHECKING:
@@ -82,8 +84,10 @@ def show(options: argparse.Namespace) -> Answer:
     header = next((h for digest, h in disk.entries() if key and digest == key.digest), None)
     if key is None or record is None or header is None:
         return no_such(options.key)
-    text = record.payload[: 4 * _PREVIEW].decode("utf-8", "backslashreplace")
-    shown = {**_entry(key.digest, header), "preview": text[:_PREVIEW]}
+    reply = unpack_reply(record.payload) if record.codec == REPLY else None
+    content, about = (record.payload, {}) if reply is None else (reply.body, reply.about)
+    text = content[: 4 * _PREVIEW].decode("utf-8", "backslashreplace")
+    shown = {**_entry(key.digest, header), **about, "preview": text[:_PREVIEW]}
     return Answer(shown, "\n".join(f"{name:<10} {printable(str(value))}" for name, value in shown.items()))
 
 

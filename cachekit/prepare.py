@@ -45,9 +45,7 @@ class Prepared:
         return at_hand(self.cache, self.target, self.key, streamed=self.streamed)
 
 
-def prepare(
-    target: Target, args: Any, kwargs: Any, *, streamed: bool = False, quiet: bool = False
-) -> Prepared | None:
+def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, quiet: bool = False) -> Prepared | None:
     """None where the call must go straight to the origin; the reason is counted, unless somebody asks again (`quiet`)."""
     cache = ROOT.cache()
     mode = decide(cache.settings.mode, current())

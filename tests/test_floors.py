@@ -85,8 +85,10 @@ FLOORS = [
     {"prepare"},
     {"perform"},
     {"streaming"},
-    {"generators", "answers"},
+    {"generators", "answering"},
+    {"answers"},
     {"calls", "methods", "operations"},
+    {"cached"},
     {"decorators"},
     {"cachekit"},
     {"cli_answer", "doctor"},
@@ -97,7 +99,7 @@ FLOORS = [
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 
 HOMES = {
-    "wrapt": {"decorators"},
+    "wrapt": {"cached"},
     "tenacity": {"retrying"},
     "diskcache": {"tiers.disk"},
     "ipfshttpclient": {"kubo_client"},

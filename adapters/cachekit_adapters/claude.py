@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cachekit import Adapter
 from cachekit_adapters import anthropic_wire, stainless, stainless_values
-from cachekit_adapters.openai_shapes import by_suffix
+from cachekit_adapters.openai_shapes import by_suffix, versions
 from cachekit_adapters.stainless import Quick, Way
 from cachekit_adapters.stainless_values import Shape
 from cachekit_adapters.wires import Values, operation
@@ -59,7 +59,7 @@ _QUICK: Final = (Quick("messages.create", "/v1/messages", functools.cache(lambda
 
 def wrap(client: Any, **said: Any) -> Any:
     """A copy of an Anthropic or AsyncAnthropic client whose calls are cached; a workspace is a tenant."""
-    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK))
+    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK, versions(said)))
 
 
 def _tenant(client: Any) -> dict[str, Any]:

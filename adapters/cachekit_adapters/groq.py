@@ -21,6 +21,7 @@ from cachekit_adapters.openai_shapes import (
     openai_values,
     shape,
     synthesised,
+    versions,
 )
 from cachekit_adapters.stainless import Quick, Way
 from cachekit_adapters.wires import never, operation
@@ -68,4 +69,4 @@ _QUICK: Final = (
 
 
 def wrap(client: Any, **said: Any) -> Any:
-    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), lambda _client: None, _QUICK))
+    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), lambda _client: None, _QUICK, versions(said)))

@@ -20,6 +20,7 @@ from cachekit_adapters.openai_shapes import (
     openai_values,
     shape,
     synthesised,
+    versions,
 )
 from cachekit_adapters.stainless import Quick, Way
 from cachekit_adapters.wires import never, operation
@@ -76,7 +77,7 @@ _QUICK: Final = (
 
 def wrap(client: Any, **said: Any) -> Any:
     """A copy of an OpenAI or AsyncOpenAI client whose calls are cached; organization and project are tenants."""
-    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK))
+    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK, versions(said)))
 
 
 def _tenant(client: Any) -> dict[str, Any]:

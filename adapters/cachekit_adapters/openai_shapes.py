@@ -10,6 +10,7 @@ from typing import Any, Final
 from cachekit import Adapter, Answers
 from cachekit_adapters import openai_wire, stainless_values
 from cachekit_adapters.stainless_values import Shape
+from cachekit_adapters.stainless_versions import Versions
 from cachekit_adapters.wires import Values
 
 NEUTRAL: Final = frozenset(
@@ -72,6 +73,7 @@ def by_suffix(
     operations: Mapping[tuple[str, str], Adapter], said: Mapping[str, Any]
 ) -> Callable[[str, str], Answers | None]:
     """Which Answers a request belongs to, by its method and the end of its path."""
+    said = {name: value for name, value in said.items() if (name, value) != ("version", "server")}
     ready = {place: Answers(adapter, **said) for place, adapter in operations.items()}
 
     def find(method: str, path: str) -> Answers | None:
@@ -81,3 +83,8 @@ def by_suffix(
         return None
 
     return find
+
+
+def versions(said: Mapping[str, Any]) -> Callable[[Any], Versions] | None:
+    """What asks a client's server for its version, where `version="server"` was said."""
+    return Versions if said.get("version") == "server" else None

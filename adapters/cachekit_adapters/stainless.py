@@ -18,8 +18,30 @@ from typing import Any, Final, NamedTuple
 from cachekit import MISS, Answers, Wanted
 from cachekit_adapters.stainless_identity import files_of, identity, without
 from cachekit_adapters.stainless_values import RAW, Door, Shape, headers_of, is_async_client
+from cachekit_adapters.stainless_versions import Versions
 
 _UNUSUAL: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
+
+
+class Server(NamedTuple):
+    """One wrapped client, with what it needs for a key."""
+
+    client: Any
+    way: Way
+    versions: Versions | None
+
+    def asked(self, options: Any, version: str | None) -> tuple[Answers | None, Any]:
+        """Which Answers a request belongs to, and what identifies it; None where it is not cached."""
+        headers = headers_of(options)
+        path = str(options.url).split("?")[0]
+        answers = None if headers.get(RAW) == "stream" else self.way.find(str(options.method), path)
+        if answers is None or (options.files and files_of(options.files) is None):
+            return None, None
+        if self.versions is not None and version is None:
+            return None, None
+        tenant = self.way.tenant(self.client)
+        said = identity(self.client, options, headers, answers.adapter.neutral, tenant)
+        return answers, said if version is None else {**said, "version": version}
 
 
 class Quick(NamedTuple):
@@ -38,16 +60,18 @@ class Way(NamedTuple):
     find: Callable[[str, str], Answers | None]
     tenant: Callable[[Any], Any]
     quick: tuple[Quick, ...] = ()
+    versions: Callable[[Any], Versions] | None = None
 
 
 def wrapped(client: Any, way: Way) -> Any:
     """A copy of `client` whose requests are cached."""
     copy = client.copy()
+    server = Server(copy, way, None if way.versions is None else way.versions(client))
     is_async = is_async_client(copy)
-    copy.request = functools.partial(_async_hook if is_async else _hook, copy, copy.request, way)
+    copy.request = functools.partial(_async_hook if is_async else _hook, server, copy.request)
     copy.copy = copy.with_options = functools.partial(_copied, copy.copy, way)
     for quick in way.quick:
-        _add_door(copy, way, quick, is_async=is_async)
+        _add_door(server, quick, is_async=is_async)
     return copy
 
 
@@ -55,12 +79,12 @@ def _copied(make: Callable[..., Any], way: Way, /, **changes: Any) -> Any:
     return wrapped(make(**changes), way)
 
 
-def _add_door(client: Any, way: Way, quick: Quick, *, is_async: bool) -> None:
+def _add_door(server: Server, quick: Quick, *, is_async: bool) -> None:
     *places, name = quick.method.split(".")
-    holder = functools.reduce(getattr, places, client)
-    answers = way.find("post", quick.path)
+    holder = functools.reduce(getattr, places, server.client)
+    answers = server.way.find("post", quick.path)
     if answers is not None:
-        look = functools.partial(_near, client, way, quick, answers)
+        look = functools.partial(_near, server, quick, answers)
         method = getattr(holder, name)
         setattr(holder, name, functools.wraps(method)(functools.partial(_anear if is_async else _nearby, look, method)))
 
@@ -83,49 +107,45 @@ def _materialised(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**kwargs, **read} if read else kwargs
 
 
-def _near(client: Any, way: Way, quick: Quick, answers: Answers, kwargs: dict[str, Any]) -> Any:
+def _near(server: Server, quick: Quick, answers: Answers, kwargs: dict[str, Any]) -> Any:
     """What memory or disk has for a plain call of plain data, else MISS."""
     if kwargs.get("stream") or not _UNUSUAL.isdisjoint(kwargs):
         return MISS
     body = without(kwargs, answers.adapter.neutral)
-    said = {"base": str(client.base_url), "path": quick.path, "tenant": way.tenant(client), "body": body}
+    base, tenant = str(server.client.base_url), server.way.tenant(server.client)
+    said = {"base": base, "path": quick.path, "tenant": tenant, "body": body}
+    if server.versions is not None:
+        said["version"] = server.versions.known()
+        if said["version"] is None:
+            return MISS
     return answers.near(said, Wanted(False, quick.shape(), "", answers.adapter.sampled(body)))
 
 
 def _hook(
-    client: Any, real: Any, way: Way, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
+    server: Server, real: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
 ) -> Any:
     def origin() -> Any:
         return real(cast_to, options, stream=stream, stream_cls=stream_cls)
 
-    answers, identity = _asked(client, way, options)
+    answers, said = server.asked(options, None if server.versions is None else server.versions.ask())
     if answers is None:
         return origin()
-    door = Door(client, cast_to, options, stream, stream_cls)
-    return answers.call(identity, origin, _wanted(answers, door, identity))
+    return answers.call(said, origin, _wanted(answers, Door(server.client, cast_to, options, stream, stream_cls), said))
 
 
 async def _async_hook(
-    client: Any, real: Any, way: Way, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
+    server: Server, real: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
 ) -> Any:
     async def origin() -> Any:
         return await real(cast_to, options, stream=stream, stream_cls=stream_cls)
 
-    answers, identity = _asked(client, way, options)
+    answers, said = server.asked(options, None if server.versions is None else await server.versions.aask())
     if answers is None:
         return await origin()
-    door = Door(client, cast_to, options, stream, stream_cls)
-    return await answers.acall(identity, origin, _wanted(answers, door, identity))
+    door = Door(server.client, cast_to, options, stream, stream_cls)
+    return await answers.acall(said, origin, _wanted(answers, door, said))
 
 
-def _asked(client: Any, way: Way, options: Any) -> tuple[Answers | None, Any]:
-    headers = headers_of(options)
-    answers = None if headers.get(RAW) == "stream" else way.find(str(options.method), str(options.url).split("?")[0])
-    if answers is None or (options.files and files_of(options.files) is None):
-        return None, None
-    return answers, identity(client, options, headers, answers.adapter.neutral, way.tenant(client))
-
-
-def _wanted(answers: Answers, door: Door, identity: Mapping[str, Any]) -> Wanted:
-    scope = f"{identity['base']} {json.dumps(identity['tenant'], sort_keys=True)}"
-    return Wanted(door.stream, door, scope, answers.adapter.sampled(identity["body"]))
+def _wanted(answers: Answers, door: Door, said: Mapping[str, Any]) -> Wanted:
+    scope = f"{said['base']} {json.dumps(said['tenant'], sort_keys=True)}"
+    return Wanted(door.stream, door, scope, answers.adapter.sampled(said["body"]))

@@ -443,3 +443,59 @@ def test_bypass_and_unknown_clients(groq_server: Scripted) -> None:
     assert groq_server.count == 2
     with pytest.raises(cachekit.UsageError, match="wrap"):
         wrap(object())
+
+
+# -- versions -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_redeployed_model_misses_with_the_servers_version() -> None:
+    """`version="server"`: the same request to a server that lists another model asks again."""
+    from peers import servers
+
+    counts = []
+    with relay_that_changes() as (server, choose):
+        for alias in ("first", "first", "second"):
+            with servers.llama_server(api_prefix="/openai", alias=alias) as real:
+                choose(real.url)
+                with groq_client(server.url, version="server") as client:
+                    chat(client)
+                    chat(client)
+            counts.append(sum(request.path.endswith("completions") for request in server.requests))
+    assert counts == [1, 1, 2]
+
+
+@contextlib.contextmanager
+def relay_that_changes() -> Iterator[tuple[Scripted, Callable[[str], None]]]:
+    """One address, and behind it whichever server was chosen last."""
+    from peers.relay import _passed_on
+
+    chosen: list[str] = []
+    with scripted_server(lambda request: _passed_on(chosen[-1], request)) as server:
+        yield server, chosen.append
+
+
+def test_show_tells_which_model_answered(groq_server: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
+    """`cachekit show KEY --json` has the answer's model and fingerprint."""
+    import json
+
+    from cachekit.cli import main
+
+    with groq_client(groq_server.url) as client:
+        first = chat(client)
+    assert main(["ls", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert main(["show", entry["key"], "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["model"], shown["system_fingerprint"]) == (first.model, first.system_fingerprint)
+
+
+def test_no_thread_is_left_behind(groq_server: Scripted) -> None:
+    """Streams read, left and replayed leave no thread of ours."""
+    import threading
+
+    with groq_client(groq_server.url) as client:
+        before = {thread.name for thread in threading.enumerate()}
+        list(chat(client, stream=True))
+        next(iter(chat(client, OTHER, stream=True)))
+        after = {thread.name for thread in threading.enumerate()}
+    assert {name for name in after - before if name.startswith("cachekit")} <= {"cachekit-keeper"}
