@@ -96,7 +96,16 @@ def restored(lane: Lane, reply: Reply, wanted: Wanted) -> Any:
 
 
 def heeded(ask: Ask, origin: Callable[[], Any]) -> Any:
-    cooldowns, scope = ask.prepared.cache.cooldowns, ask.wanted.scope
+    return heeding(origin, ask.wanted.scope)
+
+
+async def aheeded(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> Any:
+    return await aheeding(origin, ask.wanted.scope)
+
+
+def heeding(origin: Callable[[], Any], scope: str) -> Any:
+    """Asks the origin when its endpoint may be asked, and notes when it may be asked again."""
+    cooldowns = ROOT.cache().cooldowns
     cooldowns.wait(scope)
     try:
         return origin()
@@ -105,8 +114,8 @@ def heeded(ask: Ask, origin: Callable[[], Any]) -> Any:
         raise
 
 
-async def aheeded(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> Any:
-    cooldowns, scope = ask.prepared.cache.cooldowns, ask.wanted.scope
+async def aheeding(origin: Callable[[], Awaitable[Any]], scope: str) -> Any:
+    cooldowns = ROOT.cache().cooldowns
     await cooldowns.await_(scope)
     try:
         return await origin()

@@ -11,7 +11,7 @@ from typing import Any
 
 from cachekit import plan as plans
 from cachekit import streaming
-from cachekit.answering import Ask, Wanted, aheeded, astream, awhole, heeded, restored, stream, whole
+from cachekit.answering import Ask, Wanted, aheeded, aheeding, astream, awhole, heeded, heeding, restored, stream, whole
 from cachekit.default import ROOT
 from cachekit.errors import UsageError
 from cachekit.gate import current
@@ -112,6 +112,17 @@ class Answers:
 
     async def acall(self, identity: Any, origin: Callable[[], Awaitable[Any]], wanted: Wanted) -> Any:
         return await acall(self._lane, (identity,), {}, origin, wanted)
+
+    def asked(self, origin: Callable[[], Any], scope: str) -> Any:
+        """What `origin` gives, asked for once the endpoint `scope` wants to be asked again."""
+        return heeding(origin, scope)
+
+    async def aasked(self, origin: Callable[[], Awaitable[Any]], scope: str) -> Any:
+        return await aheeding(origin, scope)
+
+    def passed(self, reason: str) -> None:
+        """Counts a call that went straight to the server, under its reason."""
+        ROOT.cache().tell(Event("bypass", self._lane.target.name, reason=reason))
 
     def stored(self, identity: Any) -> Any:
         """The Reply of a call that is part of another one (an item of a batch), or MISS. May raise CacheMiss."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from cachekit import MISS, Answers, Wanted
+from cachekit_adapters import stainless_batches
 from cachekit_adapters.stainless_identity import files_of, identity, without
 from cachekit_adapters.stainless_values import RAW, Door, Shape, headers_of, is_async_client
 from cachekit_adapters.stainless_versions import Versions
@@ -130,7 +131,11 @@ def _hook(
     answers, said = server.asked(options, None if server.versions is None else server.versions.ask())
     if answers is None:
         return origin()
-    return answers.call(said, origin, _wanted(answers, Door(server.client, cast_to, options, stream, stream_cls), said))
+    door = Door(server.client, cast_to, options, stream, stream_cls)
+    wanted = _wanted(answers, door, said)
+    if stainless_batches.divides(answers, said, door):
+        return stainless_batches.answer(answers, said, door, real, wanted.scope)
+    return answers.call(said, origin, wanted)
 
 
 async def _async_hook(
@@ -143,7 +148,10 @@ async def _async_hook(
     if answers is None:
         return await origin()
     door = Door(server.client, cast_to, options, stream, stream_cls)
-    return await answers.acall(said, origin, _wanted(answers, door, said))
+    wanted = _wanted(answers, door, said)
+    if stainless_batches.divides(answers, said, door):
+        return await stainless_batches.aanswer(answers, said, door, real, wanted.scope)
+    return await answers.acall(said, origin, wanted)
 
 
 def _wanted(answers: Answers, door: Door, said: Mapping[str, Any]) -> Wanted:

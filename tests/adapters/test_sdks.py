@@ -499,3 +499,43 @@ def test_no_thread_is_left_behind(groq_server: Scripted) -> None:
         next(iter(chat(client, OTHER, stream=True)))
         after = {thread.name for thread in threading.enumerate()}
     assert {name for name in after - before if name.startswith("cachekit")} <= {"cachekit-keeper"}
+
+
+# -- batches ------------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_missing_texts_of_a_batch_are_sent(server: Scripted) -> None:
+    """Each text is an entry; a batch asks for what is missing, duplicates once; order, indexes and usage are rebuilt."""
+    import json
+
+    with openai_client(server.url) as client:
+
+        def embed(texts: Any) -> Any:
+            return client.embeddings.create(model="m", input=texts, encoding_format="float")
+
+        first = embed(["red", "green"])
+        merged = embed(["blue", "red", "blue", "green"])
+        assert json.loads(server.requests[-1].body)["input"] == ["blue"]
+        assert server.count == 2
+        assert [item.index for item in merged.data] == [0, 1, 2, 3]
+        assert merged.data[1].embedding == first.data[0].embedding
+        assert merged.data[3].embedding == first.data[1].embedding
+        assert merged.data[0].embedding == merged.data[2].embedding
+        assert embed("green").data[0].embedding == first.data[1].embedding
+        assert embed(["blue", "red", "blue", "green"]) == merged
+        assert server.count == 2
+
+
+def test_an_async_batch(server: Scripted) -> None:
+    """The same through the async client, whose entries the sync one shares."""
+
+    async def embed() -> Any:
+        async with openai.AsyncOpenAI(api_key="k", base_url=f"{server.url}/v1") as client:
+            return await wrap(client).embeddings.create(model="m", input=["one", "two"], encoding_format="float")
+
+    found = asyncio.run(embed())
+    with openai_client(server.url) as client:
+        assert client.embeddings.create(model="m", input=["two", "one"], encoding_format="float").data[0].embedding == (
+            found.data[1].embedding
+        )
+    assert server.count == 1
