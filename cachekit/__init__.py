@@ -3,7 +3,7 @@
 from cachekit.answering import Wanted
 from cachekit.answers import Answers
 from cachekit.cached import Cached
-from cachekit.decorators import distributed_cache
+from cachekit.decorators import distributed_cache, persist_artifact
 from cachekit.default import add_listener, configure, reset_stats, stats, status
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.gate import bypass, mode, sample
@@ -38,6 +38,7 @@ __all__ = [
     "gc",
     "invalidate",
     "mode",
+    "persist_artifact",
     "pins",
     "reset_stats",
     "sample",

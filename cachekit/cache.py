@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.background import Background
+from cachekit.artifacts import ArtifactStore
 from cachekit.cooldown import Cooldowns
 from cachekit.errors import TierError, UsageError
 from cachekit.flight import Flights
@@ -61,6 +62,7 @@ class Cache:
         self.streams: Streams[Any] = Streams()
         self.memory: MemoryTier | None = None
         self.disk: DiskTier | None = None
+        self.artifacts: ArtifactStore | None = None
         self.near_tiers: tuple[tuple[str, Tier], ...] = ()
         self._ready = False
         self._lock = threading.Lock()
@@ -101,7 +103,7 @@ class Cache:
         made = opened(self.resolved, self._environ, self.ledger, self.tell, log)
         self.tiers, self.shared, self._states = made.tiers, made.shared, made.states
         self.near_tiers = tuple((name, self.tiers[name]) for name in ("memory", "disk") if name in self.tiers)
-        self.memory, self.disk = made.memory, made.disk
+        self.memory, self.disk, self.artifacts = made.memory, made.disk, made.artifacts
         self._house.begin(self.disk)
         watch(self)
         for warning in self.resolved.warnings:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 import wrapt
 
-from cachekit import answers, calls, generators, methods
+from cachekit import answers, artifact_calls, calls, generators, methods
 from cachekit.answering import Wanted
 from cachekit.default import ROOT
 from cachekit.errors import UsageError
 from cachekit.lanes import Known, Lane, serve
 from cachekit.model import MISS, Explanation, Key, Missing, Policy
+from cachekit.path_codec import NAME as PATH
 from cachekit.targets import Target
 
 P = ParamSpec("P")
@@ -83,12 +84,18 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
         owned = args if owner is None or inspect.isbuiltin(wrapped) else (owner, *args)
         if owner is None and instance is not None and not isinstance(self.__wrapped__, staticmethod):
             owned = (instance, *args)
+        if self._self_target.policy.codec == PATH:
+            return self._self_build(wrapped, args, kwargs, owned)
         origin = functools.partial(wrapped, *args, **kwargs)
         if self._self_target.kind.endswith("generator"):
             return generators.call(self._self_target, origin, owned, kwargs)
         if self._self_target.is_async:
             return calls.acall_owned(self._self_target, origin, owned, kwargs)
         return calls.call_owned(self._self_target, origin, owned, kwargs)
+
+    def _self_build(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
+        build = artifact_calls.Build(self._self_target, wrapped, args, kwargs, owned)
+        return artifact_calls.acall(build) if self._self_target.is_async else artifact_calls.call(build)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
         return self.__wrapped__.__qualname__
@@ -157,6 +164,13 @@ _KINDS: Mapping[str, type[Cached[Any, Any]]] = {
 }
 
 
+class ArtifactCached(Cached[P, R]):
+    """A decorated function that builds a file or a directory."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
+        return self._self_build(self.__wrapped__, args, kwargs, args)
+
+
 class AdaptedCached(Cached[P, R]):
     """A decorated function that asks a model's server, as an adapter knows it."""
 
@@ -180,6 +194,10 @@ def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
 
 def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
     target = Target(function, policy)
+    if policy.codec == PATH:
+        if target.kind.endswith("generator"):
+            raise UsageError("an artifact is one path: return it, do not yield")
+        return ArtifactCached(function, target)
     if policy.adapter is None:
         return _KINDS[target.kind](function, target)
     if target.kind.endswith("generator"):

@@ -34,7 +34,7 @@ def file_cid(data: bytes) -> str:
     view = memoryview(data)
     level = [_leaf(view[at : at + CHUNK_BYTES]) for at in range(0, len(view), CHUNK_BYTES)] or [_leaf(view)]
     while len(level) > 1:
-        level = [_parent(level[at : at + LINKS]) for at in range(0, len(level), LINKS)]
+        level = [parent(level[at : at + LINKS]) for at in range(0, len(level), LINKS)]
     return _text(level[0].cid)
 
 
@@ -73,7 +73,9 @@ def encode_car(blocks: Sequence[tuple[bytes, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-class _Node(NamedTuple):
+class Node(NamedTuple):
+    """A block of a file's DAG, leaf or not; `cid` is binary."""
+
     cid: bytes
     stored: int
     """Bytes of the block and of everything below it."""
@@ -81,11 +83,12 @@ class _Node(NamedTuple):
     """Bytes of the file that it stands for."""
 
 
-def _leaf(chunk: memoryview) -> _Node:
-    return _Node(_binary(RAW, hashlib.sha256(chunk).digest()), len(chunk), len(chunk))
+def _leaf(chunk: memoryview) -> Node:
+    return Node(_binary(RAW, hashlib.sha256(chunk).digest()), len(chunk), len(chunk))
 
 
-def _parent(children: Sequence[_Node]) -> _Node:
+def parent(children: Sequence[Node]) -> Node:
+    """The block that has `children`, in their order, as Kubo writes it."""
     links = b"".join(_link(child) for child in children)
     content = sum(child.content for child in children)
     sizes = b"".join(_number(4, child.content) for child in children)
@@ -93,10 +96,10 @@ def _parent(children: Sequence[_Node]) -> _Node:
     # Links precede the data: canonical dag-pb, although field 2 then comes before field 1.
     block = links + _bytes(1, unixfs)
     stored = len(block) + sum(child.stored for child in children)
-    return _Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content)
+    return Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content)
 
 
-def _link(child: _Node) -> bytes:
+def _link(child: Node) -> bytes:
     return _bytes(2, _bytes(1, child.cid) + _bytes(2, b"") + _number(3, child.stored))
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from cachekit.cached import Cached, cached
 from cachekit.errors import UsageError
 from cachekit.model import Adapter, Retry
-from cachekit.policies import policy_of
+from cachekit.policies import ARTIFACT, policy_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -116,4 +116,46 @@ def distributed_cache(
         return functools.partial(cached, policy=policy)
     if not callable(function) and not isinstance(function, (classmethod, staticmethod)):
         raise UsageError(f"@distributed_cache takes keyword arguments only, not {type(function).__name__}")
+    return cached(function, policy)
+
+
+@overload
+def persist_artifact(function: Callable[P, R], /) -> Cached[P, R]: ...
+@overload
+def persist_artifact(
+    *,
+    pin: bool = ...,
+    ttl: float | str | timedelta | Literal["default"] | None = ...,
+    stale_while_revalidate: float | str | timedelta = ...,
+    stale_if_error: float | str | timedelta = ...,
+    namespace: str | None = ...,
+    version: str | None = ...,
+    ignore: Iterable[str] = ...,
+    key: Callable[[Mapping[str, Any]], Any] | None = ...,
+    tags: Iterable[str] = ...,
+    retry: Retry | None = ...,
+    sample: int = ...,
+    share: bool = ...,
+    encrypt: bool = ...,
+    output: str | None = ...,
+    scratch: str | None = ...,
+) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
+def persist_artifact(function: Callable[..., Any] | None = None, /, **said: Any) -> Any:
+    """Builds a file or a directory once: the next identical call gets the same content, here or on a team-mate's machine.
+
+    The function returns a path. What it gives is kept until unpinned and never expires, unless `pin=` or `ttl=` says
+    otherwise; a hit is a read-only path, or `output` with the content there. The same flow as `distributed_cache`, whose
+    other keywords it takes.
+
+    Args:
+        output: name of the argument that says where the result must appear; not part of the key.
+        scratch: name of the argument that gets a temporary directory, removed whatever happens; not part of the key.
+
+    Raises:
+        UsageError: a value is not accepted; at a call, the function returned no path, or what it built holds an entry
+            that cannot be kept (a device, a link that leaves the tree, a name that other systems refuse).
+    """
+    policy = policy_of(**{**ARTIFACT, **said})
+    if function is None:
+        return functools.partial(cached, policy=policy)
     return cached(function, policy)

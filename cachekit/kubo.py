@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -20,17 +20,37 @@ from cachekit.kubo_answers import dotted, entries, exactly, message_of, numbers,
 from cachekit.kubo_client import Connections, authorization
 from cachekit.kubo_errors import NotThere, boundary, from_status
 from cachekit.kubo_http import Address, Dialer
+from cachekit.kubo_streams import Streams
+from cachekit.unixfs import FILE_LINKS
 
 OLDEST: Final = (0, 30)
 """The oldest Kubo we speak to."""
 
 _WIDE_NODES: Final = (0, 35)
+_NAMED_ADD: Final = (0, 38)
 _NARROW_BYTES: Final = 174 * CHUNK_BYTES
 _OK: Final = 200
 _VERSION_SECONDS: Final = 2.0
 _BLOCK_BYTES: Final = 2 << 20
 _JSON_BYTES: Final = 16 << 20
 _T = TypeVar("_T")
+_FILE: Final = {
+    "cid-version": "1",
+    "raw-leaves": "true",
+    "chunker": f"size-{CHUNK_BYTES}",
+    "hash": "sha2-256",
+    "max-file-links": str(FILE_LINKS),
+    "cid-base": "base32",
+    "trickle": "false",
+    "inline": "false",
+    "nocopy": "false",
+    "only-hash": "false",
+    "wrap-with-directory": "false",
+    "preserve-mode": "false",
+    "preserve-mtime": "false",
+    "progress": "false",
+}
+"""A daemon's own configuration decides whatever is not said."""
 
 
 class KuboTransport:
@@ -44,6 +64,7 @@ class KuboTransport:
     def __init__(self, api: str, *, auth: str | None = None) -> None:
         self._dialer = Dialer(Address.parse(api))
         self._headers = authorization(auth)
+        self._streams = Streams(self._dialer, self._headers)
         self._local = threading.local()
         self._version: tuple[int, ...] = ()
 
@@ -103,6 +124,27 @@ class KuboTransport:
             }
             return text(client.add_bytes(data, opts=options))
 
+    def add_stream(self, pieces: Iterable[bytes], *, size: int, pin_name: str | None, idle: float) -> str:
+        """Store `size` bytes as a file, pinned under a name in the same call; its CID is what `FileCid` computes."""
+        self._known_version()
+        pinning = {"pin": "false"} if pin_name is None else {"pin": "true", "pin-name": pin_name}
+        answer = self._streams.upload("add", {**_FILE, **pinning}, pieces, size=size, idle=idle)
+        with boundary():
+            cid = string(json.loads(answer), "Hash")
+        # Older ones overlook the name, and pin without it.
+        if pin_name is not None and self._version < _NAMED_ADD:
+            self.pin(cid, pin_name, timeout=idle)
+        return cid
+
+    def cat_stream(self, cid: str, *, offset: int, length: int, idle: float, offline: bool) -> Iterator[bytes]:
+        """`length` bytes of a file from `offset` on, 1 MiB at a time; TierError `not_found`, or fewer is `truncated`."""
+        options = {"arg": cid, "offset": str(offset), "length": str(length), "offline": str(offline).lower()}
+        return self._streams.download("cat", options, length=length, idle=idle)
+
+    def block_find(self, cid: str, *, timeout: float) -> bytes | None:
+        """The block of `cid`, from this daemon or from another one that it reaches."""
+        return _or_none(lambda: self._bytes("block/get", {"arg": cid}, timeout, _BLOCK_BYTES))
+
     def write(self, path: str, data: bytes, *, timeout: float) -> None:
         """Make `data` the MFS file at `path`, and flush; directories are made as needed."""
         with boundary(), self._client(timeout) as client:
@@ -159,6 +201,11 @@ class KuboTransport:
             raise TierUnavailable(f"Kubo {told} is too old; cachekit needs {dotted(OLDEST)} or newer", reason="too_old")
         return told
 
+    def _known_version(self, timeout: float = _VERSION_SECONDS) -> None:
+        # Kubo ignores options it does not know, so a call that did not fail proves nothing about an old one.
+        if not self._version >= OLDEST:
+            self._checked_version(timeout)
+
     def _mine(self) -> Connections:
         mine: Connections | None = getattr(self._local, "mine", None)
         # After a fork both processes would read each other's answers from one connection.
@@ -171,9 +218,7 @@ class KuboTransport:
     @contextmanager
     def _client(self, timeout: float, *, limit: int = _JSON_BYTES) -> Iterator[Any]:
         began = time.monotonic()
-        # Kubo ignores options it does not know, so a call that did not fail proves nothing about an old one.
-        if not self._version >= OLDEST:
-            self._checked_version(timeout)
+        self._known_version(timeout)
         # Importing the client, below, takes its time once; that is not the daemon's fault.
         left = timeout - (time.monotonic() - began)
         with self._mine().using(left, limit) as client:

@@ -138,6 +138,8 @@ class Policy:
     adapter: Adapter | None = None
     cache_truncated: bool = False
     cache_sampled: bool = True
+    output: str | None = None
+    scratch: str | None = None
 
 
 class Saving(NamedTuple):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachekit.directory import prepare
+from cachekit.artifacts import ArtifactStore
 from cachekit.errors import TierError
 from cachekit.model import Event, TierState
 from cachekit.tiers.memory import MemoryTier
@@ -32,6 +33,7 @@ class Opened:
     memory: MemoryTier | None = None
     disk: DiskTier | None = None
     shared: Shared | None = None
+    artifacts: ArtifactStore | None = None
     failures: list[Event] = field(default_factory=list)
 
     def failed(self, tier: str, reason: str, error: Exception) -> None:
@@ -80,13 +82,14 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
     from cachekit.tiers.disk import DiskTier
 
     made.tiers["disk"] = made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning)
+    made.artifacts = ArtifactStore(settings.dir / "artifacts")
     made.states["disk"] = TierState(True, resolved.reason("dir"))
 
 
 def _open_shared(
     made: Opened, resolved: Resolved, environ: Mapping[str, str], ledger: Ledger, tell: Callable[[Event], None]
 ) -> None:
-    if resolved.settings.ipfs == "off" or "disk" not in made.tiers:
+    if resolved.settings.ipfs == "off" or made.artifacts is None:
         reason = resolved.reason("ipfs") if resolved.settings.ipfs == "off" else "there is no cache directory"
         made.states["ipfs"] = TierState(False, reason)
         ledger.veil = _veiling(resolved, environ)
@@ -94,7 +97,7 @@ def _open_shared(
     from cachekit.sharing import Shared
 
     try:
-        made.shared = Shared(resolved, environ, lambda reason: tell(Event("error", "", "ipfs", reason)), ledger)
+        made.shared = Shared(resolved, environ, lambda reason: tell(Event("error", "", "ipfs", reason)), ledger, made.artifacts)
     except (TierError, OSError, sqlite3.Error) as error:
         made.failed("ipfs", "init_failed", error)
         return

@@ -20,12 +20,13 @@ def policy_of(**said: Any) -> Policy:
     if unknown:
         raise UsageError(f"there is no {min(unknown)}=; accepted: {', '.join(sorted(_RULES))}")
     policy = Policy(**{name: _RULES[name](value, name) for name, value in said.items()})
-    return _adapted(policy) if policy.adapter is not None else policy
+    neutral = policy.adapter.neutral if policy.adapter is not None else frozenset()
+    neutral |= {name for name in (policy.output, policy.scratch) if name}
+    return replace(policy, ignore=policy.ignore | neutral) if neutral else policy
 
 
-def _adapted(policy: Policy) -> Policy:
-    assert policy.adapter is not None
-    return replace(policy, ignore=policy.ignore | policy.adapter.neutral)
+ARTIFACT: Final[Mapping[str, Any]] = {"pin": True, "ttl": None, "codec": "path"}
+"""What `persist_artifact` says of a function that nobody said otherwise."""
 
 
 def _window(value: Any, name: str) -> float:
@@ -91,7 +92,7 @@ def _as_it_is(value: Any, _name: str) -> Any:
 _RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     **dict.fromkeys(("pin", "share", "encrypt", "cache_truncated", "cache_sampled"), _flag),
     **dict.fromkeys(("stale_while_revalidate", "stale_if_error"), _window),
-    **dict.fromkeys(("namespace", "version"), _text),
+    **dict.fromkeys(("namespace", "version", "output", "scratch"), _text),
     **dict.fromkeys(("key", "cacheable"), _callable),
     "ignore": lambda value, name: frozenset(_texts(value, name)),
     "tags": _texts,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
+from cachekit.artifacts import ArtifactStore
 from cachekit.breaker import Breaker
 from cachekit.config import Resolved, config_dir, data_dir
 from cachekit.credentials import TAG_BYTES, Credential, load_credential
@@ -21,6 +22,7 @@ from cachekit.ledger import Ledger, veiled
 from cachekit.model import Key, Mark, Record, TierState
 from cachekit.outbox import Outbox
 from cachekit.segments import KEY_MARK, NAMESPACE_MARK, TAG_MARK
+from cachekit.shared_files import SharedFiles
 from cachekit.tiers.ipfs import IpfsTier
 from cachekit.writers import WriterKey
 
@@ -39,7 +41,12 @@ class Shared:
     """
 
     def __init__(
-        self, resolved: Resolved, environ: Mapping[str, str], report: Callable[[str], None], ledger: Ledger
+        self,
+        resolved: Resolved,
+        environ: Mapping[str, str],
+        report: Callable[[str], None],
+        ledger: Ledger,
+        artifacts: ArtifactStore,
     ) -> None:
         settings = resolved.settings
         self._resolved = resolved
@@ -49,6 +56,7 @@ class Shared:
         self.breaker = Breaker(self.transport.version)
         self.index = Index(settings.dir / "index.db", self.credential, report, _heeding(ledger))
         self.outbox = Outbox(settings.dir / "outbox.db", report)
+        self.files = SharedFiles(self.transport, self.credential, artifacts)
         self.tier = IpfsTier(
             self.transport,
             self.index,
@@ -59,6 +67,7 @@ class Shared:
             timeout=settings.ipfs_timeout,
             writer=lambda: WriterKey.load(config_dir(environ), self.credential),
             report=report,
+            files=self.files.send,
         )
         ledger.veil = _veiling(self.credential)
         self.tier.listen(settings.namespace)

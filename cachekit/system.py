@@ -14,6 +14,7 @@ try:
 except ImportError:  # Windows, WebAssembly
     fcntl = None  # type: ignore[assignment]
 
+_FICLONE: Final = 0x40049409
 NO_LOCKS: Final = (
     f"this system ({sys.platform}) has no file locks (fcntl), so the private node and sending to IPFS are not "
     "available here; memory, disk and reading from IPFS are"
@@ -52,6 +53,17 @@ def unlock_byte(descriptor: int, offset: int) -> None:
     """Undo `lock_byte`."""
     if fcntl is not None:
         fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, offset)
+
+
+def clone(source: int, target: int) -> bool:
+    """Let an open file share the blocks of another (FICLONE) until either is written; whether it could be done."""
+    if fcntl is None or not sys.platform.startswith("linux"):
+        return False
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:  # another file system, or one without it
+        return False
+    return True
 
 
 def of_another_user(found: os.stat_result) -> bool:

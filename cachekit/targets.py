@@ -18,6 +18,8 @@ from cachekit.codecs import LoadingCodec, codec_for
 from cachekit.errors import CannotKey, UsageError
 from cachekit.keys import Keyer
 from cachekit.model import Key, Policy
+from cachekit.path_codec import NAME as PATH
+from cachekit.path_codec import PathCodec
 from cachekit.recording import PiecesCodec
 from cachekit.replies import ReplyCodec
 
@@ -47,6 +49,8 @@ class Target:
     def _chosen_codec(self) -> LoadingCodec:
         if self.policy.adapter is not None:
             return ReplyCodec(self.policy.adapter)
+        if self.policy.codec == PATH:
+            return PathCodec()
         codec = codec_for(self.policy.codec, self._annotation)
         return PiecesCodec(codec) if self.kind.endswith("generator") else codec
 

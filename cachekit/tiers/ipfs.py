@@ -15,7 +15,7 @@ from cachekit.credentials import Credential
 from cachekit.errors import TierError
 from cachekit.index import Index, Pin
 from cachekit.model import EVERYWHERE, Key, Mark, Record
-from cachekit.outbox import Outbox
+from cachekit.outbox import Item, Outbox
 from cachekit.protocols import Transport
 from cachekit.segments import MAX_TAGS, Entry
 from cachekit.tiers.ipfs_content import Content
@@ -37,11 +37,16 @@ def _silent(_reason: str) -> None:
     """Tell nobody."""
 
 
+def _no_files(_item: Item) -> bool:
+    """There is no artifact store: what speaks of files cannot be sent."""
+    return False
+
+
 class IpfsTier:
     """`protocols.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
 
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
-    `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
+    `files` sends the files of an artifact. `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
     that an open breaker answered.
     """
 
@@ -60,6 +65,7 @@ class IpfsTier:
         timeout: float = 0.25,
         writer: Callable[[], WriterKey],
         report: Callable[[str], None] = _silent,
+        files: Callable[[Item], bool] = _no_files,
     ) -> None:
         self.barred = 0
         self._index = index
@@ -68,7 +74,7 @@ class IpfsTier:
         self._writable = writable
         self._timeout = timeout
         self._report = report
-        self._sender = Sender(transport, index, outbox, credential, writer, report)
+        self._sender = Sender(transport, index, outbox, credential, writer, report, files)
         self._reader = Reader(transport, index, credential)
         self._guard = Guard(breaker)
         self._content = Content(transport, index, outbox, credential, self._guard, self._sender)

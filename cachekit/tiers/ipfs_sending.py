@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from cachekit.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
 from cachekit.credentials import Credential
@@ -15,6 +15,10 @@ from cachekit.outbox import Item, Outbox
 from cachekit.protocols import Transport
 from cachekit.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Entry
 from cachekit.writers import WriterKey
+
+
+ARTIFACT: Final = "path"
+"""The codec whose payload speaks of files."""
 
 
 class _Staged(NamedTuple):
@@ -35,6 +39,7 @@ class Sender:
         credential: Credential,
         writer: Callable[[], WriterKey],
         report: Callable[[str], None],
+        files: Callable[[Item], bool],
     ) -> None:
         self._transport = transport
         self._index = index
@@ -42,6 +47,7 @@ class Sender:
         self._credential = credential
         self._writer = writer
         self._report = report
+        self._files = files
 
     def send(self, end: float) -> int:
         """Everything that waits when it is called, until `end` of `time.monotonic`; how many items that were.
@@ -67,7 +73,8 @@ class Sender:
         return cid
 
     def _send(self, batch: Sequence[Item], end: float) -> None:
-        staged = [staged for item in batch if item.kind == "entry" and (staged := self._stage(item))]
+        waiting = [item for item in batch if item.kind == "entry" and self._sends_files(item)]
+        staged = [staged for item in waiting if (staged := self._stage(item))]
         blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
         if blocks:
             self._transport.import_blocks(list(blocks.items()), timeout=_left(end))
@@ -85,6 +92,19 @@ class Sender:
             self._index.publish(self._transport, namespace, lines, self._writer(), _left(end))
         for cid in {item.text for item in batch if item.kind == "unpin"}:
             self._release(cid, end)
+
+    def _sends_files(self, item: Item) -> bool:
+        """Whether what the entry speaks of stands in the daemon; the files of an artifact are sent before its entry."""
+        if item.text != ARTIFACT:
+            return True
+        try:
+            sent = self._files(item)
+        except IntegrityError as error:
+            self._report(error.reason)
+            return False
+        if not sent:
+            self._report("artifact_gone")
+        return sent
 
     def _stage(self, item: Item) -> _Staged | None:
         codec = item.text.encode("ascii")

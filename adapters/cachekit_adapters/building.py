@@ -1,0 +1,145 @@
+"""What the adapters that load, convert and compile have in common: libraries that may be missing, tools, versions."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cachekit import UsageError
+
+
+def needed(module: str) -> Any:
+    """The imported module; UsageError that names the extra where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        raise UsageError(_install_message(module)) from error
+
+
+def _install_message(module: str) -> str:
+    return f"{module.partition('.')[0]} is not installed: pip install 'cachekit-ipfs[loaders]'"
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Installed version of each, "" for one that is not here. A build's local suffix (`+cpu`) does not count."""
+    return {name: _version(name) for name in distributions}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@functools.lru_cache(maxsize=64)
+def versions_in(python: str, *distributions: str) -> dict[str, str]:
+    """The same, in the environment of another interpreter. Raises CalledProcessError where that does not run."""
+    lines = run([python, "-c", _ASK, *distributions]).splitlines()[-len(distributions) :]
+    return {name: line.partition("=")[2].partition("+")[0] for name, line in zip(distributions, lines, strict=True)}
+
+
+# Another interpreter may not have cachekit, so the question brings its own code.
+_ASK = """
+import sys
+from importlib.metadata import PackageNotFoundError, version
+for name in sys.argv[1:]:
+    try:
+        print(name + "=" + version(name))
+    except PackageNotFoundError:
+        print(name + "=")
+"""
+
+
+def run(command: Sequence[str], *, directory: Path | None = None) -> str:
+    """What the command said on stdout. Raises CalledProcessError with its `stderr`, FileNotFoundError without a tool."""
+    done = subprocess.run(
+        list(command), cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, list(command), done.stdout, done.stderr)
+    return done.stdout
+
+
+def existing(path: str | os.PathLike[str], what: str) -> Path:
+    """`path`, absolute; its own name stays, links and all. UsageError where nothing stands there."""
+    found = Path(os.path.abspath(path))
+    if not found.exists():
+        raise UsageError(f"{what}: there is nothing at {os.fspath(path)}; pass a path that exists")
+    return found
+
+
+def source(name_or_path: str | os.PathLike[str]) -> str | Path:
+    """A model: a Path, so that it is keyed by content, where it exists on this machine, and else its name on the hub."""
+    if os.path.exists(name_or_path):
+        return Path(os.path.abspath(name_or_path))
+    if isinstance(name_or_path, Path):
+        raise UsageError(f"there is no model at {name_or_path}; pass a path that exists, or a name as a str")
+    return os.fspath(name_or_path)
+
+
+def commit(model: str | Path, revision: str | None) -> str | None:
+    """The commit that `revision` of a model on the hub is now, so that a branch that moved on is another key.
+
+    The hub is asked; without it, the machine's own copy. What neither knows keeps the name of its revision. None for a
+    model on this machine, whose content is its identity.
+    """
+    if isinstance(model, Path):
+        return None
+    if revision and len(revision) == 40 and set(revision) <= set("0123456789abcdef"):
+        return revision
+    hub = needed("huggingface_hub")
+    try:
+        return str(hub.HfApi().model_info(model, revision=revision, timeout=10).sha)
+    except (OSError, ValueError):  # every network error of the hub's client is one of these
+        return _commit_here(hub, model, revision) or revision
+
+
+def _commit_here(hub: Any, model: str, revision: str | None) -> str | None:
+    found = hub.try_to_load_from_cache(model, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def spoken(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with plain values for those of a vendor's classes, so that they can be keyed."""
+    return {name: _plain(value) for name, value in options.items()}
+
+
+def _plain(value: Any) -> Any:
+    if type(value).__module__.partition(".")[0] == "torch" and type(value).__name__ in ("dtype", "device"):
+        return str(value)
+    if callable(getattr(value, "to_dict", None)):
+        return {"class": type(value).__qualname__, **value.to_dict()}
+    return value
+
+
+def only(directory: Path, made_by: str) -> Path:
+    """The one file of `directory`, or `directory` itself where there are several. Raises UsageError where it is empty."""
+    found = sorted(directory.iterdir())
+    if not found:
+        raise UsageError(f"{made_by} ended well and wrote nothing; see that its options let it write its output")
+    return found[0] if len(found) == 1 else directory
+
+
+def flags(options: Mapping[str, Any]) -> list[str]:
+    """Options of a command line: `model_name="x"` is `--model-name x`, True a flag alone, None and False nothing."""
+    words: list[str] = []
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        many = value if isinstance(value, (list, tuple)) else [value]
+        words += [flag] if value is True else [flag, *_texts(many)]
+    return words
+
+
+def _texts(values: Iterable[Any]) -> list[str]:
+    return [os.path.abspath(value) if isinstance(value, os.PathLike) else str(value) for value in values]

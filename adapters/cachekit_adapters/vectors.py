@@ -1,0 +1,132 @@
+"""Embeddings, a text at a time: only texts whose vector is not known reach the model, all in one call.
+
+from cachekit_adapters import vectors
+
+@vectors.embed(model="all-MiniLM-L6-v2@c9745ed1")
+def embed(texts: list[str]) -> np.ndarray:              # shape (len(texts), width)
+    return model.encode(texts)
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, overload
+
+from cachekit import Cached, UsageError, distributed_cache
+from cachekit_adapters.building import needed
+
+Embed = Callable[..., Any]
+
+# Each would act on one text of a batch, behind the back of the one call that asks for all of them.
+_REFUSED: Final = ("stale_while_revalidate", "stale_if_error", "retry", "codec", "key", "adapter", "cacheable")
+
+
+class _Unknown(Exception):
+    """A text whose vector is not stored; never leaves this module."""
+
+
+@overload
+def embed(function: Embed, /) -> Embed: ...
+@overload
+def embed(*, model: str | os.PathLike[str] | None = ..., **said: Any) -> Callable[[Embed], Embed]: ...
+def embed(function: Embed | None = None, /, *, model: str | os.PathLike[str] | None = None, **said: Any) -> Any:
+    """A function of the same signature whose answers are kept text by text; bare (`@embed`) or called.
+
+    The function takes a sequence of texts first, and gives a vector for each: an array of shape (texts, width), or a
+    sequence of arrays. What comes back is an array of that shape. Its other arguments are part of the key. A vector must
+    not depend on its neighbours.
+
+    `model` says which model it is: a name with its revision, or a Path, which means its content. It replaces the
+    function's source and closure in the key, and is needed where those hold the model itself. `said` are keywords of
+    `distributed_cache`; vectors are kept for 24 h unless `ttl=` says otherwise.
+
+    Raises UsageError for a keyword that cannot mean a single text, and for an answer that is not a vector for each text.
+    """
+    refused = [name for name in _REFUSED if name in said]
+    if refused:
+        raise UsageError(f"{refused[0]}= is not for single vectors: say it of the function that embed() wraps")
+    if function is None:
+        return functools.partial(_embedding, model=model, said=said)
+    return _embedding(function, model=model, said=said)
+
+
+def _embedding(function: Embed, *, model: str | os.PathLike[str] | None, said: Mapping[str, Any]) -> Embed:
+    signature = inspect.signature(function)
+    first = next(iter(signature.parameters), "")
+    if first in ("", "self", "cls") or inspect.iscoroutinefunction(function):
+        raise UsageError("embed() takes a plain function whose first argument is the texts; call the method from one")
+    one, ignored = _one(function, said), _listed(said.get("ignore", ()))
+    identity = _identity(function, model, said)
+
+    @functools.wraps(function)
+    def embedded(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        texts = _texts(bound.arguments[first], first)
+        keyed = {name: value for name, value in bound.arguments.items() if name != first and name not in ignored}
+        return _vectors(texts, lambda missing: _asked(function, bound, first, missing), one, (identity, keyed))
+
+    return embedded
+
+
+def _one(function: Embed, said: Mapping[str, Any]) -> Cached[Any, Any]:
+    """What keeps one vector; named after `function`, so that statistics show whose it is."""
+
+    def one(text: str, model: Any, arguments: Mapping[str, Any], found: Any) -> Any:
+        if found is None:
+            raise _Unknown
+        return found
+
+    one.__module__, one.__qualname__ = function.__module__, f"{function.__qualname__}.vector"
+    policy = {"ttl": "24h", "version": "1", **said, "ignore": ("found",), "codec": "ndarray"}
+    return distributed_cache(**policy)(one)
+
+
+def _identity(function: Embed, model: str | os.PathLike[str] | None, said: Mapping[str, Any]) -> Any:
+    if model is None:
+        return None if said.get("version") else function
+    return Path(model) if isinstance(model, os.PathLike) else model
+
+
+def _vectors(
+    texts: list[str], ask: Callable[[list[str]], Any], one: Cached[Any, Any], key: tuple[Any, Mapping[str, Any]]
+) -> Any:
+    numpy, known, missing = needed("numpy"), dict[str, Any](), list[str]()
+    for text in dict.fromkeys(texts):
+        try:
+            known[text] = one(text, *key, None)
+        except _Unknown:
+            missing.append(text)
+    if not texts:
+        return ask(texts)
+    if missing:
+        for text, vector in zip(missing, ask(missing), strict=True):
+            known[text] = one.refresh(text, *key, numpy.array(vector))
+    return numpy.stack([known[text] for text in texts])
+
+
+def _asked(function: Embed, bound: inspect.BoundArguments, first: str, missing: list[str]) -> Any:
+    arguments = inspect.BoundArguments(bound.signature, type(bound.arguments)({**bound.arguments, first: missing}))
+    answer = function(*arguments.args, **arguments.kwargs)
+    if callable(getattr(answer, "detach", None)):
+        answer = answer.detach().cpu().numpy()
+    if len(answer) != len(missing):
+        raise UsageError(
+            f"{function.__qualname__} gave {len(answer)} vectors for {len(missing)} texts; one each is needed"
+        )
+    return answer
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    texts = [] if isinstance(value, str) else list(value)
+    if isinstance(value, str) or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"{name}= takes a sequence of str, such as [text]")
+    return [str(text) for text in texts]
+
+
+def _listed(names: Any) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

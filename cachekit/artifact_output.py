@@ -1,0 +1,79 @@
+"""An artifact's content where the caller wants it: a copy of their own, so that writing there never reaches the store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cachekit.artifact_files import duplicate
+from cachekit.errors import TierUnavailable, UsageError
+from cachekit.manifest import File, Manifest
+from cachekit.temporaries import new_name, remove
+
+
+def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> None:
+    """Replaces what stands at `output` by the content of `source`: in one rename for a file, in two for a tree.
+
+    Blocks are shared where the file system can. Raises UsageError where `output` cannot be written, or holds the store.
+    """
+    target = Path(os.path.abspath(output))
+    _refuse_the_store(target, store)
+    beside = target.parent / f".cachekit-{new_name()}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _build(source, manifest, beside)
+        _replace(beside, target)
+    except OSError as error:
+        if not source.exists():
+            raise TierUnavailable(f"the artifact {manifest.name} was removed meanwhile", reason="incomplete") from error
+        raise UsageError(
+            f"cannot write the output {os.fspath(output)!r} ({error.strerror}): name another place"
+        ) from error
+    finally:
+        if os.path.lexists(beside):
+            remove(beside)
+
+
+def _refuse_the_store(target: Path, store: Path) -> None:
+    resolved, kept = target.parent.resolve() / target.name, store.resolve()
+    if kept.is_relative_to(resolved) or resolved.is_relative_to(kept):
+        raise UsageError(f"the output {os.fspath(target)!r} is where cachekit keeps its artifacts: name another place")
+
+
+def _build(source: Path, manifest: Manifest, beside: Path) -> None:
+    if manifest.kind == "file":
+        _build_file(source, manifest.files[0], beside)
+        return
+    os.mkdir(beside)
+    for path in manifest.directories:
+        (beside / path).mkdir(parents=True, exist_ok=True)
+    for file in manifest.files:
+        (beside / file.path).parent.mkdir(parents=True, exist_ok=True)
+        _build_file(source / file.path, file, beside / file.path)
+
+
+def _build_file(source: Path, file: File, target: Path) -> None:
+    if file.link:
+        os.symlink(file.link, target)
+        return
+    with open(target, "xb") as made:  # made as the caller's umask says, then what is executable gets it where readable
+        usual = os.fstat(made.fileno()).st_mode & 0o777
+    os.unlink(target)
+    mode = usual | 0o600
+    duplicate(source, target, mode | (mode & 0o444) >> 2 if file.mode & 0o100 else mode)
+
+
+def _replace(beside: Path, target: Path) -> None:
+    if not target.is_dir() or target.is_symlink():
+        if beside.is_dir() and os.path.lexists(target):
+            os.unlink(target)
+        os.replace(beside, target)
+        return
+    aside = target.parent / f".cachekit-{new_name()}"
+    os.rename(target, aside)
+    try:
+        os.rename(beside, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    remove(aside)

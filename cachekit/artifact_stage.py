@@ -1,0 +1,94 @@
+"""A tree built apart from where it will be seen: out of what a caller made, several files at once, or out of blobs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from cachekit.artifact_blobs import Blobs
+from cachekit.artifact_files import Progress, Told, copy, duplicate, take
+from cachekit.artifact_tree import Survey
+from cachekit.manifest import PLAIN, File, Manifest
+from cachekit.temporaries import make_writable
+
+_AT_ONCE: Final = 4
+"""Files: while one waits for the disk, another is digested."""
+
+
+def stage_found(found: Survey, staged: Path, about: Mapping[str, str], movable: bool, told: Told | None) -> Manifest:
+    """Brings what was found to `staged`, and says what it is."""
+    if found.kind == "tree":
+        staged.mkdir()
+    for path in found.directories:
+        (staged / path).mkdir()
+    for path, target in found.links.items():
+        os.symlink(target, staged / path)
+    links = [File(path, 0, PLAIN, "", link=target) for path, target in found.links.items()]
+    fill = take if movable else copy
+    with _several(told) as (pool, tell):
+
+        def one(path: str) -> File:
+            sha256 = fill(found.root / path, staged / path, path or found.name, tell)
+            return File(path, os.lstat(staged / path).st_size, found.files[path][1], sha256)
+
+        files = list(pool.map(one, found.files))
+    return Manifest(found.kind, found.name, tuple(sorted(links + files)), found.empty, about=dict(about))
+
+
+def give_back(found: Survey, staged: Path) -> None:
+    """Undoes the moves of `stage_found` where storing failed: what was built is still the caller's. Raises OSError."""
+    if staged.is_dir():
+        make_writable(staged)
+    for path, (_, mode) in found.files.items():
+        source, here = found.root / path, staged / path
+        if os.path.lexists(source) or not os.path.lexists(here):
+            continue
+        if os.lstat(here).st_nlink > 1:  # it is one with a blob by now, which nobody may write to
+            duplicate(here, source, mode)
+        else:
+            os.rename(here, source)
+            os.chmod(source, mode)
+
+
+def stage_blobs(manifest: Manifest, staged: Path, blobs: Blobs) -> None:
+    """Builds the tree of a checked manifest out of blobs that are here."""
+    if manifest.kind == "tree":
+        staged.mkdir()
+    for path in manifest.directories:
+        (staged / path).mkdir(parents=True, exist_ok=True)
+    for file in manifest.files:
+        (staged / file.path).parent.mkdir(parents=True, exist_ok=True)
+        if file.link:
+            os.symlink(file.link, staged / file.path)
+        else:
+            blobs.expose(file.sha256, staged / file.path, file.mode)
+
+
+class _Stopped(Exception):
+    """Ends a copy whose artifact is given up. Never leaves this module: what gave it up does."""
+
+
+@contextmanager
+def _several(told: Told | None) -> Iterator[tuple[ThreadPoolExecutor, Callable[[Progress], None]]]:
+    """A pool, and what its threads tell of their progress: one at a time, and none goes on after an error or Ctrl-C."""
+    stopped, lock = threading.Event(), threading.Lock()
+
+    def tell(progress: Progress) -> None:
+        if stopped.is_set():
+            raise _Stopped
+        if told is not None:
+            with lock:
+                told(progress)
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cachekit-artifact") as pool:
+        try:
+            yield pool, tell
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

@@ -1,0 +1,189 @@
+"""The content store of artifacts: files and trees of any size, published whole or not at all, read-only where they stand.
+
+A hit compares stat signatures, never bytes. Files are read once, in pieces. What a killed process left is invisible,
+and goes with `collect`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from cachekit.artifact_blobs import Blobs
+from cachekit.artifact_files import Progress, Told, degrading, lasting
+from cachekit.artifact_output import put_copy
+from cachekit.artifact_stage import give_back, stage_blobs, stage_found
+from cachekit.artifact_store import FROZEN, Trees
+from cachekit.artifact_tree import Survey, survey
+from cachekit.errors import IntegrityError, TierFull, TierUnavailable
+from cachekit.manifest import File, Manifest, problem_of
+from cachekit.temporaries import ABANDONED, abandoned, remove, temporary
+
+__all__ = ["ArtifactStore", "Progress"]
+
+
+class ArtifactStore:
+    """Everything below may raise TierError: TierFull without room, TierUnavailable where the system refuses.
+
+    `told` hears of every MiB that is stored or hashed.
+    """
+
+    def __init__(self, directory: Path, *, told: Told | None = None) -> None:
+        self._directory = directory
+        self._told = told
+        self._blobs = Blobs(directory)
+        self._trees = Trees(directory, self._blobs, told)
+
+    def ingest(self, path: Path, *, about: Mapping[str, str] = {}, own: bool = False) -> Manifest:
+        """Stores the file or tree at `path`; with `own` its files may be moved. Raises UsageError for what cannot be kept.
+
+        A link at `path` is followed, and what it leads to is copied even with `own`.
+        """
+        found = survey(Path(path))
+        movable = own and not os.path.islink(path)
+        with degrading("storing an artifact"), temporary(self._blobs.temporaries) as stage:
+            self._check_room(found, movable)
+            try:
+                return self._ingested(found, stage / "content", about, movable)
+            except BaseException:
+                if movable:
+                    give_back(found, stage / "content")
+                raise
+
+    def have(self, manifest: Manifest) -> Path | None:
+        """The read-only path of the artifact, None if it is not here or no longer what it was (it is removed then)."""
+        with degrading("looking for an artifact"):
+            return self._trees.have(manifest)
+
+    def missing(self, manifest: Manifest) -> list[File]:
+        """Files whose blobs are not here, each content once."""
+        with degrading("looking for blobs"):
+            files = {file.sha256: file for file in manifest.files if not file.link}
+            return [file for file in files.values() if not self._blobs.has(file.sha256)]
+
+    def blob(self, sha256: str) -> Path:
+        """Where the blob stands, read-only, or would. IntegrityError for what is no SHA-256."""
+        return self._blobs.path(sha256)
+
+    def partial(self, sha256: str) -> Path:
+        """Where a download of this blob grows; always the same, so that it can go on where it stopped."""
+        path = self._directory / "partial" / self._blobs.path(sha256).name
+        with degrading("making room for a download"):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    def publish(self, sha256: str, partial: Path) -> None:
+        """Moves a complete download among the blobs. IntegrityError, and it is removed, if its bytes are not those."""
+        with degrading("keeping a download"):
+            self._blobs.publish(sha256, partial)
+
+    def assemble(self, manifest: Manifest) -> Path:
+        """The artifact, of blobs that are here. IntegrityError if one is missing, or if a name in it could escape."""
+        if problem := problem_of(manifest):
+            raise IntegrityError(f"a manifest is refused: {problem}", reason="manifest")
+        with degrading("assembling an artifact"):
+            if (there := self._trees.have(manifest)) is not None:
+                self._trees.describe(manifest)
+                return there
+            if absent := self.missing(manifest):
+                raise IntegrityError(
+                    f"{manifest.name}: the content of {absent[0].path!r} is not here", reason="incomplete"
+                )
+            with temporary(self._blobs.temporaries) as stage:
+                staged = stage / "content"
+                stage_blobs(manifest, staged, self._blobs)
+                return self._publish(manifest, staged)
+
+    def place(self, manifest: Manifest, output: Path) -> None:
+        """Replaces what stands at `output` by a copy of the artifact. UsageError where that place cannot be written."""
+        source = self.have(manifest)
+        if source is None:
+            raise TierUnavailable(f"the artifact {manifest.name} is not here", reason="incomplete")
+        put_copy(source, manifest, Path(output), self._directory)
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A temporary directory beside the store, so that what is made in it can be moved in; removed whatever happens."""
+        return temporary(self._directory / "scratch")
+
+    def entries(self) -> Iterator[tuple[Manifest, int]]:
+        """(manifest, when it was last used: ns since the epoch, to the hour) of every artifact."""
+        return self._trees.entries()
+
+    def remove(self, digest: str) -> None:
+        """Removes the artifact of this content under all its names, and the blobs that no other artifact has."""
+        with degrading("removing an artifact"):
+            going, staying = [], set[str]()
+            for manifest, _ in self._trees.entries():
+                if manifest.digest == digest:
+                    going.append(manifest)
+                else:
+                    staying |= {file.sha256 for file in manifest.files}
+            for manifest in going:
+                self._trees.discard(manifest)
+                for sha256 in {file.sha256 for file in manifest.files} - staying - {""}:
+                    self._drop_unused(self._blobs.path(sha256))
+
+    def volume(self) -> int:
+        """Bytes that the store occupies, each file once whatever its names."""
+        sizes: dict[tuple[int, int], int] = {}
+        for above, _, names in os.walk(self._directory):
+            for name in names:
+                try:
+                    status = os.lstat(os.path.join(above, name))
+                except OSError:
+                    continue  # removed meanwhile
+                sizes[status.st_dev, status.st_ino] = status.st_size
+        return sum(sizes.values())
+
+    def collect(self, now: int) -> int:
+        """Removes what dead processes left and nothing changed for 24 h before `now` (ns); how many things that were."""
+        with degrading("cleaning up"):
+            found = [path for name in ("tmp", "scratch", "partial") for path in abandoned(self._directory / name, now)]
+            for path in found:
+                remove(path)
+            used = {file.sha256 for manifest, _ in self._trees.entries() for file in manifest.files}
+            orphans = [path for path in self._blobs.all() if path.name not in used and self._is_old(path, now)]
+            return len(found) + sum(self._drop_unused(path) for path in orphans)
+
+    def _ingested(self, found: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:
+        manifest = stage_found(found, staged, about, movable, self._told)
+        if self._trees.have(manifest) is None:
+            self._adopt(manifest, staged)
+            self._publish(manifest, staged)
+        else:
+            self._trees.describe(manifest)
+        return manifest
+
+    def _adopt(self, manifest: Manifest, staged: Path) -> None:
+        for file in manifest.files:
+            if not file.link:
+                self._blobs.adopt(staged / file.path, file.sha256, file.mode)
+        for shard in {self._blobs.path(file.sha256).parent for file in manifest.files if not file.link}:
+            lasting(shard)
+
+    def _publish(self, manifest: Manifest, staged: Path) -> Path:
+        for above, _, _ in os.walk(staged, topdown=False):
+            lasting(Path(above))
+            if Path(above) != staged:  # whose owner could not move it then
+                os.chmod(above, FROZEN)
+        return self._trees.publish(manifest, staged)
+
+    def _check_room(self, found: Survey, movable: bool) -> None:
+        status = os.statvfs(self._blobs.temporaries) if hasattr(os, "statvfs") and not movable else None
+        if status is not None and found.size > status.f_bavail * status.f_frsize:
+            raise TierFull(f"no room for {found.name!r}, which has {found.size} bytes")
+
+    def _drop_unused(self, blob: Path) -> bool:
+        # A second name is another artifact's, or of one that is just being made.
+        unused = blob.exists() and os.lstat(blob).st_nlink == 1
+        if unused:
+            self._blobs.drop(blob.name)
+        return unused
+
+    def _is_old(self, path: Path, now: int) -> bool:
+        try:
+            return now - os.lstat(path).st_ctime_ns >= ABANDONED
+        except OSError:
+            return False

@@ -1,0 +1,196 @@
+"""Files of any size in IPFS: added, named by their CID, fetched again; in constant memory, and verified both ways."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+from cachekit.blob_source import Source
+from cachekit.chunked import ChunkCipher, pieces, sealed_size
+from cachekit.cids import CHUNK_BYTES
+from cachekit.errors import CachekitError, IntegrityError, TierError, TierFull
+from cachekit.protocols import Transport
+from cachekit.unixfs import FileCid
+
+IDLE_SECONDS: Final = 30.0
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Blob(NamedTuple):
+    """A stored file: `size` and `sha256` (hex) are those of the plain file, `cid` names what is stored."""
+
+    name: str
+    cid: str
+    size: int
+    sha256: str
+
+
+def _silent(_done: int) -> None:
+    """Tell nobody."""
+
+
+class Blobs:
+    """Files in the daemon behind `transport`, sealed with `cipher`; None stores them as anybody can read them.
+
+    `idle` is for how many seconds nothing may move; there is no other limit. With `offline` only what the daemon has
+    is fetched, not what it could get from others. `told` hears of bytes of the file that are done, in the thread that
+    did them; what it raises ends the work. Raises TierError; IntegrityError for what does not verify.
+    """
+
+    def __init__(
+        self, transport: Transport, cipher: ChunkCipher | None, *, idle: float = IDLE_SECONDS, offline: bool = True
+    ) -> None:
+        self._transport = transport
+        self._cipher = cipher
+        self._idle = idle
+        self._offline = offline
+        self._counting = threading.Lock()
+        self.fetched = 0
+        """Bytes that came over the wire so far, as they are stored."""
+
+    def cid_of(self, path: Path) -> str:
+        """The CID that `add` would give; nobody is asked."""
+        with _local_errors(), path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            cid = FileCid()
+            for piece in self._stored(file, size):
+                cid.update(piece)
+            return cid.digest()
+
+    def add(self, path: Path, name: str, *, pin: bool, told: Callable[[int], None] = _silent) -> str:
+        """Store a file, pinned under `name` in the same call if it is to be; the CID is computed here, and compared."""
+        with _local_errors(), path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            cid = FileCid()
+            stored = sealed_size(size) if self._cipher else size
+            answered = self._transport.add_stream(
+                _fed(self._stored(file, size), cid, size, told),
+                size=stored,
+                pin_name=name if pin else None,
+                idle=self._idle,
+            )
+        computed = cid.digest()
+        if answered != computed:
+            raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
+        return computed
+
+    def fetch(
+        self, cid: str, size: int, partial: Path, sha256: str, *, told: Callable[[int], None] = _silent
+    ) -> None:
+        """Make `partial` the whole file, on disk for good; whole chunks that it already has are not fetched again.
+
+        One caller at a time for one `partial`. After an error it holds verified chunks only, to be resumed; nothing at
+        all where the file as a whole is not the one of `sha256` (hex).
+        """
+        with _local_errors(), _opened(partial) as file:
+            source = Source(
+                self._transport, cid, size, self._cipher, self._took, idle=self._idle, offline=self._offline
+            )
+            digest = hashlib.sha256()
+            done = _resumed(file, size, source.width, digest)
+            told(done)
+            if done < size or not size:
+                for chunk in source.chunks(done // source.width):
+                    file.write(chunk)
+                    digest.update(chunk)
+                    told(len(chunk))
+            if digest.hexdigest() != sha256:
+                file.truncate(0)
+                raise IntegrityError("the fetched file is another one than was stored", reason="wrong_bytes")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def fetch_all(
+        self,
+        files: Sequence[Blob],
+        partial_of: Callable[[Blob], Path],
+        publish: Callable[[Blob, Path], None],
+        *,
+        workers: int = 4,
+        told: Callable[[Blob, int], None] = lambda _blob, _done: None,
+    ) -> None:
+        """Fetch several files at once; `publish` is called, in the thread that fetched it, for each that is whole.
+
+        The first error stops the others at their next chunk, and is raised when all have stopped.
+        """
+        stop = threading.Event()
+
+        def one(blob: Blob) -> None:
+            def passed(done: int) -> None:
+                if stop.is_set():
+                    raise TierError("another file could not be fetched", reason="stopped")
+                told(blob, done)
+
+            partial = partial_of(blob)
+            self.fetch(blob.cid, blob.size, partial, blob.sha256, told=passed)
+            with _local_errors():
+                publish(blob, partial)
+
+        _together(one, files, workers, stop)
+
+    def _stored(self, file: BinaryIO, size: int) -> Iterator[bytes]:
+        return self._cipher.sealed(file, size) if self._cipher else pieces(file, size, CHUNK_BYTES)
+
+    def _took(self, size: int) -> None:
+        with self._counting:
+            self.fetched += size
+
+
+def _together(work: Callable[[Any], None], items: Iterable[Any], workers: int, stop: threading.Event) -> None:
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="cachekit-fetch") as pool:
+        try:
+            jobs = [pool.submit(work, item) for item in items]
+            done, _running = wait(jobs, return_when=FIRST_EXCEPTION)
+            failed = [error for job in done if (error := job.exception()) is not None]
+            if failed:
+                raise next((error for error in failed if getattr(error, "reason", "") != "stopped"), failed[0])
+        finally:
+            # Ctrl-C comes this way too.
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _fed(stored: Iterable[bytes], cid: FileCid, size: int, told: Callable[[int], None]) -> Iterator[bytes]:
+    left = size
+    for piece in stored:
+        yield piece
+        cid.update(piece)
+        done = min(left, len(piece))
+        left -= done
+        told(done)
+
+
+@contextlib.contextmanager
+def _opened(partial: Path) -> Iterator[BinaryIO]:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(partial, flags, 0o600), "r+b") as file:
+        yield file
+
+
+def _resumed(file: BinaryIO, size: int, width: int, digest: Any) -> int:
+    """Cut `file` to whole chunks, and give `digest` what is left; how many bytes that is."""
+    found = os.fstat(file.fileno()).st_size
+    whole = found if found == size else found // width * width if found < size else 0
+    file.truncate(whole)
+    while piece := file.read(CHUNK_BYTES):
+        digest.update(piece)
+    return whole
+
+
+@contextlib.contextmanager
+def _local_errors() -> Iterator[None]:
+    try:
+        yield
+    except CachekitError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise TierFull(f"no room for a file: {error}") from error
+        raise TierError(f"a file could not be read or written: {error}", reason="file") from error

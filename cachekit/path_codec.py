@@ -1,0 +1,28 @@
+"""The codec called `path`: a Manifest to a payload and back. The files themselves are the artifact store's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from cachekit.errors import CannotEncode, IntegrityError
+from cachekit.manifest import Manifest
+
+NAME: Final = "path"
+
+
+class PathCodec:
+    """What a decorated function built, as its Manifest."""
+
+    def dump(self, value: Any) -> tuple[str, bytes]:
+        if not isinstance(value, Manifest):
+            raise CannotEncode(f"{type(value).__name__} is no artifact", reason="type")
+        return NAME, value.encode()
+
+    def load(self, name: str, payload: bytes) -> Manifest:
+        return self.loader(name)(payload)  # type: ignore[no-any-return]
+
+    def loader(self, name: str) -> Callable[[bytes], Any]:
+        if name != NAME:
+            raise IntegrityError(f"the payload is in {name!r}, and an artifact was expected")
+        return Manifest.decode

@@ -1,0 +1,58 @@
+"""The files of artifacts in the daemon: named by CIDs that are computed here, sent behind the call, fetched when wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cachekit.artifacts import ArtifactStore
+from cachekit.blobs import Blobs
+from cachekit.credentials import Credential
+from cachekit.errors import TierError
+from cachekit.manifest import File, Manifest
+from cachekit.outbox import Item
+from cachekit.protocols import Transport
+
+Told = Callable[[Any], None] | None
+
+
+class SharedFiles:
+    """What `Shared` needs for artifacts. Everything may raise TierError."""
+
+    def __init__(self, transport: Transport, credential: Credential, store: ArtifactStore, told: Told = None) -> None:
+        self._transport = transport
+        self._credential = credential
+        self._store = store
+        self._told = told
+
+    def named(self, namespace: str, manifest: Manifest, *, sealed: bool) -> Manifest:
+        """The manifest with the CID that each file will have in the daemon; one pass over the files."""
+        blobs = self._blobs(namespace, sealed=sealed)
+        files = [file if file.link else file._replace(cid=blobs.cid_of(self._store.blob(file.sha256))) for file in manifest.files]
+        return replace(manifest, files=tuple(files), sealed=sealed)
+
+    def fetch(self, namespace: str, manifest: Manifest, missing: Sequence[File]) -> None:
+        """Brings `missing` files here, several at a time; each is verified before it counts."""
+        if not all(file.cid for file in missing):
+            raise TierError("the artifact was built where IPFS was off: its files stayed there", reason="not_shared")
+        blobs = self._blobs(namespace, sealed=manifest.sealed)
+        blobs.fetch_all(missing, self._store.partial, self._store.publish, told=self._told)
+
+    def send(self, item: Item) -> bool:
+        """Stores the files of a queued artifact in the daemon; False where they are no longer here to be sent."""
+        manifest = Manifest.decode(item.payload)
+        blobs = self._blobs(item.namespace, sealed=manifest.sealed)
+        for file in manifest.files:
+            if file.link or not file.cid:
+                continue
+            path = self._store.blob(file.sha256)
+            if not path.exists():
+                return False
+            name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{manifest.digest[:16]}/{file.path or manifest.name}"
+            if blobs.add(path, name, pin=bool(item.pin), told=self._told) != file.cid:
+                return False
+        return True
+
+    def _blobs(self, namespace: str, *, sealed: bool) -> Blobs:
+        return Blobs(self._transport, self._credential.cipher(namespace) if sealed else None)

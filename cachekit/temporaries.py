@@ -1,0 +1,103 @@
+"""Temporary directories that say who made them, so that what a killed process left can be told from what is in use."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from cachekit.model import NANOSECONDS
+
+ABANDONED: Final = 24 * 3600 * NANOSECONDS
+"""Nanoseconds without a change after which a dead process's temporaries are removed."""
+
+
+@contextmanager
+def temporary(parent: Path) -> Iterator[Path]:
+    """A new directory in `parent` (0700), named after this process; removed whatever happens."""
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = parent / new_name()
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
+def new_name() -> str:
+    """`<pid>-<start of the process>-<random>`."""
+    return f"{os.getpid()}-{_start(os.getpid())}-{secrets.token_hex(6)}"
+
+
+def remove(path: Path) -> None:
+    """Removes a file, link or tree, read-only or not. What cannot be removed stays for the janitor; never raises OSError."""
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            path.unlink()
+            return
+        make_writable(path)
+    except OSError:
+        pass  # rmtree removes what it may
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def abandoned(parent: Path, now: int) -> list[Path]:
+    """What lies in `parent`, unchanged for `ABANDONED` before `now` (ns), and was made by a process that is no more.
+
+    A name that is nobody's counts by its age alone.
+    """
+    try:
+        found = sorted(parent.iterdir())
+    except FileNotFoundError:
+        return []
+    return [path for path in found if not _alive(path.name) and now - _newest(path) >= ABANDONED]
+
+
+def _alive(name: str) -> bool:
+    pid, _, rest = name.partition("-")
+    start = rest.partition("-")[0]
+    if not (pid.isdecimal() and start.isdecimal()):
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        pass  # somebody else's, but there
+    except (OSError, OverflowError):
+        return False
+    # Another process may have got the number since; where the start cannot be told, the number has to do.
+    return _start(int(pid)) in (int(start), 0)
+
+
+def _start(pid: int) -> int:
+    """When the process started, in clock ticks since boot; 0 where the system does not tell."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(text.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _newest(path: Path) -> int:
+    """The last change (ns) of anything in it."""
+    newest = 0
+    for place in (path, *path.rglob("*")) if path.is_dir() and not path.is_symlink() else (path,):
+        try:
+            newest = max(newest, os.lstat(place).st_mtime_ns)
+        except OSError:
+            continue  # removed meanwhile
+    return newest
+
+
+def make_writable(path: Path) -> None:
+    """Lets the owner take things out of every directory of a tree. Raises OSError."""
+    os.chmod(path, 0o700)
+    for above, directories, _ in os.walk(path):
+        for name in directories:
+            place = os.path.join(above, name)
+            if not os.path.islink(place):
+                os.chmod(place, 0o700)

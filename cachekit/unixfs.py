@@ -1,0 +1,113 @@
+"""UnixFS files as Kubo makes them with CIDv1, raw leaves and 1 MiB chunks: their CIDs, and the way to their leaves.
+
+Constant memory both ways: of a file only the nodes of one path from the root are held.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from cachekit.cids import CHUNK_BYTES, DAG_PB, RAW, Node, binary_cid, cid_from, parent
+from cachekit.errors import IntegrityError, TierError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+FILE_LINKS: Final = 174
+"""Children of one node: Kubo's default, which every Kubo can be made to use. Deeper trees, no newer daemon needed."""
+
+_DEPTH: Final = 16
+_LINK: Final = 0x12
+_HASH: Final = b"\x0a\x24"
+_CID_BYTES: Final = 36
+
+
+class FileCid:
+    """The CID of a file that is fed in pieces of any length. A file of at most 1 MiB is one raw block."""
+
+    def __init__(self, links: int = FILE_LINKS) -> None:
+        self._links = links
+        self._levels: list[list[Node]] = [[]]
+        self._leaf = hashlib.sha256()
+        self._filled = 0
+
+    def update(self, data: ReadableBuffer) -> None:
+        """The next bytes of the file."""
+        view = memoryview(data).cast("B")
+        while len(view):
+            # A full leaf is closed by the byte after it: a file of exactly 1 MiB has no second, empty one.
+            if self._filled == CHUNK_BYTES:
+                self._close_leaf()
+            part = view[: CHUNK_BYTES - self._filled]
+            self._leaf.update(part)
+            self._filled += len(part)
+            view = view[len(part) :]
+
+    def digest(self) -> str:
+        """The CID, as text; to be asked once, after the last piece."""
+        self._close_leaf()
+        for number, level in enumerate(self._levels):
+            if number == len(self._levels) - 1 and len(level) == 1:
+                break
+            self._append(number + 1, parent(level))
+        root = self._levels[-1][0].cid
+        return cid_from(root[1], root[4:])
+
+    def _close_leaf(self) -> None:
+        cid = binary_cid(cid_from(RAW, self._leaf.digest()))
+        self._append(0, Node(cid, self._filled, self._filled))
+        self._leaf, self._filled = hashlib.sha256(), 0
+
+    def _append(self, number: int, node: Node) -> None:
+        if number == len(self._levels):
+            self._levels.append([])
+        level = self._levels[number]
+        # A full level gets its parent only when more comes: it may turn out to be the last one below the root.
+        if len(level) == self._links:
+            self._append(number + 1, parent(level))
+            level.clear()
+        level.append(node)
+
+
+def leaves(cid: str, block_of: Callable[[str], bytes | None]) -> Iterator[bytes]:
+    """The SHA-256 of each leaf of the file `cid`, in order; `block_of` gives the nodes above them, which are verified.
+
+    Raises IntegrityError for a block that does not verify or is no node of such a file, TierError `not_found` for one
+    that is not there.
+    """
+    return _below(binary_cid(cid), block_of, 0)
+
+
+def _below(cid: bytes, block_of: Callable[[str], bytes | None], depth: int) -> Iterator[bytes]:
+    if cid[1] == RAW:
+        yield cid[4:]
+        return
+    if cid[1] != DAG_PB or depth == _DEPTH:
+        raise _no_file()
+    block = block_of(cid_from(DAG_PB, cid[4:]))
+    if block is None:
+        raise TierError("the daemon has not all of the file", reason="not_found")
+    if hashlib.sha256(block).digest() != cid[4:]:
+        raise IntegrityError("the daemon gave other bytes than it was asked for", reason="wrong_bytes")
+    for child in _links(block):
+        yield from _below(child, block_of, depth + 1)
+
+
+def _links(block: bytes) -> Iterator[bytes]:
+    # Canonical dag-pb only: links first, each its CID first, and no link as long as 128 bytes. Kubo writes no other.
+    at = 0
+    while at < len(block) and block[at] == _LINK:
+        length = block[at + 1] if at + 1 < len(block) else 0
+        link = block[at + 2 : at + 2 + length]
+        if length > 0x7F or len(link) != length or link[:2] != _HASH or len(link) < 2 + _CID_BYTES:
+            raise _no_file()
+        yield link[2 : 2 + _CID_BYTES]
+        at += 2 + length
+    if not at:
+        raise _no_file()
+
+
+def _no_file() -> IntegrityError:
+    return IntegrityError("what the CID names is not a file of raw leaves", reason="not_a_file")

@@ -1,0 +1,147 @@
+"""CIDs of files fed piece by piece, against what a real Kubo answers, and the way back to the leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from cachekit import cids
+from cachekit.chunked import ChunkCipher, pieces, sealed_size
+from cachekit.cids import DAG_PB, Node, binary_cid, cid_from, file_cid, raw_cid
+from cachekit.credentials import Credential
+from cachekit.errors import IntegrityError, TierError
+from cachekit.kubo import KuboTransport
+from cachekit.unixfs import FileCid, leaves
+
+MIB = 1 << 20
+LONG = 20.0
+SIZES = [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB, 174 * MIB, 174 * MIB + 1]
+
+
+class Zeros(io.RawIOBase):
+    """A file of zeros that is nowhere."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        got = min(self.left, len(buffer))
+        buffer[:got] = bytes(got)
+        self.left -= got
+        return got
+
+
+@pytest.fixture
+def kubo(kubo_api: str) -> Iterator[KuboTransport]:
+    transport = KuboTransport(kubo_api)
+    yield transport
+    transport.close()
+
+
+def cid_of(parts: Iterator[bytes], links: int = 174) -> str:
+    cid = FileCid(links)
+    for part in parts:
+        cid.update(part)
+    return cid.digest()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_plain_file_has_the_cid_that_kubo_gives_it(kubo: KuboTransport, size: int) -> None:
+    """Below, at and above one leaf and one full node."""
+    cid = cid_of(pieces(io.BufferedReader(Zeros(size)), size, MIB))
+    sent = pieces(io.BufferedReader(Zeros(size)), size, MIB)
+    assert kubo.add_stream(sent, size=size, pin_name=None, idle=LONG) == cid
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_sealed_file_has_the_cid_that_kubo_gives_it(kubo: KuboTransport, size: int) -> None:
+    """Its chunks are its leaves."""
+    cipher = ChunkCipher.of(Credential.create(), "team")
+    cid = FileCid()
+
+    def sealed() -> Iterator[bytes]:
+        for chunk in cipher.sealed(io.BufferedReader(Zeros(size)), size):
+            cid.update(chunk)
+            yield chunk
+
+    assert kubo.add_stream(sealed(), size=sealed_size(size), pin_name=None, idle=LONG) == cid.digest()
+
+
+@pytest.mark.parametrize("width", [1, 700_001, MIB, 5 * MIB])
+def test_pieces_may_have_any_length(width: int) -> None:
+    """The CID is the file's, however it was cut."""
+    data = os.urandom(2 * MIB + 3 if width > 1 else 1000)
+    assert cid_of(iter([data[at : at + width] for at in range(0, len(data), width)])) == file_cid(data)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 16, 17, 64, 65, 80])
+def test_deep_trees_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Up to four levels, the same as what is computed with all of the file in memory."""
+    monkeypatch.setattr(cids, "LINKS", 4)
+    monkeypatch.setattr(cids, "CHUNK_BYTES", 8)
+    monkeypatch.setattr("cachekit.unixfs.CHUNK_BYTES", 8)
+    data = os.urandom(8 * count - 3)
+    assert cid_of(iter([data]), 4) == file_cid(data)
+
+
+def test_the_leaves_are_found_in_order(kubo: KuboTransport) -> None:
+    """Through two levels of nodes, of which nothing below the first is read before it is needed."""
+    blocks = [bytes([number]) * MIB for number in range(175)]
+    cid = kubo.add_stream(blocks, size=175 * MIB, pin_name=None, idle=LONG)
+    asked: list[str] = []
+
+    def block_of(name: str) -> bytes | None:
+        asked.append(name)
+        return kubo.block_get(name, timeout=LONG)
+
+    found = leaves(cid, block_of)
+    assert next(found) == hashlib.sha256(blocks[0]).digest()
+    assert len(asked) == 2
+    assert [*found] == [hashlib.sha256(block).digest() for block in blocks[1:]]
+    assert len(asked) == 3
+
+
+def test_a_single_leaf_is_its_own_file() -> None:
+    """Nobody is asked."""
+    assert list(leaves(raw_cid(b"hello"), lambda _: None)) == [hashlib.sha256(b"hello").digest()]
+
+
+def test_a_missing_node_is_not_found() -> None:
+    """A TierError of that reason."""
+    with pytest.raises(TierError) as caught:
+        list(leaves(cid_from(DAG_PB, bytes(32)), lambda _: None))
+    assert caught.value.reason == "not_found"
+
+
+def test_another_block_is_not_believed() -> None:
+    """Whatever the block says, it must be the one that was asked for."""
+    with pytest.raises(IntegrityError, match="other bytes"):
+        list(leaves(cid_from(DAG_PB, bytes(32)), lambda _: b"\x12\x00"))
+
+
+@pytest.mark.parametrize("block", [b"", b"\x0a\x02\x08\x02", b"\x12", b"\x12\x26\x0a\x24", b"\x12\xff" + b"x" * 300])
+def test_what_is_no_node_is_refused(block: bytes) -> None:
+    """Under its true CID, but not what Kubo writes."""
+    cid = cid_from(DAG_PB, hashlib.sha256(block).digest())
+    with pytest.raises(IntegrityError, match="not a file"):
+        list(leaves(cid, lambda _: block))
+
+
+def test_a_node_that_links_too_deep_is_refused() -> None:
+    """However many levels somebody piles up, reading them ends."""
+    blocks: dict[str, bytes] = {}
+    node = Node(binary_cid(raw_cid(b"x")), 1, 1)
+    for _ in range(40):
+        block = b"\x12\x26\x0a\x24" + node.cid
+        cid = cid_from(DAG_PB, hashlib.sha256(block).digest())
+        blocks[cid] = block
+        node = Node(binary_cid(cid), 1, 1)
+    with pytest.raises(IntegrityError, match="not a file"):
+        list(leaves(cid, blocks.get))
