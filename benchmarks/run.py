@@ -17,7 +17,14 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from harness import Figure, Scale
 
-GROUPS = {"hits": "time_hits", "store": "time_store", "growth": "time_growth", "ipfs": "time_ipfs", "peers": "peers"}
+GROUPS = {
+    "hits": "time_hits",
+    "store": "time_store",
+    "growth": "time_growth",
+    "ipfs": "time_ipfs",
+    "adapters": "time_adapters",
+    "peers": "time_peers",
+}
 
 
 def figures(group: str, scale: Scale) -> list[Figure]:

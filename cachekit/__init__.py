@@ -4,7 +4,7 @@ from cachekit.answering import Wanted
 from cachekit.answers import Answers
 from cachekit.cached import Cached
 from cachekit.decorators import distributed_cache, persist_artifact
-from cachekit.default import add_listener, configure, reset_stats, stats, status
+from cachekit.default import add_listener, configure, current_mode, reset_stats, stats, status, tell
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.gate import bypass, mode, sample
 from cachekit.model import MISS, Adapter, Event, Explanation, Key, Reply, Retry, Saving
@@ -32,6 +32,7 @@ __all__ = [
     "bypass",
     "clear",
     "configure",
+    "current_mode",
     "distributed_cache",
     "fetch",
     "flush",
@@ -46,6 +47,7 @@ __all__ = [
     "status",
     "store",
     "sync",
+    "tell",
     "unpin",
     "warm",
 ]

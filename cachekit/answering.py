@@ -15,7 +15,7 @@ from cachekit import streaming
 from cachekit.default import ROOT
 from cachekit.lanes import Lane
 from cachekit.model import MISS, Adapter, Event, Reply
-from cachekit.nearby import remember
+from cachekit.nearby import Nearby, remember
 from cachekit.perform import aperform, perform
 from cachekit.prepare import Prepared
 from cachekit.replies import Live
@@ -42,15 +42,25 @@ class Ask(NamedTuple):
     prepared: Prepared
     wanted: Wanted
     arguments: bytes | None
+    seen: list[Nearby]
 
     @property
     def adapter(self) -> Adapter:
         return adapter_of(self.lane)
 
     def near(self) -> Any:
-        """The SDK's value of what memory or disk has, or MISS."""
+        """The SDK's value of what memory or disk has, or MISS. Who looked and found nothing does not look again."""
+        if self.looked:
+            return MISS
         found = self.prepared.nearby()
+        if type(found) is Nearby:
+            self.seen.append(found)
         return self.restored(found) if type(found) is Reply else MISS
+
+    @property
+    def looked(self) -> bool:
+        """Whether the near tiers were read, and have no record."""
+        return self.seen[-1:] == [Nearby.NOTHING]
 
     def restored(self, reply: Reply) -> Any:
         value = restored(self.lane, reply, self.wanted)
@@ -128,7 +138,7 @@ async def aheeding(origin: Callable[[], Awaitable[Any]], scope: str) -> Any:
 
 
 def whole(ask: Ask, origin: Callable[[], Any]) -> Any:
-    found = perform(ask.prepared, plans.plan(ask.prepared.request), lambda: ask.live(origin()))
+    found = perform(ask.prepared, plans.plan(ask.prepared.request, looked=ask.looked), lambda: ask.live(origin()))
     if type(found) is Reply:
         value = ask.restored(found)
         return origin() if value is MISS else value
@@ -144,7 +154,7 @@ async def awhole(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> Any:
     async def same() -> Any:
         return found.value
 
-    found = await aperform(ask.prepared, plans.plan(ask.prepared.request), asked)
+    found = await aperform(ask.prepared, plans.plan(ask.prepared.request, looked=ask.looked), asked)
     if type(found) is Reply:
         value = ask.restored(found)
         return await origin() if value is MISS else value
@@ -157,7 +167,7 @@ async def awhole(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def stream(ask: Ask, origin: Callable[[], Any]) -> Any:
-    found = streaming.found_or(ask.prepared, lambda: ask.live(origin()))
+    found = streaming.found_or(ask.prepared, lambda: _collected(ask, origin()))
     if type(found) is Reply and (value := ask.restored(found)) is not MISS:
         return value
     try:
@@ -170,10 +180,10 @@ def stream(ask: Ask, origin: Callable[[], Any]) -> Any:
 
 
 async def astream(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> Any:
-    async def asked() -> Live:
-        return ask.live(await origin())
+    async def collected() -> Live:
+        return await _acollected(ask, await origin())
 
-    found = await streaming.afound_or(ask.prepared, asked)
+    found = await streaming.afound_or(ask.prepared, collected)
     if type(found) is Reply and (value := ask.restored(found)) is not MISS:
         return value
     try:
@@ -187,15 +197,46 @@ async def astream(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> Any:
 
 def _headed(ask: Ask, origin: Callable[[], Any]) -> Iterator[Any]:
     stream = origin()
-    yield stream
-    yield from ask.adapter.source(stream)
+    source = ask.adapter.source(stream)
+    try:
+        yield stream
+        yield from source
+    finally:
+        # Also where nothing was read of it: the connection is open since the stream is.
+        source.close()
 
 
 async def _aheaded(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> AsyncIterator[Any]:
     stream = await origin()
-    yield stream
-    async for piece in ask.adapter.source(stream):
-        yield piece
+    source = ask.adapter.source(stream)
+    try:
+        yield stream
+        async for piece in source:
+            yield piece
+    finally:
+        await source.aclose()
+
+
+def _collected(ask: Ask, stream: Any) -> Live:
+    """The whole stream at once, for a refresh in the background that nobody reads."""
+    source = ask.adapter.source(stream)
+    try:
+        return _finished(ask, b"".join(source))
+    finally:
+        source.close()
+
+
+async def _acollected(ask: Ask, stream: Any) -> Live:
+    source = ask.adapter.source(stream)
+    try:
+        return _finished(ask, b"".join([piece async for piece in source]))
+    finally:
+        await source.aclose()
+
+
+def _finished(ask: Ask, data: bytes) -> Live:
+    assert ask.adapter.finish is not None
+    return Live(None, ask.adapter.finish(data))
 
 
 def _retold(ask: Ask, pieces: Iterator[Any]) -> Any:

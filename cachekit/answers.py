@@ -7,6 +7,7 @@ as a stream, and how does a stored one become the SDK's value again. All the res
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 from cachekit import plan as plans
@@ -22,6 +23,9 @@ from cachekit.policies import policy_of
 from cachekit.prepare import arguments_of, prepare
 from cachekit.targets import Target
 
+_looked: ContextVar[tuple[Ask, Any] | None] = ContextVar("cachekit_looked", default=None)
+"""What `near` found nothing for: the same call comes again by the other way in a moment."""
+
 
 def call(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Any], wanted: Wanted) -> Any:
     """The stored answer as the SDK's own value, or the origin's."""
@@ -34,7 +38,7 @@ def call(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Any], wanted: 
     value = ask.near()
     if value is not MISS:
         return ask.done(value)
-    return ask.done((stream if wanted.streamed else whole)(ask, lambda: heeded(ask, origin)))
+    return (stream if wanted.streamed else whole)(ask, lambda: heeded(ask, origin))
 
 
 async def acall(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Awaitable[Any]], wanted: Wanted) -> Any:
@@ -47,7 +51,7 @@ async def acall(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Awaitab
     value = ask.near()
     if value is not MISS:
         return ask.done(value)
-    return ask.done(await (astream if wanted.streamed else awhole)(ask, lambda: aheeded(ask, origin)))
+    return await (astream if wanted.streamed else awhole)(ask, lambda: aheeded(ask, origin))
 
 
 def near(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
@@ -56,8 +60,14 @@ def near(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
     if value is not MISS:
         return value
     ask = _ask(lane, args, kwargs, wanted, quiet=True)
-    value = MISS if ask is None else ask.near()
-    return value if ask is None or value is MISS else ask.done(value)
+    if ask is None:
+        return MISS
+    value = ask.near()
+    if value is MISS:
+        if ask.arguments is not None:
+            _looked.set((ask, args))
+        return MISS
+    return ask.done(value)
 
 
 def _at_once(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
@@ -69,8 +79,36 @@ def _ask(lane: Lane, args: Any, kwargs: Any, wanted: Wanted, *, quiet: bool = Fa
     """None where the call must go straight to the origin; the reason is counted."""
     if wanted.sampled and not _may_keep_samples(lane, quiet=quiet):
         return None
+    before = _looked.get()
+    if before is not None:
+        _looked.set(None)
+        if _again(*before, lane, args, wanted):
+            return before[0]._replace(wanted=wanted)
     prepared = prepare(lane.target, args, kwargs, streamed=bool(wanted.streamed), quiet=quiet)
-    return None if prepared is None else Ask(lane, prepared, wanted, arguments_of(prepared, args, kwargs))
+    return None if prepared is None else Ask(lane, prepared, wanted, arguments_of(prepared, args, kwargs), [])
+
+
+def _again(before: Ask, asked: Any, lane: Lane, args: Any, wanted: Wanted) -> bool:
+    """Whether this is the call that `near` looked for just now, so that its key need not be built again."""
+    prepared = before.prepared
+    is_same_cache = lane is before.lane and current() is None and prepared.cache is ROOT.cache()
+    return is_same_cache and prepared.streamed == bool(wanted.streamed) and _alike(asked, args)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two trees of plain data are the same, types included; the order of a mapping does not count."""
+    if one is other:
+        return True
+    kind = type(one)
+    if kind is not type(other):
+        return False
+    if kind is dict:
+        return len(one) == len(other) and all(
+            type(name) is str and name in other and _alike(one[name], other[name]) for name in one
+        )
+    if kind is list or kind is tuple:
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return kind in (str, int, float, bool) and repr(one) == repr(other)
 
 
 def _may_keep_samples(lane: Lane, *, quiet: bool) -> bool:

@@ -91,9 +91,7 @@ class Source:
     def _window(self, start: int, expected: list[bytes]) -> list[bytes]:
         at = start * CHUNK_BYTES
         length = min(self._stored - at, len(expected) * CHUNK_BYTES)
-        found = self._transport.cat_stream(
-            self._cid, offset=at, length=length, idle=self._idle, offline=self._offline
-        )
+        found = self._transport.cat_stream(self._cid, offset=at, length=length, idle=self._idle, offline=self._offline)
         return [self._verified(start + number, piece, expected[number]) for number, piece in enumerate(found)]
 
     def _verified(self, index: int, piece: bytes, expected: bytes) -> bytes:

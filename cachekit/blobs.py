@@ -81,9 +81,7 @@ class Blobs:
             raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
         return computed
 
-    def fetch(
-        self, cid: str, size: int, partial: Path, sha256: str, *, told: Callable[[int], None] = _silent
-    ) -> None:
+    def fetch(self, cid: str, size: int, partial: Path, sha256: str, *, told: Callable[[int], None] = _silent) -> None:
         """Make `partial` the whole file, on disk for good; whole chunks that it already has are not fetched again.
 
         One caller at a time for one `partial`. After an error it holds verified chunks only, to be resumed; nothing at

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from cachekit.background import Background
 from cachekit.artifacts import ArtifactStore
+from cachekit.background import Background
 from cachekit.cooldown import Cooldowns
 from cachekit.errors import TierError, UsageError
 from cachekit.flight import Flights

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit.cache import Cache
 from cachekit.errors import UsageError
-from cachekit.model import TierState
+from cachekit.gate import current, decide
+from cachekit.model import Event, Mode, TierState
 from cachekit.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -103,6 +104,16 @@ def add_listener(listener: Listener) -> Callable[[], None]:
             ROOT.listeners.remove(listener)
 
     return remove
+
+
+def tell(event: Event) -> None:
+    """Counts something that an adapter saw, and tells every listener of it."""
+    ROOT.cache().tell(event)
+
+
+def current_mode() -> Mode:
+    """The mode of a call made here and now: what the blocks around it say, else the settings."""
+    return decide(ROOT.cache().settings.mode, current())
 
 
 def stats(function: Any = None) -> Snapshot:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachekit.directory import prepare
 from cachekit.artifacts import ArtifactStore
+from cachekit.directory import prepare
 from cachekit.errors import TierError
 from cachekit.model import Event, TierState
 from cachekit.tiers.memory import MemoryTier
@@ -97,7 +97,9 @@ def _open_shared(
     from cachekit.sharing import Shared
 
     try:
-        made.shared = Shared(resolved, environ, lambda reason: tell(Event("error", "", "ipfs", reason)), ledger, made.artifacts)
+        made.shared = Shared(
+            resolved, environ, lambda reason: tell(Event("error", "", "ipfs", reason)), ledger, made.artifacts
+        )
     except (TierError, OSError, sqlite3.Error) as error:
         made.failed("ipfs", "init_failed", error)
         return

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from cachekit.artifacts import ArtifactStore
-from cachekit.blobs import Blobs
+from cachekit.blobs import Blob, Blobs
+from cachekit.chunked import ChunkCipher
 from cachekit.credentials import Credential
 from cachekit.errors import TierError
 from cachekit.manifest import File, Manifest
 from cachekit.outbox import Item
 from cachekit.protocols import Transport
 
-Told = Callable[[Any], None] | None
-
 
 class SharedFiles:
     """What `Shared` needs for artifacts. Everything may raise TierError."""
 
-    def __init__(self, transport: Transport, credential: Credential, store: ArtifactStore, told: Told = None) -> None:
+    def __init__(self, transport: Transport, credential: Credential, store: ArtifactStore) -> None:
         self._transport = transport
         self._credential = credential
         self._store = store
-        self._told = told
 
     def named(self, namespace: str, manifest: Manifest, *, sealed: bool) -> Manifest:
         """The manifest with the CID that each file will have in the daemon; one pass over the files."""
         blobs = self._blobs(namespace, sealed=sealed)
-        files = [file if file.link else file._replace(cid=blobs.cid_of(self._store.blob(file.sha256))) for file in manifest.files]
-        return replace(manifest, files=tuple(files), sealed=sealed)
+
+        def named(file: File) -> File:
+            return file if file.link else file._replace(cid=blobs.cid_of(self._store.blob(file.sha256)))
+
+        return replace(manifest, files=tuple(map(named, manifest.files)), sealed=sealed)
 
     def fetch(self, namespace: str, manifest: Manifest, missing: Sequence[File]) -> None:
         """Brings `missing` files here, several at a time; each is verified before it counts."""
         if not all(file.cid for file in missing):
             raise TierError("the artifact was built where IPFS was off: its files stayed there", reason="not_shared")
-        blobs = self._blobs(namespace, sealed=manifest.sealed)
-        blobs.fetch_all(missing, self._store.partial, self._store.publish, told=self._told)
+        wanted = [Blob(file.path or manifest.name, file.cid, file.size, file.sha256) for file in missing]
+        self._blobs(namespace, sealed=manifest.sealed).fetch_all(wanted, self._partial, self._publish)
 
     def send(self, item: Item) -> bool:
         """Stores the files of a queued artifact in the daemon; False where they are no longer here to be sent."""
@@ -49,10 +50,17 @@ class SharedFiles:
             path = self._store.blob(file.sha256)
             if not path.exists():
                 return False
-            name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{manifest.digest[:16]}/{file.path or manifest.name}"
-            if blobs.add(path, name, pin=bool(item.pin), told=self._told) != file.cid:
+            label = f"{manifest.digest[:16]}/{file.path or manifest.name}"
+            name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{label}"
+            if blobs.add(path, name, pin=bool(item.pin)) != file.cid:
                 return False
         return True
 
     def _blobs(self, namespace: str, *, sealed: bool) -> Blobs:
-        return Blobs(self._transport, self._credential.cipher(namespace) if sealed else None)
+        return Blobs(self._transport, ChunkCipher.of(self._credential, namespace) if sealed else None)
+
+    def _partial(self, blob: Blob) -> Path:
+        return self._store.partial(blob.sha256)
+
+    def _publish(self, blob: Blob, partial: Path) -> None:
+        self._store.publish(blob.sha256, partial)

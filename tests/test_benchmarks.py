@@ -16,7 +16,7 @@ import harness
 
 LOCAL = [
     pytest.param(benchmark, id=benchmark.__name__)
-    for module in ("time_hits", "time_store", "time_growth", "peers")
+    for module in ("time_hits", "time_store", "time_growth", "time_adapters", "time_peers")
     for benchmark in importlib.import_module(module).ALL
 ]
 DAEMON = [pytest.param(benchmark, id=benchmark.__name__) for benchmark in importlib.import_module("time_ipfs").ALL]

@@ -6,13 +6,13 @@ The wire modules know how a request is divided (`items`, `tei_wire`); here is on
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from cachekit import MISS, Answers, Reply, Wanted
-from cachekit.default import ROOT
 from cachekit_adapters import items, openai_wire
 from cachekit_adapters.wires import dumped, saving
 
@@ -106,18 +106,13 @@ def divided(
 ) -> Outcome:
     """As `answer`, of a request that `wire` divides."""
     steps = _Batch(answers, place, wire, path, request, form or openai_form()).steps()
-    cooldowns, body = ROOT.cache().cooldowns, None
+    body: object = None
     while True:
         try:
             asked = steps.send(body)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        cooldowns.wait(scope)
-        try:
-            body = send(asked)
-        except Exception as error:  # raised again: only what it says of the next attempt is noted
-            cooldowns.heed(scope, error)
-            raise
+        body = answers.asked(functools.partial(send, asked), scope)
 
 
 async def adivided(
@@ -132,18 +127,13 @@ async def adivided(
     scope: str = "",
 ) -> Outcome:
     steps = _Batch(answers, place, wire, path, request, form or openai_form()).steps()
-    cooldowns, body = ROOT.cache().cooldowns, None
+    body: object = None
     while True:
         # Tiers block: they are asked in a thread.
         ended, found = await asyncio.to_thread(_advance, steps, body)
         if ended:
             return found  # type: ignore[no-any-return]
-        await cooldowns.await_(scope)
-        try:
-            body = await send(found)
-        except Exception as error:  # raised again: only what it says of the next attempt is noted
-            cooldowns.heed(scope, error)
-            raise
+        body = await answers.aasked(functools.partial(send, found), scope)
 
 
 def _advance(steps: Generator[object, object, Outcome], body: object) -> tuple[bool, Any]:

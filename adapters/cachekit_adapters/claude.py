@@ -24,7 +24,6 @@ from cachekit_adapters.wires import Values, operation
 NEUTRAL: Final = frozenset(
     {
         *("stream", "metadata", "service_tier", "cache_control", "diagnostics", "timeout", "user_profile_id"),
-        *("extra_headers", "workspace_id"),
     }
 )
 

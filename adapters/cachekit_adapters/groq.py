@@ -14,6 +14,7 @@ from typing import Any, Final
 from cachekit import Adapter
 from cachekit_adapters import openai_wire, stainless
 from cachekit_adapters.openai_shapes import (
+    AUDIO_NEUTRAL,
     EMBEDDING_NEUTRAL,
     NEUTRAL,
     by_suffix,
@@ -48,7 +49,7 @@ EMBEDDING: Final[Adapter] = operation(
     sampled=never,
 )
 AUDIO: Final[Adapter] = operation(
-    "groq.audio", openai_wire, _values("Transcription"), ttl=86400, neutral=NEUTRAL, provider=SDK, sampled=never
+    "groq.audio", openai_wire, _values("Transcription"), ttl=86400, neutral=AUDIO_NEUTRAL, provider=SDK, sampled=never
 )
 MODELS: Final[Adapter] = operation(
     "groq.models", openai_wire, json_values(SDK), ttl=3600, neutral=frozenset(), sampled=never

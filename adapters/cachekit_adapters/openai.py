@@ -13,8 +13,10 @@ from typing import Any, Final
 from cachekit import Adapter
 from cachekit_adapters import openai_wire, stainless
 from cachekit_adapters.openai_shapes import (
+    AUDIO_NEUTRAL,
     EMBEDDING_NEUTRAL,
     NEUTRAL,
+    RESPONSE_NEUTRAL,
     by_suffix,
     json_values,
     openai_values,
@@ -50,10 +52,10 @@ EMBEDDING: Final[Adapter] = operation(
     sampled=never,
 )
 RESPONSES: Final[Adapter] = operation(
-    "openai.responses", openai_wire, _values("Response"), ttl=1800, neutral=NEUTRAL, provider=SDK
+    "openai.responses", openai_wire, _values("Response"), ttl=1800, neutral=RESPONSE_NEUTRAL, provider=SDK
 )
 AUDIO: Final[Adapter] = operation(
-    "openai.audio", openai_wire, _values("Transcription"), ttl=86400, neutral=NEUTRAL, provider=SDK, sampled=never
+    "openai.audio", openai_wire, _values("Transcription"), ttl=86400, neutral=AUDIO_NEUTRAL, provider=SDK, sampled=never
 )
 MODELS: Final[Adapter] = operation(
     "openai.models", openai_wire, json_values(SDK), ttl=3600, neutral=frozenset(), sampled=never

@@ -16,10 +16,13 @@ from cachekit_adapters.wires import Values
 NEUTRAL: Final = frozenset(
     {
         *("stream", "stream_options", "user", "metadata", "store", "service_tier", "timeout", "safety_identifier"),
-        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "extra_headers"),
+        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prompt_cache_breakpoint"),
     }
 )
-EMBEDDING_NEUTRAL: Final = frozenset({"user", "timeout", "extra_headers"})
+# Headers may name a tenant or a beta. A stored response can be referred to later, one that was not stored cannot.
+RESPONSE_NEUTRAL: Final = NEUTRAL - {"store"}
+EMBEDDING_NEUTRAL: Final = frozenset({"user", "timeout"})
+AUDIO_NEUTRAL: Final = frozenset({"stream", "timeout"})
 
 _CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     "ChatCompletion": ("types.chat", "ChatCompletionChunk"),

@@ -11,6 +11,7 @@ _NEUTRAL_HEADERS: Final = frozenset(
     {
         *("authorization", "x-api-key", "api-key", "accept", "accept-encoding", "connection", "content-type"),
         *("user-agent", "idempotency-key", "content-length", "host", "cookie", "traceparent", "tracestate"),
+        "anthropic-user-profile-id",  # whom the request is billed to; `user_profile_id` where it is a parameter
     }
 )
 
@@ -40,15 +41,30 @@ def identity(client: Any, options: Any, headers: Mapping[str, str], neutral: fro
 
 def without(body: Any, neutral: frozenset[str]) -> Any:
     """The body without what does not change the answer, `cache_control` inside of blocks included."""
+    nested = neutral & _NESTED
     if isinstance(body, dict):
-        kept = {name: item for name, item in body.items() if name not in neutral and not _left_out(item)}
-        return {name: without(item, neutral & _NESTED) for name, item in kept.items()}
-    if isinstance(body, (list, tuple)):
-        return [without(item, neutral & _NESTED) for item in body]
-    return body
+        return {
+            name: _inner(item, nested) for name, item in body.items() if name not in neutral and not _left_out(item)
+        }
+    return _inner(body, nested)
 
 
-_NESTED: Final = frozenset({"cache_control"})
+def _inner(value: Any, neutral: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _inner(item, _NOTHING if name in _CALLERS_OWN else neutral)
+            for name, item in value.items()
+            if name not in neutral and not _left_out(item)
+        }
+    if isinstance(value, (list, tuple)):
+        return [_inner(item, neutral) for item in value]
+    return value
+
+
+_NESTED: Final = frozenset({"cache_control", "prompt_cache_breakpoint"})
+_NOTHING: Final = frozenset[str]()
+_CALLERS_OWN: Final = frozenset({"input", "input_schema", "parameters", "schema"})
+"""Below these stand a tool's arguments and schemas, in whose names no vendor has a say."""
 
 
 def _left_out(value: Any) -> bool:

@@ -74,22 +74,33 @@ def streams(value: Any) -> bool:
 
 def source(value: Any) -> Any:
     """What a stream reads from: decoded bytes as they come; closing it closes the response."""
-    return _aread(value.response) if hasattr(value, "__aiter__") else _read(value.response)
+    return _AsyncSource(value.response) if hasattr(value, "__aiter__") else _Source(value.response)
 
 
-def _read(response: Any) -> Iterator[bytes]:
-    try:
-        yield from response.iter_bytes()
-    finally:
-        response.close()
+class _Source:
+    """A response's bytes; no generator, because one that never began does not close anything."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self._pieces: Iterator[bytes] = response.iter_bytes()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        self._response.close()
 
 
-async def _aread(response: Any) -> AsyncIterator[bytes]:
-    try:
-        async for piece in response.aiter_bytes():
-            yield piece
-    finally:
-        await response.aclose()
+class _AsyncSource:
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._pieces
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
 
 
 def retold(value: Any, pieces: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from cachekit import Adapter, Reply, Saving
 from cachekit_adapters import pricing
+from cachekit_adapters.sse import Recorded
 from cachekit_adapters.usage import Usage
 
 
@@ -61,14 +62,20 @@ def operation(
         if body is None:
             return None
         about = wire.about(body)
-        return Reply("plain", dumped(body), about, saving(wire.usage(body), about.get("model", ""), provider))
+        data = Recorded(dumped(body))
+        data.judged = wire.judge(body)
+        return Reply("plain", data, about, saving(wire.usage(body), about.get("model", ""), provider))
 
     def finish(data: bytes) -> Reply:
+        data = Recorded(data)
         about = wire.about_stream(data)
         return Reply("stream", data, about, saving(wire.usage_of_stream(data), about.get("model", ""), provider))
 
     def judge(reply: Reply) -> str:
-        return wire.judge_stream(reply.body) if reply.kind == "stream" else wire.judge(json.loads(reply.body))
+        data = reply.body if isinstance(reply.body, Recorded) else Recorded(reply.body)
+        if data.judged is None:
+            data.judged = wire.judge_stream(data) if reply.kind == "stream" else wire.judge(json.loads(data))
+        return data.judged
 
     def restore(reply: Reply, streamed: bool, context: Any) -> Any:
         if streamed:

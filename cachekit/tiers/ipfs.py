@@ -46,7 +46,8 @@ class IpfsTier:
     """`protocols.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
 
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
-    `files` sends the files of an artifact. `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
+    `files` sends an artifact's files.
+    `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
     that an open breaker answered.
     """
 

@@ -16,7 +16,6 @@ from cachekit.protocols import Transport
 from cachekit.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Entry
 from cachekit.writers import WriterKey
 
-
 ARTIFACT: Final = "path"
 """The codec whose payload speaks of files."""
 

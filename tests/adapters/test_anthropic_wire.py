@@ -7,14 +7,15 @@ import urllib.request
 from typing import Any
 
 import pytest
-from cachekit_adapters import anthropic_wire as wire
-from cachekit_adapters.sse import frame
-from cachekit_adapters.usage import Usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import shapes
 from peers.fixtures import llama_peer  # noqa: F401 - found by name
 from peers.servers import Server
+
+from cachekit_adapters import anthropic_wire as wire
+from cachekit_adapters.sse import frame
+from cachekit_adapters.usage import Usage
 
 Json = dict[str, Any]
 REASONS = ("", "truncated", "paused", "refused", "incomplete", "error_in_200")

@@ -7,9 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from cachekit_adapters import kserve_wire
 from peers.fixtures import mlserver_peer, pytriton_peer  # noqa: F401 - fixtures, found by their names
 from peers.servers import Server
+
+from cachekit_adapters import kserve_wire
 
 http = pytest.importorskip("tritonclient.http")
 aio = pytest.importorskip("tritonclient.http.aio")

@@ -7,9 +7,10 @@ import secrets
 from typing import Any
 
 import pytest
-from cachekit_adapters import items, opea_wire
 from peers.fixtures import opea_peer  # noqa: F401 - a fixture, found by its name
 from peers.servers import Server
+
+from cachekit_adapters import items, opea_wire
 
 CHAT, EMBEDDINGS, RERANKING = "/v1/chat/completions", "/v1/embeddings", "/v1/reranking"
 TEXTS = ["blue sea", "a red fox", "a red lamp"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cachekit_adapters.prices import Prices
 from cachekit_adapters.usage import Usage
 

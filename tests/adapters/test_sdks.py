@@ -539,3 +539,29 @@ def test_an_async_batch(server: Scripted) -> None:
             found.data[1].embedding
         )
     assert server.count == 1
+
+
+def test_a_stream_nobody_reads_is_closed(groq_server: Scripted) -> None:
+    """Opening a stream and closing it at once gives the connection back, and stores nothing."""
+    with groq_client(groq_server.url) as client:
+        stream = chat(client, stream=True)
+        response = stream.response
+        stream.close()
+        assert response.is_closed
+        assert list(chat(client, stream=True))
+        assert groq_server.count == 2
+
+
+def test_a_stale_stream_is_refreshed_whole(groq_server: Scripted) -> None:
+    """Under stale_while_revalidate an expired stream is replayed, and a new one stored that nobody reads."""
+    import time
+
+    with groq_client(groq_server.url, ttl=0.05, stale_while_revalidate="1h") as client:
+        first = list(chat(client, stream=True))
+        time.sleep(0.1)
+        assert [chunk.id for chunk in chat(client, stream=True)] == [chunk.id for chunk in first]
+        deadline = time.monotonic() + 20
+        while cachekit.stats().as_dict()["stores"] < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert groq_server.count == 2
+        assert cachekit.stats().as_dict()["stores"] == 2

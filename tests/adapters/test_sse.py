@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cachekit_adapters.sse import events, frame, is_done, json_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cachekit_adapters.sse import Recorded, events, frame, is_done, json_events
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -67,3 +68,24 @@ def test_a_text_is_framed_as_it_is(text: str) -> None:
 def test_any_bytes_are_read(data: bytes) -> None:
     """Whatever was received, reading it ends, and raises nothing."""
     list(events(data))
+
+
+def test_a_recorded_stream_says_what_its_bytes_say() -> None:
+    """Parsed once or each time, cut anywhere: the same events, the same refusal, the same end."""
+    data = b'event: a\ndata: {"n": 1}\n\ndata:  [2, 3] \n\ndata: {"n": \n\ndata: [DONE]\n\n'
+    for whole in (data, data.replace(b'data: {"n": \n\n', b"")):
+        for cut in range(len(whole) + 1):
+            recorded = Recorded(whole[:cut])
+            for _ in range(2):
+                assert _said(recorded) == _said(whole[:cut])
+                assert is_done(recorded) == is_done(whole[:cut])
+
+
+def _said(data: bytes) -> tuple[list[Any], bool]:
+    found: list[Any] = []
+    try:
+        for event in json_events(data):
+            found.append(event)
+    except ValueError:
+        return found, False
+    return found, True

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cachekit_adapters import items, tei_wire
 from peers.fixtures import started, tei_peer  # noqa: F401 - a fixture, found by its name
 from peers.scripted import Scripted
 from peers.servers import Server, llama_server
+
+from cachekit_adapters import items, tei_wire
 
 TEXTS = ["a red fox", "the blue sea", "a red fox", "quiet lamp"]
 REQUESTS: list[tuple[str, dict[str, Any]]] = [

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from cachekit_adapters import tgi_wire
-from cachekit_adapters.usage import Usage
 from peers.fixtures import tgi_peer  # noqa: F401 - a fixture, found by its name
 from peers.scripted import Scripted
+
+from cachekit_adapters import tgi_wire
+from cachekit_adapters.usage import Usage
 
 ASK: dict[str, Any] = {"inputs": "What is a cache good for?", "parameters": {"details": True}}
 PLAIN: dict[str, Any] = {"inputs": ASK["inputs"]}

@@ -1,0 +1,58 @@
+"""The shape of the adapters: public names of cachekit only, and no SDK before it is used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cachekit
+
+PACKAGE = Path(__file__).parents[2] / "adapters" / "cachekit_adapters"
+VENDORS = {"groq", "openai", "anthropic", "huggingface_hub", "tritonclient", "httpx", "httpx2", "numpy", "pydantic"}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_public_names(module: str) -> None:
+    """An adapter imports from `cachekit` itself, and only what is in its `__all__`."""
+    for item in ast.walk(tree(module)):
+        if isinstance(item, ast.ImportFrom) and item.module and item.module.partition(".")[0] == "cachekit":
+            assert item.module == "cachekit", f"{module} imports {item.module}"
+            assert {alias.name for alias in item.names} <= set(cachekit.__all__)
+        elif isinstance(item, ast.Import):
+            assert not [alias.name for alias in item.names if alias.name.startswith("cachekit.")]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_vendor_at_import(module: str) -> None:
+    """SDKs are imported inside functions."""
+    for item in tree(module).body:
+        names = [alias.name for alias in item.names] if isinstance(item, ast.Import) else []
+        if isinstance(item, ast.ImportFrom) and item.level == 0 and item.module:
+            names = [item.module]
+        assert VENDORS.isdisjoint(name.partition(".")[0] for name in names), f"{module} imports {names}"
+
+
+def test_importing_the_adapters_loads_no_sdk() -> None:
+    """`import cachekit_adapters` and its vendor modules leave every SDK unloaded."""
+    code = (
+        "import sys, cachekit_adapters, cachekit_adapters.groq, cachekit_adapters.claude, cachekit_adapters.openai; "
+        f"print(sorted(set(sys.modules) & {VENDORS!r}))"
+    )
+    paths = {"PYTHONPATH": f"{PACKAGE.parent}:{PACKAGE.parents[1]}"}
+    found = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_read_in_a_sitting(module: str) -> None:
+    """No module is longer than 260 lines."""
+    assert len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()) <= 260

@@ -1,0 +1,63 @@
+"""`Answers.near` before `Answers.call`: what the one looked for in vain the other does not look for again, if it is the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import cachekit
+from cachekit import Adapter, Answers, Reply, Wanted
+
+PLAIN = Wanted(False)
+
+
+def _adapter() -> Adapter:
+    return Adapter(
+        name="test.near",
+        capture=lambda value: Reply("plain", str(value).encode(), {}),
+        restore=lambda reply, _streamed, _context: reply.body.decode(),
+        judge=lambda _reply: "",
+    )
+
+
+def _ask(answers: Answers, looked: Any, asked: Any, value: str) -> Any:
+    found = answers.near(looked, PLAIN)
+    return answers.call(asked, lambda: value, PLAIN) if found is cachekit.MISS else found
+
+
+@pytest.mark.parametrize(
+    ("looked", "asked"),
+    [
+        ({"n": 1}, {"n": 1.0}),
+        ({"n": 1}, {"n": True}),
+        ({"n": 0.0}, {"n": -0.0}),
+        ({"n": [1]}, {"n": [1, 2]}),
+        ({"n": {}}, {"n": None}),
+    ],
+)
+def test_another_call_has_a_key_of_its_own(looked: Any, asked: Any) -> None:
+    """Whatever was looked for before, an answer is stored for the call that was asked."""
+    answers = Answers(_adapter())
+    assert _ask(answers, looked, asked, "theirs") == "theirs"
+    assert answers.near(looked, PLAIN) is cachekit.MISS
+    assert answers.near(asked, PLAIN) == "theirs"
+
+
+def test_the_order_of_a_mapping_makes_no_other_call() -> None:
+    """The SDK orders a body's fields its own way: it is the call that was looked for."""
+    answers = Answers(_adapter())
+    assert _ask(answers, {"a": 1, "b": [2]}, {"b": [2], "a": 1}, "value") == "value"
+    assert answers.near({"a": 1, "b": [2]}, PLAIN) == "value"
+
+
+def test_what_was_looked_for_does_not_outlive_a_sample_or_a_cache() -> None:
+    """Looked for outside of `sample(1)`, or in another cache: the call is keyed where it is made."""
+    answers = Answers(_adapter())
+    assert answers.near({"n": 1}, PLAIN) is cachekit.MISS
+    with cachekit.sample(1):
+        assert answers.call({"n": 1}, lambda: "sampled", PLAIN) == "sampled"
+    assert answers.near({"n": 1}, PLAIN) is cachekit.MISS
+    with cachekit.configure(namespace="another"):
+        assert answers.call({"n": 1}, lambda: "another", PLAIN) == "another"
+    assert answers.near({"n": 1}, PLAIN) is cachekit.MISS
