@@ -52,7 +52,7 @@ class Build(NamedTuple):
         return functools.partial(self.wrapped, *self.args, **kwargs)
 
 
-def call(build: Build) -> Path:
+def call(build: Build) -> Any:
     """The artifact's read-only path, or the caller's own `output` with its content."""
     prepared = prepare(build.target, build.owned, build.kwargs)
     if prepared is None:
@@ -67,7 +67,7 @@ def call(build: Build) -> Path:
     return _placed(prepared, build, found, path)
 
 
-async def acall(build: Build) -> Path:
+async def acall(build: Build) -> Any:
     import asyncio
 
     prepared = prepare(build.target, build.owned, build.kwargs)
@@ -177,12 +177,12 @@ def _placed(prepared: Prepared, build: Build, manifest: Manifest, path: Path) ->
 # -- without the cache: the origin alone, with the same arguments ------------------------------------------------------------
 
 
-def _uncached(build: Build) -> Path:
+def _uncached(build: Build) -> Any:
     scratch = _own_scratch(build)
     return _handed_over(build, retried(build.target, build.origin(scratch))(), scratch)
 
 
-async def _auncached(build: Build) -> Path:
+async def _auncached(build: Build) -> Any:
     scratch = _own_scratch(build)
     origin: Callable[[], Awaitable[Any]] = build.origin(scratch)
     return _handed_over(build, await aretried(build.target, origin)(), scratch)

@@ -321,7 +321,9 @@ def test_another_cid_than_ours_is_refused(tmp_path: Path) -> None:
 def test_an_answer_that_names_nothing_is_refused(tmp_path: Path, body: bytes) -> None:
     """An error in a trailer leaves a 200 with nothing in it."""
     (tmp_path / "file").write_bytes(b"hello")
-    with serving(lambda exchange: _calls(exchange, add=lambda it: it.chunked(body) if body else it.chunked())) as server:
+    with serving(
+        lambda exchange: _calls(exchange, add=lambda it: it.chunked(body) if body else it.chunked())
+    ) as server:
         with pytest.raises(IntegrityError):
             Blobs(KuboTransport(server.api), None).add(tmp_path / "file", "weights", pin=False)
 

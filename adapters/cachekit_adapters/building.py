@@ -6,12 +6,15 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cachekit import UsageError
+
+_COMMIT: Final = re.compile("[0-9a-f]{40}")
 
 
 def needed(module: str) -> Any:
@@ -86,26 +89,30 @@ def source(name_or_path: str | os.PathLike[str]) -> str | Path:
     return os.fspath(name_or_path)
 
 
+UNKNOWN: Final = ""
+"""The commit of a branch that nobody could be asked about."""
+
+
 def commit(model: str | Path, revision: str | None) -> str | None:
     """The commit that `revision` of a model on the hub is now, so that a branch that moved on is another key.
 
-    The hub is asked; without it, the machine's own copy. What neither knows keeps the name of its revision. None for a
-    model on this machine, whose content is its identity.
+    The hub is asked; where it does not answer, the machine's own copy; `UNKNOWN` where neither knows: then nothing may be
+    kept under the name alone. None for a model on this machine, whose content is its identity.
     """
     if isinstance(model, Path):
         return None
-    if revision and len(revision) == 40 and set(revision) <= set("0123456789abcdef"):
+    if revision and _COMMIT.fullmatch(revision):
         return revision
     hub = needed("huggingface_hub")
     try:
         return str(hub.HfApi().model_info(model, revision=revision, timeout=10).sha)
-    except (OSError, ValueError):  # every network error of the hub's client is one of these
-        return _commit_here(hub, model, revision) or revision
+    except Exception:  # each major version of the hub's client raises another HTTP library's errors; none is an answer
+        return _commit_here(hub, model, revision)
 
 
-def _commit_here(hub: Any, model: str, revision: str | None) -> str | None:
+def _commit_here(hub: Any, model: str, revision: str | None) -> str:
     found = hub.try_to_load_from_cache(model, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+    return Path(found).parent.name if isinstance(found, str) else UNKNOWN
 
 
 def spoken(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,10 +29,11 @@ def convert(
 ) -> Path:
     """An `.mlpackage` directory, an ML program.
 
-    `model` is a file that coremltools reads: TorchScript (`torch.jit.save`), or with `source="tensorflow"` a saved model.
-    A `.pt2` (`torch.export.save`) is read too; its inputs are in it, and `inputs` may be empty. `inputs` are shapes by
-    name, in the order the model takes them, `input_types` numpy's names of types other than float32. `compute_units`, `target` and `precision` are
-    names in coremltools' `ComputeUnit`, `target` and `precision`. `options` are `coremltools.convert`'s, plain values.
+    `model` is a file that coremltools reads: TorchScript (`torch.jit.save`), or with `source="tensorflow"` a saved
+    model. A `.pt2` (`torch.export.save`) is read too; its inputs are in it, and `inputs` may be empty. `inputs` are
+    shapes by name, in the order the model takes them, `input_types` numpy's names of types other than float32.
+    `compute_units`, `target` and `precision` are names in coremltools' `ComputeUnit`, `target` and `precision`.
+    `options` are `coremltools.convert`'s, plain values.
 
     The key holds the model's content, all of these, and the versions of coremltools and torch. Raises UsageError for a
     name that coremltools does not know, a file that does not exist, or where coremltools is missing.

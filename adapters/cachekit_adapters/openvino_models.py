@@ -8,13 +8,14 @@ compiled = openvino.Core().compile_model(directory / "openvino_model.xml", "CPU"
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from cachekit import UsageError, persist_artifact
-from cachekit_adapters.building import commit, needed, source, spoken, versions
+from cachekit import UsageError, bypass, persist_artifact
+from cachekit_adapters.building import UNKNOWN, commit, needed, source, spoken, versions
 
 TASKS: Final = {
     "feature-extraction": "AutoModel",
@@ -47,7 +48,8 @@ def convert(
     each step is given all tokens.
 
     The key holds the content of `model` or else its name and commit, the task, the weight format, the example, the
-    options and the versions of OpenVINO and of what loads the model. Raises UsageError for an unknown task or format,
+    options and the versions of OpenVINO and of what loads the model. Where nobody can say which commit a branch is,
+    nothing is kept. Raises UsageError for an unknown task or format,
     and where a library is missing.
     """
     if task not in TASKS or weight_format not in _FORMATS:
@@ -58,16 +60,18 @@ def convert(
     libraries = ["openvino"] + (["nncf"] if _FORMATS[weight_format] else [])
     if _is_file(found):
         return _converted(found, None, "", weight_format, None, spoken(options), versions(*libraries), options=options)
-    return _converted(
-        found,
-        commit(found, revision),
-        task,
-        weight_format,
-        _arrays(example),
-        spoken(options),
-        versions(*libraries, "torch", "transformers"),
-        options=options,
-    )
+    known = commit(found, revision)
+    with bypass() if known == UNKNOWN else contextlib.nullcontext():
+        return _converted(
+            found,
+            known or revision,
+            task,
+            weight_format,
+            _arrays(example),
+            spoken(options),
+            versions(*libraries, "torch", "transformers"),
+            options=options,
+        )
 
 
 @persist_artifact(version="1", ignore=("options",), scratch="scratch")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cachekit import persist_artifact
-from cachekit_adapters.building import commit, needed, source, spoken, versions
+from cachekit_adapters.building import UNKNOWN, commit, needed, source, spoken, versions
 
 T = TypeVar("T")
 
@@ -34,13 +34,16 @@ def from_pretrained(
     to it again on a hit. `name_or_path` of what comes back is what you passed.
 
     The key holds the class, the content of a directory or else the name and its commit, the options and transformers'
-    version. Raises what `cls` raises, and UsageError where transformers is not installed.
+    version. Where nobody can say which commit a branch is, nothing is kept: name the commit, and no network is needed.
+    Raises what `cls` raises, and UsageError where transformers is not installed.
     """
     needed("transformers")
     model = source(name_or_dir)
-    revision = commit(model, revision)
+    found = commit(model, revision)
+    if found == UNKNOWN:
+        return cls.from_pretrained(model, revision=revision, **options)  # type: ignore[attr-defined,no-any-return]
     keyed = spoken({name: value for name, value in options.items() if name not in _NEUTRAL})
-    directory = _saved(cls, model, revision, keyed, versions("transformers"), options=options)
+    directory = _saved(cls, model, found, keyed, versions("transformers"), options=options)
     loading = {name: value for name, value in options.items() if name not in _FETCHING | _ORIGINAL}
     loaded = cls.from_pretrained(os.fspath(directory), **loading)  # type: ignore[attr-defined]
     return _told(loaded, os.fspath(name_or_dir))  # type: ignore[no-any-return]

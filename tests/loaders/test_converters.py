@@ -15,7 +15,14 @@ import cachekit
 from cachekit_adapters import coreml_models, openvino_models, qualcomm_models
 from loaders.conftest import library
 
-pytestmark = [pytest.mark.loaders, pytest.mark.timeout(300)]
+# What the converters say of torch's age and of their own tracing is not ours; a warning of cachekit's still fails.
+VENDORS = (
+    "ignore::FutureWarning",
+    "ignore::DeprecationWarning",
+    "ignore:Converting a tensor",
+    "ignore:.*torch.*:UserWarning",
+)
+pytestmark = [pytest.mark.loaders, pytest.mark.timeout(300), *map(pytest.mark.filterwarnings, VENDORS)]
 
 
 def misses() -> int:
@@ -83,7 +90,6 @@ def traced(tmp_path: Path) -> Path:
     return tmp_path / "net.pt"
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_core_ml_package_comes_back(traced: Path, again: Any) -> None:
     """Converted for real on Linux; after a restore in another process the specification loads and names its input."""
     library("coremltools")
@@ -101,7 +107,6 @@ def test_a_core_ml_package_comes_back(traced: Path, again: Any) -> None:
     assert any(name.endswith("weight.bin") for name in tree(first))
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_an_exported_program_is_read(tmp_path: Path) -> None:
     """What torch.export saves brings its inputs along."""
     library("coremltools")
@@ -110,7 +115,6 @@ def test_an_exported_program_is_read(tmp_path: Path) -> None:
     assert (coreml_models.convert(tmp_path / "net.pt2", inputs={}) / "Manifest.json").exists()
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_compute_units_target_and_shape_are_part_of_the_key(traced: Path) -> None:
     """Each is another package; a name that coremltools does not know is said."""
     library("coremltools")

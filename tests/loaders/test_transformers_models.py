@@ -97,9 +97,27 @@ def test_a_name_is_keyed_by_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
     assert building.commit("org/name", None) == first
-    assert building.commit("org/other", "v1") == "v1"
+    assert building.commit("org/other", "v1") == building.UNKNOWN
     assert building.commit("org/name", "b" * 40) == "b" * 40
     assert building.commit(tmp_path, "main") is None
+
+
+def test_a_branch_nobody_knows_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be another commit tomorrow; the call goes to transformers as it is."""
+    hub = library("huggingface_hub")
+    library("transformers")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    asked: list[Any] = []
+
+    class Model:
+        @classmethod
+        def from_pretrained(cls, name: str, **options: Any) -> Any:
+            asked.append((name, options))
+            return cls()
+
+    for _ in range(2):
+        assert isinstance(transformers_models.from_pretrained(Model, "org/nowhere", revision="v1", dtype="auto"), Model)
+    assert asked == [("org/nowhere", {"revision": "v1", "dtype": "auto"})] * 2
 
 
 def test_a_missing_library_names_the_extra() -> None:
