@@ -79,10 +79,15 @@ class Ask(NamedTuple):
         return Live(value, self.adapter.capture(value))
 
     def pieces(self) -> Pieces:
+        made: dict[int, Reply] = {}
+
         def finish(log: list[tuple[int, Any]]) -> Reply:
             assert self.adapter.finish is not None
-            reply = self.adapter.finish(b"".join([piece for _, piece in log[1:]]))
-            return replace(reply, pieces=tuple((at, len(piece)) for at, piece in log[1:]))
+            # Asked twice where the SDK stops at the last chunk: is the stream whole, and what is to be stored.
+            if len(log) not in made:
+                reply = self.adapter.finish(b"".join([piece for _, piece in log[1:]]))
+                made[len(log)] = replace(reply, pieces=tuple((at, len(piece)) for at, piece in log[1:]))
+            return made[len(log)]
 
         def whole(log: list[tuple[int, Any]]) -> bool:
             return len(log) > 1 and not self.adapter.judge(finish(log))

@@ -154,7 +154,12 @@ def _kind(base: Any) -> Any:
         door: _Door = getattr(self, _DOOR)
         return await _ainfer(self, door, args, kwargs, functools.partial(door.real(self, real), *args, **kwargs))
 
-    body = {"infer": ainfer if _is_async(base) else infer, "__del__": lambda _self: None, "_cachekit_base": base}
+    def close(self: Any) -> Any:
+        self._closed = True
+        return getattr(self, _DOOR).client.close()
+
+    methods = {"infer": ainfer if _is_async(base) else infer, "close": close, "__del__": lambda _self: None}
+    body = {**methods, "_cachekit_base": base}
     told = {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
     return type(base.__name__, (base,), {**told, **body})
 

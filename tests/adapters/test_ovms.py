@@ -368,6 +368,14 @@ def test_neither_client_s_end_closes_the_other_s_connections(triton: Scripted) -
     client.close()
 
 
+def test_closing_the_copy_closes_both(triton: Scripted) -> None:
+    """They share the pool, so the client that was wrapped has nothing left to close when it is collected."""
+    bare = http.InferenceServerClient(address(triton))
+    with wrap(bare) as client:
+        client.infer("double", x())
+    assert bare._closed
+
+
 def test_the_async_client_keeps_its_class(triton: Scripted) -> None:
     """The same for asyncio; concurrent callers of one question make one request."""
 
