@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types docs bench clean node peers
+.PHONY: demo test lint types docs bench clean node peers test-loaders
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ demo: $(STAMP)  ## one function, served from every tier
 test: $(STAMP)  ## the whole suite, with a real Kubo, and with the model servers that `make peers` provided
 	-$(PY) -m cachekit node install
 	$(PY) -m pytest -q
+
+test-loaders: $(STAMP)  ## the loaders and converters with the real libraries: 6 GB, kept outside the tree
+	$(PY) -m tests.loaders.provision
+	CACHEKIT_REQUIRE=loaders `$(PY) -m tests.loaders.provision --python` -m pytest -q -m loaders tests/loaders
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -22,6 +22,7 @@ GROUPS = {
     "store": "time_store",
     "growth": "time_growth",
     "ipfs": "time_ipfs",
+    "artifacts": "time_artifacts",
     "adapters": "time_adapters",
     "peers": "time_peers",
 }

@@ -8,7 +8,8 @@ from cachekit.default import add_listener, configure, current_mode, reset_stats,
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.gate import bypass, mode, sample
 from cachekit.model import MISS, Adapter, Event, Explanation, Key, Reply, Retry, Saving
-from cachekit.operations import clear, fetch, flush, gc, invalidate, pins, store, sync, unpin, warm
+from cachekit.operations import clear, fetch, flush, gc, invalidate, pins, restore, store, sync, unpin, warm
+from cachekit.progress import Progress, on_progress
 
 __all__ = [
     "MISS",
@@ -21,6 +22,7 @@ __all__ = [
     "Explanation",
     "IntegrityError",
     "Key",
+    "Progress",
     "Reply",
     "Retry",
     "Saving",
@@ -39,9 +41,11 @@ __all__ = [
     "gc",
     "invalidate",
     "mode",
+    "on_progress",
     "persist_artifact",
     "pins",
     "reset_stats",
+    "restore",
     "sample",
     "stats",
     "status",

@@ -1,206 +1,200 @@
 """Calls that build a file or a directory: what is stored is a Manifest, and what the caller gets is a path.
 
 Between the common path of a call and its caller stands this: what the origin built is taken into the artifact store
-and becomes a Manifest, and a Manifest becomes a path again, fetched from the team where it is not here.
+and becomes a Manifest, and a Manifest becomes a path again, fetched from the team where it is not here. Where the store
+refuses, the caller gets what the origin built, and the refusal is counted under `artifacts`.
 """
 
 from __future__ import annotations
 
-import functools
-import os
 import platform
-import shutil
-import tempfile
 import time
+import types
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cachekit import plan as plans
-from cachekit.errors import TierError, UsageError
+from cachekit.artifact_origin import Build, Unkept, auncached, checked, handed_over, inside, own_scratch, same, uncached
+from cachekit.errors import TierError
 from cachekit.manifest import Manifest
 from cachekit.model import Event
-from cachekit.perform import aperform, aretried, perform, retried
+from cachekit.perform import aperform, perform
 from cachekit.prepare import Prepared, prepare
-from cachekit.targets import Target
+from cachekit.request import STREAMING, Request
+from cachekit.sources import source_digest
+from cachekit.temporaries import remove
+
+__all__ = ["Build", "acall", "call"]
 
 
-class Build(NamedTuple):
-    """One call that builds something: the function as it is to be called, and what the key is made of (`owned`)."""
+@dataclass(slots=True)
+class Work:
+    """One call on its way. `made` is where the origin left the result, if it was this call that asked it."""
 
-    target: Target
-    wrapped: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    owned: tuple[Any, ...]
-
-    @property
-    def output(self) -> Path | None:
-        """Where the caller wants the result, None for "wherever it is"."""
-        name = self.target.policy.output
-        value = self.target.bound(self.owned, self.kwargs).get(name) if name else None
-        return None if value is None else Path(os.fspath(value))
+    prepared: Prepared
+    build: Build
+    made: Path | None = None
 
     @property
-    def needs_scratch(self) -> bool:
-        name = self.target.policy.scratch
-        return bool(name) and self.target.bound(self.owned, self.kwargs).get(name or "") is None
+    def store(self) -> Any:
+        store = self.prepared.cache.artifacts
+        assert store is not None
+        return store
 
-    def origin(self, scratch: Path | None) -> Callable[[], Any]:
-        kwargs = self.kwargs if scratch is None else {**self.kwargs, str(self.target.policy.scratch): scratch}
-        return functools.partial(self.wrapped, *self.args, **kwargs)
+    @property
+    def request(self) -> Request:
+        """Nothing is stored of what the artifact store does not have."""
+        return replace(self.prepared.request, judge=lambda value: STREAMING if type(value) is Unkept else "")
+
+    def tell(self, error: TierError | OSError) -> None:
+        reason = error.reason if isinstance(error, TierError) else "io"
+        self.prepared.cache.tell(Event("error", self.prepared.target.name, "artifacts", reason, error=error))
 
 
-def call(build: Build) -> Any:
-    """The artifact's read-only path, or the caller's own `output` with its content."""
+def call(build: Build, *, again: bool = False) -> Any:
+    """The artifact's read-only path, or the caller's own `output` with its content; `again` builds it whatever is stored."""
     prepared = prepare(build.target, build.owned, build.kwargs)
     if prepared is None:
-        return _uncached(build)
-    found = prepared.nearby()
+        return uncached(build)
+    work, found = Work(prepared, build), None if again else prepared.nearby()
     if not isinstance(found, Manifest):
-        found = perform(prepared, plans.plan(prepared.request), lambda: _built(prepared, build))
-    path = _path(prepared, found)
+        steps = plans.compute(work.request, []) if again else plans.plan(work.request)
+        found = perform(prepared, steps, lambda: _built(work), announce=again)
+    path = _handed(work, found)
     if path is None:
-        found = perform(prepared, plans.compute(prepared.request, []), lambda: _built(prepared, build))
-        path = _store(prepared).assemble(found)
-    return _placed(prepared, build, found, path)
+        path = _handed(work, perform(prepared, plans.compute(work.request, []), lambda: _built(work)))
+    return uncached(build) if path is None else path
 
 
-async def acall(build: Build) -> Any:
+async def acall(build: Build, *, again: bool = False) -> Any:
     import asyncio
 
     prepared = prepare(build.target, build.owned, build.kwargs)
     if prepared is None:
-        return await _auncached(build)
-
-    async def built() -> Manifest:
-        return await _abuilt(prepared, build)
-
-    found = prepared.nearby()
+        return await auncached(build)
+    work, found = Work(prepared, build), None if again else prepared.nearby()
     if not isinstance(found, Manifest):
-        found = await aperform(prepared, plans.plan(prepared.request), built)
-    path = await asyncio.to_thread(_path, prepared, found)
+        steps = plans.compute(work.request, []) if again else plans.plan(work.request)
+        found = await aperform(prepared, steps, lambda: _abuilt(work), announce=again)
+    path = await asyncio.to_thread(_handed, work, found)
     if path is None:
-        found = await aperform(prepared, plans.compute(prepared.request, []), built)
-        path = _store(prepared).assemble(found)
-    return await asyncio.to_thread(_placed, prepared, build, found, path)
+        found = await aperform(prepared, plans.compute(work.request, []), lambda: _abuilt(work))
+        path = await asyncio.to_thread(_handed, work, found)
+    return await auncached(build) if path is None else path
 
 
-def _store(prepared: Prepared) -> Any:
-    store = prepared.cache.artifacts
-    assert store is not None
-    return store
-
-
-def _path(prepared: Prepared, manifest: Manifest) -> Path | None:
-    """Where the artifact stands, fetched first where it does not; None where it cannot be had."""
+def _handed(work: Work, found: Manifest | Unkept) -> Path | None:
+    """What the caller gets, fetched first where it is not here; None where it cannot be had."""
+    if isinstance(found, Unkept):
+        return handed_over(work.build, found)
     try:
-        found: Path | None = _store(prepared).have(manifest)
-        return found if found is not None else _fetched(prepared, manifest)
+        path: Path | None = work.store.have(found)
+        path = path if path is not None else _fetched(work, found)
+        return _placed(work, found, path)
     except (TierError, OSError) as error:
-        reason = error.reason if isinstance(error, TierError) else "io"
-        prepared.cache.tell(Event("error", prepared.target.name, "artifacts", reason, error=error))
+        work.tell(error)
         return None
 
 
-def _fetched(prepared: Prepared, manifest: Manifest) -> Path:
-    store, shared = _store(prepared), prepared.cache.shared
-    missing = store.missing(manifest)
+def _fetched(work: Work, manifest: Manifest) -> Path:
+    shared, missing = work.prepared.cache.shared, work.store.missing(manifest)
     if missing:
         if shared is None:
             raise TierError(f"{len(missing)} files are not on this machine, and IPFS is off", reason="missing_files")
-        shared.files.fetch(prepared.key.namespace, manifest, missing)
-    path: Path = store.assemble(manifest)
+        shared.files.fetch(work.prepared.key.namespace, manifest, missing)
+    path: Path = work.store.assemble(manifest)
     return path
 
 
-def _built(prepared: Prepared, build: Build) -> Manifest:
-    with _scratch(prepared, build) as scratch:
-        return _taken_in(prepared, build, retried(build.target, build.origin(scratch))(), scratch)
+def _placed(work: Work, manifest: Manifest, path: Path) -> Path:
+    output = work.build.output
+    if output is None:
+        return path
+    if work.made is None or not same(work.made, output):
+        work.store.place(manifest, output)
+    return output
 
 
-async def _abuilt(prepared: Prepared, build: Build) -> Manifest:
+def _built(work: Work) -> Manifest | Unkept:
+    with _scratch(work) as scratch:
+        return _taken_in(work, work.build.origin(scratch.path)(), scratch)
+
+
+async def _abuilt(work: Work) -> Manifest | Unkept:
     import asyncio
 
-    with _scratch(prepared, build) as scratch:
-        origin: Callable[[], Awaitable[Any]] = build.origin(scratch)
-        result = await aretried(build.target, origin)()
-        return await asyncio.to_thread(_taken_in, prepared, build, result, scratch)
+    with _scratch(work) as scratch:
+        origin: Callable[[], Awaitable[Any]] = work.build.origin(scratch.path)
+        return await asyncio.to_thread(_taken_in, work, await origin(), scratch)
+
+
+@dataclass(slots=True)
+class Scratch:
+    """The managed directory of one attempt; `stays` where it holds all there is of the result."""
+
+    path: Path | None
+    stays: bool = False
 
 
 @contextmanager
-def _scratch(prepared: Prepared, build: Build) -> Iterator[Path | None]:
-    if not build.needs_scratch:
-        yield None
-        return
-    with _store(prepared).scratch() as directory:
-        yield directory
+def _scratch(work: Work) -> Iterator[Scratch]:
+    scratch = Scratch(_new_scratch(work) if work.build.needs_scratch else None)
+    try:
+        yield scratch
+    finally:
+        if scratch.path is not None and not scratch.stays:
+            remove(scratch.path)
 
 
-def _taken_in(prepared: Prepared, build: Build, result: Any, scratch: Path | None) -> Manifest:
-    path = _checked(build, result)
-    own = scratch is not None and path.resolve().is_relative_to(scratch.resolve())
-    manifest: Manifest = _store(prepared).ingest(path, about=_about(prepared), own=own)
+def _new_scratch(work: Work) -> Path:
+    try:
+        path: Path = work.store.new_scratch()
+    except TierError as error:
+        work.tell(error)
+        return own_scratch()
+    return path
+
+
+def _taken_in(work: Work, result: Any, scratch: Scratch) -> Manifest | Unkept:
+    path = checked(work.build, result)
+    own = inside(path, scratch.path)
+    try:
+        if work.prepared.mode == "read-only":
+            work.prepared.cache.tell(Event("skipped", work.prepared.target.name, reason="read-only"))
+        else:
+            manifest = work.store.ingest(path, about=_about(work.prepared), own=own)
+            work.made = path
+            return _named(work, manifest)
+    except TierError as error:
+        work.tell(error)
+    scratch.stays = own
+    return Unkept(path, scratch.path if own else None)
+
+
+def _named(work: Work, manifest: Manifest) -> Manifest:
+    prepared = work.prepared
     shared = prepared.cache.shared
     if shared is None or not prepared.request.far:
         return manifest
-    return shared.files.named(prepared.key.namespace, manifest, sealed=build.target.policy.encrypt)
-
-
-def _checked(build: Build, result: Any) -> Path:
-    if not isinstance(result, (str, os.PathLike)) or not Path(os.fspath(result)).exists():
-        raise UsageError(
-            f"{build.target.name} is persisted as an artifact and returned {type(result).__name__}, where the path of an "
-            "existing file or directory was expected"
-        )
-    return Path(os.fspath(result))
+    try:
+        return shared.files.named(prepared.key.namespace, manifest, sealed=work.build.target.policy.encrypt)
+    except TierError as error:  # stored here, and nobody else can fetch it
+        work.tell(error)
+        return manifest
 
 
 def _about(prepared: Prepared) -> Mapping[str, str]:
+    target = prepared.target
+    version, function = target.policy.version, target.function
+    if version is None and isinstance(function, types.FunctionType):
+        version = f"source {source_digest(function)[0][:12]}"
     return {
         "function": prepared.target.name,
         "key": str(prepared.key),
         "machine": platform.node(),
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "version": version or "",
     }
-
-
-def _placed(prepared: Prepared, build: Build, manifest: Manifest, path: Path) -> Path:
-    output = build.output
-    if output is None:
-        return path
-    _store(prepared).place(manifest, output)
-    return output
-
-
-# -- without the cache: the origin alone, with the same arguments ------------------------------------------------------------
-
-
-def _uncached(build: Build) -> Any:
-    scratch = _own_scratch(build)
-    return _handed_over(build, retried(build.target, build.origin(scratch))(), scratch)
-
-
-async def _auncached(build: Build) -> Any:
-    scratch = _own_scratch(build)
-    origin: Callable[[], Awaitable[Any]] = build.origin(scratch)
-    return _handed_over(build, await aretried(build.target, origin)(), scratch)
-
-
-def _own_scratch(build: Build) -> Path | None:
-    return Path(tempfile.mkdtemp(prefix="cachekit-")) if build.needs_scratch else None
-
-
-def _handed_over(build: Build, result: Any, scratch: Path | None) -> Any:
-    """The result at `output`, or where it is: then the scratch directory stays, because it is all there is of it."""
-    output = build.output
-    if scratch is None or output is None or Path(result) == output:
-        return result
-    path = _checked(build, result)
-    if path.is_dir():
-        shutil.copytree(path, output, symlinks=True, dirs_exist_ok=True)
-    else:
-        shutil.copy2(path, output)
-    shutil.rmtree(scratch, ignore_errors=True)
-    return output

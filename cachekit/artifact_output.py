@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from cachekit.artifact_files import duplicate
@@ -32,6 +33,35 @@ def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> Non
     finally:
         if os.path.lexists(beside):
             remove(beside)
+
+
+def put_path(source: Path, output: Path, *, movable: bool) -> None:
+    """Replaces what stands at `output` by what stands at `source`, which is moved if it may be. UsageError likewise."""
+    target = Path(os.path.abspath(output))
+    beside = target.parent / f".cachekit-{new_name()}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (movable and _moved(source, beside)):
+            if source.is_dir():
+                shutil.copytree(source, beside, symlinks=True)
+            else:
+                shutil.copy2(source, beside)
+        _replace(beside, target)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError(
+            f"cannot write the output {os.fspath(output)!r} ({why}): name another place; the result is at {source}"
+        ) from error
+    finally:
+        remove(beside)
+
+
+def _moved(source: Path, target: Path) -> bool:
+    try:
+        os.rename(source, target)
+    except OSError:  # another file system
+        return False
+    return True
 
 
 def _refuse_the_store(target: Path, store: Path) -> None:

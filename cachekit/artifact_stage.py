@@ -48,11 +48,19 @@ def give_back(found: Survey, staged: Path) -> None:
         source, here = found.root / path, staged / path
         if os.path.lexists(source) or not os.path.lexists(here):
             continue
-        if os.lstat(here).st_nlink > 1:  # it is one with a blob by now, which nobody may write to
-            duplicate(here, source, mode)
-        else:
+        if os.lstat(here).st_nlink == 1 or not _duplicated(here, source, mode):
             os.rename(here, source)
             os.chmod(source, mode)
+
+
+def _duplicated(here: Path, source: Path, mode: int) -> bool:
+    """False without room for another copy: then the file that is one with a blob moves, and whoever changes it ends that."""
+    try:
+        duplicate(here, source, mode)
+    except OSError:
+        source.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def stage_blobs(manifest: Manifest, staged: Path, blobs: Blobs) -> None:

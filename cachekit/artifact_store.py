@@ -12,10 +12,10 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from cachekit.artifact_blobs import Blobs
 from cachekit.artifact_files import Told, lasting, link, sha256_of
@@ -29,6 +29,16 @@ FROZEN: Final = 0o555
 _HOUR: Final = 3600
 _ATTEMPTS: Final = 10
 _THERE: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.ENOENT)
+_REMEMBERED: Final = 16
+
+
+class _Place(NamedTuple):
+    """What follows from a manifest alone: where its artifact stands, its note, and what is in it."""
+
+    manifest: Manifest
+    path: Path
+    note: Path
+    places: tuple[str, ...]
 
 
 class Trees:
@@ -38,19 +48,20 @@ class Trees:
         self._directory = directory
         self._blobs = blobs
         self._told = told
+        self._places: dict[int, _Place] = {}
 
     def path(self, manifest: Manifest) -> Path:
         """Where the artifact stands, or would."""
-        return self._path(manifest, manifest.digest)
+        return self._place(manifest).path
 
     def have(self, manifest: Manifest) -> Path | None:
         """The artifact, if it stands there and is right: by signatures; by content, once, where one of them moved."""
-        digest = manifest.digest
-        path, known = self._path(manifest, digest), b""
+        place, known = self._place(manifest), b""
+        path = place.path
         try:
-            with open(self._note(manifest, digest, "seen"), "rb", buffering=0) as stream:
+            with open(place.note, "rb", buffering=0) as stream:
                 known = stream.read()
-                if known == _look(path, manifest)[0]:
+                if known == _look(path, place.places)[0]:
                     if time.time() - os.fstat(stream.fileno()).st_mtime > _HOUR:
                         os.utime(stream.name)
                     return path
@@ -121,9 +132,10 @@ class Trees:
     def _verified(self, manifest: Manifest, path: Path, known: bytes) -> Path | None:
         began = time.time_ns()
         try:
-            before, youngest = _look(path, manifest)
-            right = self._agrees(manifest, path, dict(zip(_places(manifest), known.splitlines(), strict=False)))
-            if right and _look(path, manifest)[0] == before:
+            places = self._place(manifest).places
+            before, youngest = _look(path, places)
+            right = self._agrees(manifest, path, dict(zip(places, known.splitlines(), strict=False)))
+            if right and _look(path, places)[0] == before:
                 if settled((0, 0, 0, youngest, youngest), began):
                     self._remember(manifest, path)
                 return path
@@ -158,7 +170,20 @@ class Trees:
     def _remember(self, manifest: Manifest, path: Path) -> None:
         if manifest.kind == "tree":
             os.chmod(path, FROZEN)
-        self._blobs.write(self._note(manifest, manifest.digest, "seen"), _look(path, manifest)[0])
+        place = self._place(manifest)
+        self._blobs.write(place.note, _look(path, place.places)[0])
+
+    def _place(self, manifest: Manifest) -> _Place:
+        # A hit of a manifest that was met before should cost its stats, and not its digest.
+        found = self._places.get(id(manifest))
+        if found is None or found.manifest is not manifest:
+            digest = manifest.digest
+            note = self._note(manifest, digest, "seen")
+            found = _Place(manifest, self._path(manifest, digest), note, tuple(_places(manifest)))
+            if len(self._places) >= _REMEMBERED:
+                self._places.clear()
+            self._places[id(manifest)] = found
+        return found
 
     def _path(self, manifest: Manifest, digest: str) -> Path:
         return self._directory / "trees" / digest[:2] / digest / manifest.name
@@ -168,10 +193,10 @@ class Trees:
         return self._directory / "notes" / digest[:2] / f"{digest}-{name}.{kind}"
 
 
-def _look(path: Path, manifest: Manifest) -> tuple[bytes, int]:
+def _look(path: Path, places: Iterable[str]) -> tuple[bytes, int]:
     """The signatures of everything in it, as text, and the youngest change (ns). Nothing is opened."""
     root = os.fspath(path)
-    found = [os.lstat(f"{root}/{place}" if place else root) for place in _places(manifest)]
+    found = [os.lstat(f"{root}/{place}" if place else root) for place in places]
     return b"\n".join(map(_line, found)), max(status.st_ctime_ns for status in found)
 
 

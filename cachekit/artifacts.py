@@ -19,7 +19,7 @@ from cachekit.artifact_store import FROZEN, Trees
 from cachekit.artifact_tree import Survey, survey
 from cachekit.errors import IntegrityError, TierFull, TierUnavailable
 from cachekit.manifest import File, Manifest, problem_of
-from cachekit.temporaries import ABANDONED, abandoned, remove, temporary
+from cachekit.temporaries import ABANDONED, abandoned, new_name, remove, temporary
 
 __all__ = ["ArtifactStore", "Progress"]
 
@@ -106,6 +106,14 @@ class ArtifactStore:
     def scratch(self) -> AbstractContextManager[Path]:
         """A temporary directory beside the store, so that what is made in it can be moved in; removed whatever happens."""
         return temporary(self._directory / "scratch")
+
+    def new_scratch(self) -> Path:
+        """Likewise, and whoever asked removes it; what a killed process left goes with `collect`."""
+        path = self._directory / "scratch" / new_name()
+        with degrading("making a scratch directory"):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+        return path
 
     def entries(self) -> Iterator[tuple[Manifest, int]]:
         """(manifest, when it was last used: ns since the epoch, to the hour) of every artifact."""

@@ -17,9 +17,11 @@ from cachekit.chunked import ChunkCipher, pieces, sealed_size
 from cachekit.cids import CHUNK_BYTES
 from cachekit.errors import CachekitError, IntegrityError, TierError, TierFull
 from cachekit.protocols import Transport
+from cachekit.system import has_locks, try_lock, unlock
 from cachekit.unixfs import FileCid
 
 IDLE_SECONDS: Final = 30.0
+_WRITE_BYTES: Final = 64 << 10
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -84,8 +86,8 @@ class Blobs:
     def fetch(self, cid: str, size: int, partial: Path, sha256: str, *, told: Callable[[int], None] = _silent) -> None:
         """Make `partial` the whole file, on disk for good; whole chunks that it already has are not fetched again.
 
-        One caller at a time for one `partial`. After an error it holds verified chunks only, to be resumed; nothing at
-        all where the file as a whole is not the one of `sha256` (hex).
+        One caller at a time for one `partial`; the others get TierError `busy`. After an error it holds verified
+        chunks only, to be resumed; nothing at all where the file as a whole is not the one of `sha256` (hex).
         """
         with _local_errors(), _opened(partial) as file:
             source = Source(
@@ -96,7 +98,7 @@ class Blobs:
             told(done)
             if done < size or not size:
                 for chunk in source.chunks(done // source.width):
-                    file.write(chunk)
+                    _write(file, chunk)
                     digest.update(chunk)
                     told(len(chunk))
             if digest.hexdigest() != sha256:
@@ -165,11 +167,27 @@ def _fed(stored: Iterable[bytes], cid: FileCid, size: int, told: Callable[[int],
         told(done)
 
 
+def _write(file: BinaryIO, chunk: bytes) -> None:
+    # Linux copies a whole MiB at once into the large folios of an aligned file, at a seventh of the usual speed.
+    view = memoryview(chunk)
+    for at in range(0, len(view), _WRITE_BYTES):
+        file.write(view[at : at + _WRITE_BYTES])
+
+
 @contextlib.contextmanager
 def _opened(partial: Path) -> Iterator[BinaryIO]:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(partial, flags, 0o600), "r+b") as file:
-        yield file
+        # Two who write one partial would leave holes behind each other, and one of them publish it.
+        free = not has_locks() or try_lock(file.fileno())
+        # Published while we came: what is open here is no partial any more, and must not be cut.
+        if not free or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
+            raise TierError(f"somebody else fetches {partial.name}", reason="busy")
+        try:
+            yield file
+        finally:
+            # Said aloud: a child forked meanwhile has the descriptor too, and would keep the lock.
+            unlock(file.fileno())
 
 
 def _resumed(file: BinaryIO, size: int, width: int, digest: Any) -> int:

@@ -93,9 +93,10 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
             return calls.acall_owned(self._self_target, origin, owned, kwargs)
         return calls.call_owned(self._self_target, origin, owned, kwargs)
 
-    def _self_build(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
+    def _self_build(self, wrapped: Any, args: Any, kwargs: Any, owned: Any, *, again: bool = False) -> Any:
         build = artifact_calls.Build(self._self_target, wrapped, args, kwargs, owned)
-        return artifact_calls.acall(build) if self._self_target.is_async else artifact_calls.call(build)
+        call = artifact_calls.acall if self._self_target.is_async else artifact_calls.call
+        return call(build, again=again)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
         return self.__wrapped__.__qualname__
@@ -107,6 +108,8 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the origin and stores what it gives, whatever is stored already."""
+        if self._self_target.policy.codec == PATH:
+            return self._self_build(self._self_origin((), {}), args, kwargs, args, again=True)
         return methods.refresh(self._self_target, self._self_origin(args, kwargs), args, kwargs)
 
     def peek(self, *args: Any, **kwargs: Any) -> R | Missing | Any:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cachekit import cli_look, cli_node, operations
+from cachekit import cli_artifacts, cli_look, cli_node, operations
 from cachekit import default as library
 from cachekit.cli_answer import INTERRUPTED, NO, USAGE, YES, Answer, disk_of, find_key, no_such
 from cachekit.errors import CachekitError, UsageError
@@ -78,8 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "stats", cli_look.stats, "what all processes of this machine counted").add_argument(
         "function", nargs="?", metavar="FUNCTION", help="only this function"
     )
-    _command(commands, "ls", cli_look.ls, "the entries on disk, newest first")
-    _key(_command(commands, "show", cli_look.show, "one entry on disk, with the beginning of its payload"))
+    _command(commands, "ls", cli_look.ls, "the entries on disk, newest first").add_argument(
+        "--artifacts", action="store_true", help="the files and trees of persist_artifact instead"
+    )
+    _command(commands, "show", cli_look.show, "one entry on disk, or what an artifact is made of").add_argument(
+        "key", metavar="KEY|NAME", help="<namespace>/<hex>, the beginning of the hex, or an artifact's name"
+    )
     _key(_command(commands, "explain", cli_look.explain, "what stands where for a key"))
     _command(commands, "env", cli_look.env, "the settings that hold; opens nothing").add_argument(
         "--explain", action="store_true", help="also who decided each of them"
@@ -92,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         "--yes", action="store_true", help="do not ask"
     )
     _command(commands, "gc", _gc, "drop what expired and what is over the limit")
+    restoring = _command(commands, "restore", cli_artifacts.restore, "have an artifact here, verified; prints its path")
+    restoring.add_argument("name", metavar="NAME|KEY|CID", help="as `cachekit ls --artifacts` and `show` print them")
+    restoring.add_argument("--output", metavar="PATH", help="place it there, replacing what is")
+    warming = _command(commands, "warm", cli_artifacts.warm, "fetch an artifact's files ahead of its first use")
+    warming.add_argument("--artifact", metavar="NAME|KEY", required=True, help="as `cachekit ls --artifacts` prints it")
     _add_ipfs(commands)
     return parser
 
@@ -183,4 +192,7 @@ def _clear(options: argparse.Namespace) -> Answer:
 def _gc(_options: argparse.Namespace) -> Answer:
     disk_of(library.default())
     dropped = operations.gc()
-    return Answer(dropped, f"{dropped['dropped']} entries dropped")
+    text = (
+        f"{dropped['dropped']} entries and {dropped['artifacts']} artifacts dropped, {dropped['leftovers']} leftovers"
+    )
+    return Answer(dropped, text)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import string
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from cachekit import config
+from cachekit import cli_artifacts, config
 from cachekit import default as library
 from cachekit.cli_answer import NO, YES, Answer, disk_of, find_key, instant, no_such, printable, table
 from cachekit.doctor import examine
@@ -61,7 +62,9 @@ def _stats_row(name: str, counted: dict[str, Any]) -> tuple[object, ...]:
             f"{counted['seconds']['saved']:.1f}")  # fmt: skip
 
 
-def ls(_options: argparse.Namespace) -> Answer:
+def ls(options: argparse.Namespace) -> Answer:
+    if options.artifacts:
+        return cli_artifacts.ls()
     found = [_entry(digest, header) for digest, header in disk_of(library.default()).entries()]
     rows = [(e["key"], e["function"], e["codec"], e["created"], e["expires"] or "never", e["size"]) for e in found]
     text = table(("KEY", "FUNCTION", "CODEC", "CREATED", "EXPIRES", "BYTES"), rows, right=1) if rows else "no entries"
@@ -79,6 +82,11 @@ def _entry(digest: bytes, header: Header) -> dict[str, Any]:
 
 def show(options: argparse.Namespace) -> Answer:
     disk = disk_of(library.default())
+    artifact = cli_artifacts.show(options.key)
+    if artifact is not None:
+        return artifact
+    if options.key and "/" not in options.key and not set(options.key) <= set(string.hexdigits):
+        return cli_artifacts.absent(options.key)
     key = find_key(library.default(), options.key)
     record = disk.get(key) if key else None
     header = next((h for digest, h in disk.entries() if key and digest == key.digest), None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import secrets
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -23,7 +22,6 @@ from cachekit.kubo_http import Dialer
 _OK: Final = 200
 _ANSWER_BYTES: Final = 64 << 10
 _BUFFER_BYTES: Final = 256 << 10
-_WAKING_BYTES: Final = 128 << 10
 _PINNED_PER_SECOND: Final = 20 << 20
 """How slow a disk may be: Kubo reads all of a file once more to pin it, and says nothing meanwhile."""
 
@@ -63,7 +61,6 @@ class Streams:
         """The `length` bytes that are answered, 1 MiB at a time and the rest; IntegrityError `truncated` for fewer."""
         with contextlib.closing(_Connection(self._dialer)) as connection:
             self._begin(connection, call, options, {"Content-Length": "0"}, b"", idle)
-            _wake_seldom(connection)
             response = _response(connection, idle)
             for at in range(0, length, CHUNK_BYTES):
                 yield _read(response, min(CHUNK_BYTES, length - at), idle)
@@ -101,13 +98,6 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = self._dialer.dial()
-
-
-def _wake_seldom(connection: http.client.HTTPConnection) -> None:
-    # Kubo sends every 4 KiB by themselves. Woken for each, threads spend more on waking than on reading. The end of an
-    # answer wakes too, for the connection ends with it.
-    with contextlib.suppress(OSError):
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _WAKING_BYTES)
 
 
 def _send(connection: http.client.HTTPConnection, data: bytes, idle: float) -> None:

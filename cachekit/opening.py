@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cachekit import progress
 from cachekit.artifacts import ArtifactStore
 from cachekit.directory import prepare
 from cachekit.errors import TierError
@@ -82,7 +83,7 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
     from cachekit.tiers.disk import DiskTier
 
     made.tiers["disk"] = made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning)
-    made.artifacts = ArtifactStore(settings.dir / "artifacts")
+    made.artifacts = ArtifactStore(settings.dir / "artifacts", told=progress.tell)
     made.states["disk"] = TierState(True, resolved.reason("dir"))
 
 

@@ -1,4 +1,4 @@
-"""The module functions that act on the default cache: invalidate, clear, flush, sync, gc, warm, store, fetch, pins, unpin."""
+"""The module functions that act on the default cache: invalidate, flush, gc, warm, store, fetch, unpin, restore, …"""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachekit.cids import binary_cid
-from cachekit.default import default
-from cachekit.errors import IntegrityError, TierUnavailable, UsageError
+from cachekit.default import current_mode, default
+from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.model import EVERYWHERE, Key, Mark
 
 if TYPE_CHECKING:
+    from cachekit.registry import Registry
     from cachekit.tiers.ipfs import IpfsTier
 
 
@@ -62,9 +63,16 @@ def sync() -> int:
 
 
 def gc() -> dict[str, int]:
-    """Drops what expired and what is over the limit; returns {"dropped": entries}."""
-    disk = default().disk
-    return {"dropped": disk.cull(everything_expired=True) if disk is not None else 0}
+    """Drops what expired, what dead processes left, and what is over the limit; pinned things stay.
+
+    Returns {"dropped": entries, "artifacts": contents, "leftovers": temporaries and contents that nothing has}.
+    """
+    cache = default()
+    dropped = cache.disk.cull(everything_expired=True) if cache.disk is not None else 0
+    if cache.artifacts is None or cache.disk is None:
+        return {"dropped": dropped, "artifacts": 0, "leftovers": 0}
+    leftovers = cache.artifacts.collect(time.time_ns())
+    return {"dropped": dropped, "artifacts": registry().trim(cache.settings.size_limit), "leftovers": leftovers}
 
 
 def warm(
@@ -123,10 +131,63 @@ def pins() -> list[dict[str, Any]]:
 
 
 def unpin(subject: Key | str) -> bool:
-    """Gives up the references to a CID, or one key's; the daemon unpins with the last, at the next flush."""
+    """Gives up the references to a CID, or one key's; the daemon unpins with the last, at the next flush.
+
+    An artifact's files go with it, but for those that another pinned artifact has. On disk it may then be evicted.
+    """
+    if isinstance(subject, str) and "/" in subject:
+        subject = parse_key(subject)
     if isinstance(subject, str):
         _check_cid(subject)
-    return _ipfs().unpin(subject) > 0
+        tier = _ipfs()
+        here = [one.key for one in registry().all() if one.cid == subject and one.key is not None]
+        return sum([tier.unpin(subject), *map(_unpin_here, here)]) > 0
+    ended_here = _unpin_here(subject)
+    if ended_here and default().shared is None:
+        return True
+    return _ipfs().unpin(subject) > 0 or ended_here
+
+
+def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None = None) -> Path:
+    """An artifact's read-only path, its files fetched and verified; with `output` it is placed there, replacing what is.
+
+    Takes a name, the beginning of a digest, a key, or the CID of a manifest. Raises TierError `not_found` where nothing
+    like it is known here or to the team, UsageError where it fits several artifacts.
+    """
+    text, known = str(name_or_cid_or_key), registry()
+    found = known.find(text) or known.find_far(text)
+    if found is None:
+        where = "" if default().shared is not None else ", and IPFS is off"
+        raise TierError(
+            f"no artifact is known as {text!r}{where}; `cachekit ls --artifacts` lists those of this machine",
+            reason="not_found",
+        )
+    path = known.path(found, remember=current_mode() in ("on", "refresh"))
+    if output is None:
+        return path
+    store = default().artifacts
+    assert store is not None
+    store.place(found.manifest, Path(output))
+    return Path(output)
+
+
+def registry() -> Registry:
+    """The artifacts of the default cache. Raises TierUnavailable where there is no disk tier."""
+    cache = default()
+    if cache.artifacts is None or cache.disk is None:
+        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
+    from cachekit.registry import Registry
+
+    return Registry(cache.artifacts, cache.disk, cache.shared, cache.ledger.covers, cache.settings.namespace)
+
+
+def _unpin_here(key: Key) -> bool:
+    cache = default()
+    if cache.artifacts is None or cache.disk is None:
+        return False
+    if cache.memory is not None:
+        cache.memory.drop(key)
+    return registry().unpin(key)
 
 
 def _check_cid(text: str) -> None:

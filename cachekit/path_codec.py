@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -9,6 +10,12 @@ from cachekit.errors import CannotEncode, IntegrityError
 from cachekit.manifest import Manifest
 
 NAME: Final = "path"
+
+
+@functools.lru_cache(maxsize=16)
+def _decoded(payload: bytes) -> Manifest:
+    # A warm hit decodes one manifest again and again, and checking each name in it costs more than all the rest.
+    return Manifest.decode(payload)
 
 
 class PathCodec:
@@ -25,4 +32,4 @@ class PathCodec:
     def loader(self, name: str) -> Callable[[bytes], Any]:
         if name != NAME:
             raise IntegrityError(f"the payload is in {name!r}, and an artifact was expected")
-        return Manifest.decode
+        return _decoded

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from cachekit.artifacts import ArtifactStore
 from cachekit.blobs import Blob, Blobs
 from cachekit.chunked import ChunkCipher
 from cachekit.credentials import Credential
-from cachekit.errors import TierError
+from cachekit.errors import TierError, TierUnavailable
 from cachekit.manifest import File, Manifest
 from cachekit.outbox import Item
+from cachekit.progress import Progress, counter, tell
 from cachekit.protocols import Transport
 
 
@@ -29,7 +31,11 @@ class SharedFiles:
         blobs = self._blobs(namespace, sealed=sealed)
 
         def named(file: File) -> File:
-            return file if file.link else file._replace(cid=blobs.cid_of(self._store.blob(file.sha256)))
+            if file.link:
+                return file
+            cid = blobs.cid_of(self._store.blob(file.sha256))
+            tell(Progress("hashing", file.path or manifest.name, file.size, file.size))
+            return file._replace(cid=cid)
 
         return replace(manifest, files=tuple(map(named, manifest.files)), sealed=sealed)
 
@@ -38,10 +44,16 @@ class SharedFiles:
         if not all(file.cid for file in missing):
             raise TierError("the artifact was built where IPFS was off: its files stayed there", reason="not_shared")
         wanted = [Blob(file.path or manifest.name, file.cid, file.size, file.sha256) for file in missing]
-        self._blobs(namespace, sealed=manifest.sealed).fetch_all(wanted, self._partial, self._publish)
+        told = {blob.sha256: counter("fetching", blob.name, blob.size) for blob in wanted}
+        self._blobs(namespace, sealed=manifest.sealed).fetch_all(
+            wanted, self._partial, self._publish, told=lambda blob, done: told[blob.sha256](done)
+        )
 
-    def send(self, item: Item) -> bool:
-        """Stores the files of a queued artifact in the daemon; False where they are no longer here to be sent."""
+    def send(self, item: Item, end: float) -> bool:
+        """Stores the files of a queued artifact in the daemon; False where they are no longer here to be sent.
+
+        TierUnavailable `unfinished` at `end` (of `time.monotonic`): the item stays queued, and begins anew.
+        """
         manifest = Manifest.decode(item.payload)
         blobs = self._blobs(item.namespace, sealed=manifest.sealed)
         for file in manifest.files:
@@ -52,7 +64,8 @@ class SharedFiles:
                 return False
             label = f"{manifest.digest[:16]}/{file.path or manifest.name}"
             name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{label}"
-            if blobs.add(path, name, pin=bool(item.pin)) != file.cid:
+            told = _until(end, counter("adding", file.path or manifest.name, file.size))
+            if blobs.add(path, name, pin=bool(item.pin), told=told) != file.cid:
                 return False
         return True
 
@@ -64,3 +77,12 @@ class SharedFiles:
 
     def _publish(self, blob: Blob, partial: Path) -> None:
         self._store.publish(blob.sha256, partial)
+
+
+def _until(end: float, told: Callable[[int], None]) -> Callable[[int], None]:
+    def passed(count: int) -> None:
+        if time.monotonic() > end:
+            raise TierUnavailable("the time for sending is over; the artifact stays queued", reason="unfinished")
+        told(count)
+
+    return passed

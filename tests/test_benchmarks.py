@@ -19,7 +19,11 @@ LOCAL = [
     for module in ("time_hits", "time_store", "time_growth", "time_adapters", "time_peers")
     for benchmark in importlib.import_module(module).ALL
 ]
-DAEMON = [pytest.param(benchmark, id=benchmark.__name__) for benchmark in importlib.import_module("time_ipfs").ALL]
+DAEMON = [
+    pytest.param(benchmark, id=benchmark.__name__)
+    for module in ("time_ipfs", "time_artifacts")
+    for benchmark in importlib.import_module(module).ALL
+]
 
 
 def _check(figures: list[Any]) -> None:

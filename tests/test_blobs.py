@@ -168,6 +168,22 @@ def test_a_spoilt_partial_is_emptied(blobs: Blobs, tmp_path: Path) -> None:
     assert (tmp_path / "to").read_bytes() == data
 
 
+def test_one_partial_has_one_writer(blobs: Blobs, tmp_path: Path) -> None:
+    """Who comes second is told so, and spoils nothing; afterwards the way is free."""
+    blob, data = stored(blobs, tmp_path / "from", 3 * MIB)
+    refused: list[str] = []
+
+    def told(_: int) -> None:
+        with pytest.raises(TierError) as caught:
+            fetch(blobs, blob, tmp_path / "to")
+        refused.append(caught.value.reason)
+
+    fetch(blobs, blob, tmp_path / "to", told=told)
+    assert set(refused) == {"busy"}
+    assert (tmp_path / "to").read_bytes() == data
+    fetch(blobs, blob, tmp_path / "to")
+
+
 @pytest.mark.parametrize("claimed", [0, 5 * MIB - 1, 5 * MIB + 1, 9 * MIB, 20 * MIB])
 def test_another_size_is_refused(blobs: Blobs, tmp_path: Path, claimed: int) -> None:
     """A file that is longer or shorter than the manifest says never passes for whole."""

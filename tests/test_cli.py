@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CID = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
-COMMANDS = ("stats ls show explain env doctor invalidate clear gc flush sync pins unpin store fetch").split()
+COMMANDS = ("stats ls show explain env doctor invalidate clear gc flush sync pins unpin store fetch restore warm").split()
 PROGRAM = """
 from cachekit import distributed_cache
 @distributed_cache(tags=["t1"])
@@ -128,7 +128,7 @@ def test_clear_asks_before_it_clears(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["warm"], [], ["show", "banana"], ["show", "default/xyz"], ["flush", "--timeout", "soon"], ["node"]]
+    "arguments", [["warm"], [], ["explain", "banana"], ["show", "default/xyz"], ["flush", "--timeout", "soon"], ["node"]]
 )
 def test_a_wrong_command_is_refused_without_a_traceback(run: Run, arguments: list[str]) -> None:
     """Usage errors end with 2."""
@@ -203,7 +203,7 @@ def test_without_ipfs_the_reason_is_said(run: Run, arguments: list[str]) -> None
 
 def test_gc_flush_and_the_node_answer_in_json(run: Run) -> None:
     """Nothing to do is no failure for gc and flush; a node that does not run is a no."""
-    assert json.loads(run("gc", "--json").stdout) == {"dropped": 0}
+    assert json.loads(run("gc", "--json").stdout) == {"dropped": 0, "artifacts": 0, "leftovers": 0}
     assert run("flush", "--json").returncode == 0
     status = run("node", "status", "--json")
     assert status.returncode == 1
@@ -264,7 +264,7 @@ def test_what_nobody_can_mean_is_refused_in_words(run: Run, arguments: list[str]
     assert "_seconds" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["show", "default/00"], ["explain", "ab"], ["stats", "nobody"]])
+@pytest.mark.parametrize("arguments", [["show", "default/00"], ["show", "banana"], ["explain", "ab"], ["stats", "nobody"]])
 def test_what_is_not_there_is_said_aside(run: Run, arguments: list[str]) -> None:
     """A negative answer that is no result stands on standard error; with --json it is data."""
     done = run(*arguments)

@@ -232,7 +232,7 @@ def test_an_end_reaches_the_other_machine(machine: Machine, mate: Machine, how: 
 def test_gc_leaves_what_is_good(machine: Machine) -> None:
     """Nothing has expired, so nothing goes."""
     machine.call()
-    assert machine.json("gc") == {"dropped": 0}
+    assert machine.json("gc") == {"dropped": 0, "artifacts": 0, "leftovers": 0}
     assert len(machine.json("ls")) == 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -36,6 +37,7 @@ def versions(*distributions: str) -> dict[str, str]:
     return {name: _version(name) for name in distributions}
 
 
+@functools.cache
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution).partition("+")[0]
@@ -43,22 +45,39 @@ def _version(distribution: str) -> str:
         return ""
 
 
-@functools.lru_cache(maxsize=64)
 def versions_in(python: str, *distributions: str) -> dict[str, str]:
-    """The same, in the environment of another interpreter. Raises CalledProcessError where that does not run."""
-    lines = run([python, "-c", _ASK, *distributions]).splitlines()[-len(distributions) :]
-    return {name: line.partition("=")[2].partition("+")[0] for name, line in zip(distributions, lines, strict=True)}
+    """The same, in the environment of an interpreter that will run a tool. Raises CalledProcessError where it does not run.
+
+    It is asked once, and again after something was installed where it imports from.
+    """
+    asked = (python, *distributions)
+    known = _known.get(asked)
+    if known is None or any(_changed(place) != at for place, at in known[1].items()):
+        said = json.loads(run([python, "-c", _ASK, *distributions]).splitlines()[-1])
+        known = (said["versions"], {place: _changed(place) for place in said["places"]})
+        _known[asked] = known
+    return {name: version.partition("+")[0] for name, version in known[0].items()}
 
 
-# Another interpreter may not have cachekit, so the question brings its own code.
-_ASK = """
-import sys
-from importlib.metadata import PackageNotFoundError, version
-for name in sys.argv[1:]:
+def _changed(place: str) -> int:
     try:
-        print(name + "=" + version(name))
+        return os.stat(place).st_mtime_ns
+    except OSError:
+        return 0
+
+
+_known: dict[tuple[str, ...], tuple[dict[str, str], dict[str, int]]] = {}
+# Another interpreter may not have cachekit, so the question brings its own code.
+_ASK: Final = """
+import json, os, sys
+from importlib.metadata import PackageNotFoundError, version
+def told(name):
+    try:
+        return version(name)
     except PackageNotFoundError:
-        print(name + "=")
+        return ""
+places = [place for place in sys.path if os.path.isdir(place)]
+print(json.dumps({"versions": {name: told(name) for name in sys.argv[1:]}, "places": places}))
 """
 
 
@@ -68,8 +87,16 @@ def run(command: Sequence[str], *, directory: Path | None = None) -> str:
         list(command), cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
     )
     if done.returncode:
-        raise subprocess.CalledProcessError(done.returncode, list(command), done.stdout, done.stderr)
+        raise _failed(subprocess.CalledProcessError(done.returncode, list(command), done.stdout, done.stderr))
     return done.stdout
+
+
+def _failed(error: subprocess.CalledProcessError) -> subprocess.CalledProcessError:
+    """The error with the end of its stderr in the traceback too, where Python (3.11) can say it there."""
+    note = getattr(error, "add_note", None)
+    if note is not None and error.stderr:
+        note("\n".join(error.stderr.splitlines()[-10:]))
+    return error
 
 
 def existing(path: str | os.PathLike[str], what: str) -> Path:

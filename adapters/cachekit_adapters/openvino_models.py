@@ -53,8 +53,8 @@ def convert(
     and where a library is missing.
     """
     if task not in TASKS or weight_format not in _FORMATS:
-        known = f"tasks: {', '.join(TASKS)}; formats: {', '.join(_FORMATS)}"
-        raise UsageError(f"task={task!r}, weight_format={weight_format!r} is not one of these. {known}")
+        there_are = f"tasks: {', '.join(TASKS)}; formats: {', '.join(_FORMATS)}"
+        raise UsageError(f"task={task!r} with weight_format={weight_format!r} is not to be had; {there_are}")
     needed("openvino")
     found = source(model)
     libraries = ["openvino"] + (["nncf"] if _FORMATS[weight_format] else [])

@@ -37,7 +37,7 @@ def _silent(_reason: str) -> None:
     """Tell nobody."""
 
 
-def _no_files(_item: Item) -> bool:
+def _no_files(_item: Item, _end: float) -> bool:
     """There is no artifact store: what speaks of files cannot be sent."""
     return False
 
@@ -46,7 +46,7 @@ class IpfsTier:
     """`protocols.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
 
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
-    `files` sends an artifact's files.
+    `files` sends an artifact's files, until an instant of `time.monotonic`.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
     that an open breaker answered.
     """
@@ -66,7 +66,7 @@ class IpfsTier:
         timeout: float = 0.25,
         writer: Callable[[], WriterKey],
         report: Callable[[str], None] = _silent,
-        files: Callable[[Item], bool] = _no_files,
+        files: Callable[[Item, float], bool] = _no_files,
     ) -> None:
         self.barred = 0
         self._index = index
@@ -143,13 +143,16 @@ class IpfsTier:
             self._sending.wake()
         return ended
 
-    def flush(self, timeout: float = 30.0) -> int:
-        """Send everything that waits; how many items that were. TierError where it fails, and the rest stays queued."""
+    def flush(self, timeout: float = 30.0, *, patient: bool = False) -> int:
+        """Send everything that waits; how many items that were. TierError where it fails, and the rest stays queued.
+
+        With `patient` the time that the files of artifacts take does not count.
+        """
         end = time.monotonic() + timeout
         if not self._writable:
             return 0
         try:
-            sent = self._sender.send(end)
+            sent = self._sender.send(end, patient=patient)
         except TierError as error:
             # Where hardly any time was given, a timeout says nothing about the daemon.
             if timeout >= _FAIR_SECONDS or time.monotonic() < end:
@@ -211,7 +214,7 @@ class IpfsTier:
         if not self._breaker.allows():
             return False
         try:
-            self.flush(_BACKGROUND_SECONDS)
+            self.flush(_BACKGROUND_SECONDS, patient=True)
         except TierError as error:
             if error.reason != "locked":
                 self._report(error.reason)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable, Sequence, Set
+from typing import Literal, NamedTuple
 
 from cachekit.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
 from cachekit.credentials import Credential
@@ -14,10 +15,8 @@ from cachekit.model import Mark
 from cachekit.outbox import Item, Outbox
 from cachekit.protocols import Transport
 from cachekit.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Entry
+from cachekit.tiers.ipfs_pins import ARTIFACT, Holdings
 from cachekit.writers import WriterKey
-
-ARTIFACT: Final = "path"
-"""The codec whose payload speaks of files."""
 
 
 class _Staged(NamedTuple):
@@ -38,7 +37,7 @@ class Sender:
         credential: Credential,
         writer: Callable[[], WriterKey],
         report: Callable[[str], None],
-        files: Callable[[Item], bool],
+        files: Callable[[Item, float], bool],
     ) -> None:
         self._transport = transport
         self._index = index
@@ -47,9 +46,12 @@ class Sender:
         self._writer = writer
         self._report = report
         self._files = files
+        self._holdings = Holdings(transport, index, credential)
 
-    def send(self, end: float) -> int:
+    def send(self, end: float, *, patient: bool = False) -> int:
         """Everything that waits when it is called, until `end` of `time.monotonic`; how many items that were.
+
+        With `patient` the files of artifacts may take as long as they come to, and do not count against `end`.
 
         Raises TierError; items are taken off only when their segment stands in the daemon.
         """
@@ -57,7 +59,7 @@ class Sender:
         with self._outbox.exclusive(end):
             # What comes meanwhile waits for the next time: else a busy process would send each item by itself.
             while batch := self._outbox.batch(last=last):
-                self._send(batch, end)
+                end = self._send(batch, end, patient=patient)
                 self._outbox.done([item.id for item in batch])
                 sent += len(batch)
         return sent
@@ -71,16 +73,21 @@ class Sender:
             raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
         return cid
 
-    def _send(self, batch: Sequence[Item], end: float) -> None:
-        waiting = [item for item in batch if item.kind == "entry" and self._sends_files(item)]
-        staged = [staged for item in waiting if (staged := self._stage(item))]
+    def _send(self, batch: Sequence[Item], end: float, *, patient: bool) -> float:
+        """Sends a batch; gives `end`, moved by what the files took where that was to be waited for."""
+        living = [made for item in batch if item.kind == "entry" and (made := self._stage(item))]
+        # Only now: the files of an entry that was ended while it waited would be pinned, and nobody would count that.
+        began = time.monotonic()
+        staged = [one for one in living if self._sends_files(one.item, math.inf if patient else end)]
+        end += time.monotonic() - began if patient else 0.0
         blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
         if blocks:
             self._transport.import_blocks(list(blocks.items()), timeout=_left(end))
         stored = [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, end)]
+        released = {(item.namespace, item.text) for item in batch if item.kind == "unpin"}
         for one in stored:
-            if one.item.pin:
-                self._pin(one, end)
+            if one.item.pin and (before := self._pin(one, end)):
+                released.add((one.item.namespace, before))
         entries = dict[str, list[Entry]]()
         for one in stored:
             entries.setdefault(one.item.namespace, []).append(one.entry)
@@ -89,15 +96,15 @@ class Sender:
                 entries.setdefault(item.namespace, []).append(self._mark(item))
         for namespace, lines in entries.items():
             self._index.publish(self._transport, namespace, lines, self._writer(), _left(end))
-        for cid in {item.text for item in batch if item.kind == "unpin"}:
-            self._release(cid, end)
+        self._release(released, end)
+        return end
 
-    def _sends_files(self, item: Item) -> bool:
+    def _sends_files(self, item: Item, end: float) -> bool:
         """Whether what the entry speaks of stands in the daemon; the files of an artifact are sent before its entry."""
         if item.text != ARTIFACT:
             return True
         try:
-            sent = self._files(item)
+            sent = self._files(item, end)
         except IntegrityError as error:
             self._report(error.reason)
             return False
@@ -136,16 +143,19 @@ class Sender:
             return False
         return True
 
-    def _pin(self, one: _Staged, end: float) -> None:
+    def _pin(self, one: _Staged, end: float) -> str:
+        """Pins an entry; gives the CID that its key kept pinned until now, or "" where that is none or the same."""
         # The count first: a pin that nobody counts would never be undone.
         before = self._index.reference(one.item.namespace, one.entry.key, one.cid, one.item.created)
         name = f"cachekit/{self._credential.namespace_id(one.item.namespace)}/{one.entry.key.hex()}"
         self._transport.pin(one.cid, name, timeout=_left(end))
-        if before not in ("", one.cid):
-            self._release(before, end)
+        return "" if before == one.cid else before
 
-    def _release(self, cid: str, end: float) -> None:
-        if not self._index.references(cid):
+    def _release(self, released: Set[tuple[str, str]], end: float) -> None:
+        """Unpins what nothing refers to any more, of (namespace, CID of a payload)."""
+        gone = {one for one in released if not self._index.references(one[1])}
+        # The files first: without its manifest, whoever comes after a crash would not know them.
+        for cid in (*self._holdings.needless(gone, lambda: _left(end)), *sorted({cid for _, cid in gone})):
             self._transport.unpin(cid, timeout=_left(end))
 
     def _mark(self, item: Item) -> Entry:

@@ -51,7 +51,7 @@ def again(own_cache: Path, tmp_path: Path) -> Callable[..., Any]:
             "CACHEKIT_IPFS": "off",
             "CACHEKIT_MODE": mode,
             "XDG_CONFIG_HOME": str(tmp_path / "config"),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters"), str(ROOT / "tests")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / part) for part in ("", "adapters", "tests", "docs/examples")]),
             "HF_HUB_OFFLINE": "1",
         }
         done = subprocess.run([sys.executable, "-c", text, str(reply)], env=environment, capture_output=True, text=True)

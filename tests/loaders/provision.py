@@ -32,7 +32,7 @@ def _environment() -> None:
     peers._say(f"loaders: installing pinned packages into {venv(_NAME)} (3 GB)")
     peers._run([sys.executable, "-m", "venv", str(venv(_NAME))], _SECONDS, remedy)
     peers._run(
-        [str(venv_python(_NAME)), "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:",
+        [str(venv_python(_NAME)), "-m", "pip", "install", "--quiet", "--no-deps", "--prefer-binary",
          "--disable-pip-version-check", "--requirement", str(_REQUIREMENTS)],
         _SECONDS, remedy,
     )  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from loaders.conftest import library
 
 # What the converters say of torch's age and of their own tracing is not ours; a warning of cachekit's still fails.
 VENDORS = (
-    "ignore::FutureWarning",
-    "ignore::DeprecationWarning",
-    "ignore:Converting a tensor",
-    "ignore:.*torch.*:UserWarning",
-)
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:Converting a tensor", "ignore:.*torch.*:UserWarning",
+    "ignore:Output, .* has been renamed:UserWarning", "ignore:Implicitly cleaning up:ResourceWarning",
+)  # fmt: skip
 pytestmark = [pytest.mark.loaders, pytest.mark.timeout(300), *map(pytest.mark.filterwarnings, VENDORS)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_to_collect() -> Iterator[None]:
+    """coremltools leaves temporary directories to the collector, which warns of each: here, not at the end of the run."""
+    yield
+    gc.collect()
 
 
 def misses() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import cachekit
-from cachekit_adapters import gguf
+from cachekit_adapters import building, gguf
 from loaders import tiny_models
 from loaders.conftest import library
 
@@ -163,3 +163,15 @@ def test_what_is_not_there_is_said_before_anything_runs(scripts: Path, tmp_path:
         gguf.convert(scripts / "convert_hf_to_gguf.py", tmp_path / "nowhere")
     with pytest.raises(cachekit.UsageError, match="outfile"):
         gguf.convert(scripts / "convert_hf_to_gguf.py", scripts, outfile="mine.gguf")
+
+
+def test_an_upgrade_of_the_interpreters_libraries_is_noticed(tmp_path: Path) -> None:
+    """Within one process: what was installed where the interpreter imports from is asked for again."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = str(environment / "bin" / "python")
+    assert building.versions_in(python, "gguf") == {"gguf": ""}
+    [packages] = environment.glob("lib/python*/site-packages")
+    (packages / "gguf-9.9.dist-info").mkdir()
+    (packages / "gguf-9.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: gguf\nVersion: 9.9+local\n")
+    assert building.versions_in(python, "gguf") == {"gguf": "9.9"}

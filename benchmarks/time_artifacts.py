@@ -1,0 +1,267 @@
+"""Artifacts: a warm hit whatever the size, storing beside `ipfs add`, restoring beside a bare GET, and the memory it takes.
+
+`BENCH_ARTIFACT_MIB` says how large the large one is (256), in 20 files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import importlib.util
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from harness import Figure, Scale, added, cache, middle, rounds
+from time_ipfs import _home, kubo
+
+import cachekit
+from cachekit import node
+
+MIB = 1 << 20
+FILES = 20
+
+
+@cachekit.persist_artifact(version="1", encrypt=False)
+def plain(source: str) -> Path:
+    """A model that is there already: the call is nothing but storing it."""
+    return Path(source)
+
+
+@cachekit.persist_artifact(version="1")
+def sealed(source: str) -> Path:
+    return Path(source)
+
+
+def size_of(scale: Scale) -> int:
+    """Bytes of the large artifact; a smoke test makes it small."""
+    return (2 if scale.rounds < 5 else int(os.environ.get("BENCH_ARTIFACT_MIB", "256"))) * MIB
+
+
+def tree(place: Path, size: int) -> Path:
+    """`FILES` files of random bytes, together `size`."""
+    place.mkdir(parents=True)
+    for number in range(FILES):
+        with open(place / f"part-{number:02}.bin", "wb") as file:
+            for at in range(0, size // FILES, MIB):
+                file.write(os.urandom(min(MIB, size // FILES - at)))
+    return place
+
+
+def time_hits(scale: Scale) -> list[Figure]:
+    """A hit of the large artifact, of one of 1 MiB, and what else is used to have a large thing again."""
+    size = size_of(scale)
+    with cache() as place:
+        large, small = tree(place / "large", size), tree(place / "small", MIB)
+        for source in (large, small):
+            plain(str(source))
+        bodies = {
+            "large": _times(scale.calls, lambda: plain(str(large))),
+            "small": _times(scale.calls, lambda: plain(str(small))),
+            **_hub(place, scale.calls),
+        }
+        taken = rounds(bodies, scale.rounds)
+        slow = {"copytree": _copying(large, place / "copy"), **_joblib(place, size)}
+        others = rounds(slow, min(scale.rounds, 3))
+    label = f"{size // MIB} MiB in {FILES} files"
+    return [
+        Figure(f"warm hit, {label}", middle(taken, "large"), 200, "us"),
+        Figure("the same less a hit of 1 MiB", added(taken, "large", "small"), unit="us"),
+        *([Figure("huggingface_hub, 20 cache lookups", middle(taken, "hub"), unit="us")] if "hub" in taken else []),
+        *[Figure(f"{name}, {label}", middle(others, name) / 1e3, unit="ms") for name in others],
+    ]
+
+
+def time_storing(scale: Scale) -> list[Figure]:
+    """From the call until every file stands pinned in the daemon, beside `ipfs add` of the same directory."""
+    size, turns = size_of(scale), min(scale.rounds, 5)
+    ratios: dict[str, list[float]] = {"plain": [], "sealed": [], "whole plain": [], "whole sealed": []}
+    speeds = []
+    with kubo() as status, _home() as home:
+        binary = str(node.install(home).path)
+        for _ in range(turns):
+            for name, function in (("plain", plain), ("sealed", sealed)):
+                sources = [tree(home / f"source-{number}", size) for number in range(2)]
+                bare = _seconds(lambda: _ipfs_add(binary, status.api, sources[0]))
+                with cache(ipfs="rw", ipfs_api=status.api, ipfs_timeout=10.0):
+                    taking = _seconds(lambda: function(str(sources[1])))
+                    sending = _seconds(lambda: cachekit.flush(600))
+                ratios[name].append(bare / sending)
+                ratios[f"whole {name}"].append(bare / (taking + sending))
+                speeds.append(size / MIB / bare)
+                for source in sources:
+                    shutil.rmtree(source)
+    note = f"of the rate of `ipfs add`, {statistics.median(speeds):.0f} MiB/s"
+    return [
+        Figure("storing in the daemon, plain", statistics.median(ratios["plain"]), 0.8, floor=True, note=note),
+        Figure("storing in the daemon, encrypted", statistics.median(ratios["sealed"]), 0.5, floor=True, note=note),
+        Figure("with the local store's copy, plain", statistics.median(ratios["whole plain"]), note="call + flush"),
+        Figure(
+            "with the local store's copy, encrypted", statistics.median(ratios["whole sealed"]), note="call + flush"
+        ),
+    ]
+
+
+def time_restoring(scale: Scale) -> list[Figure]:
+    """A second machine's call, beside the bytes of the same files drawn through SHA-256."""
+    size, turns = size_of(scale), min(scale.rounds, 5)
+    found: dict[str, list[float]] = {"plain": [], "sealed": []}
+    speeds = []
+    with kubo() as status, _home() as home:
+        sharing = {"ipfs": "rw", "ipfs_api": status.api, "ipfs_timeout": 10.0}
+        for name, function in (("plain", plain), ("sealed", sealed)):
+            source = tree(home / name, size)
+            with cache(**sharing):
+                function(str(source))
+                manifest: Any = function.peek(str(source))
+                cids = [file.cid for file in manifest.files]
+                cachekit.flush(600)
+            for _ in range(turns):
+                bare = _seconds(lambda: _draw(status.api, cids))
+                with cache(**sharing):
+                    cachekit.sync()
+                    before = _fetched(function)
+                    took = _seconds(lambda: function(str(source)))
+                    if _fetched(function) == before:
+                        raise RuntimeError("built again instead of fetched")
+                found[name].append(bare / took)
+                speeds.append(size / MIB / bare)
+    note = f"of the rate of a GET into sha256, {statistics.median(speeds):.0f} MiB/s"
+    return [
+        Figure("restoring, plain", statistics.median(found["plain"]), 0.7, floor=True, note=note),
+        Figure("restoring, encrypted", statistics.median(found["sealed"]), 0.7, floor=True, note=note),
+    ]
+
+
+def time_memory(scale: Scale) -> list[Figure]:
+    """The largest resident set of a process that stores the large artifact, then of one that restores it."""
+    size = size_of(scale)
+    with kubo() as status, _home() as home:
+        source = tree(home / "source", size)
+        peaks = {what: _peak(status.api, home / what, source) for what in ("store", "restore")}
+    label = f"{size // MIB} MiB, encrypted"
+    return [Figure(f"peak RSS above the import, {what}, {label}", peaks[what], 120, "MB") for what in peaks]
+
+
+_PEAK = """
+import os, resource, sys, threading
+sys.path.insert(0, sys.argv[4])
+import cachekit
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+before, peak, over = resident(), [0], threading.Event()
+def watch():
+    while not over.wait(0.01):
+        peak[0] = max(peak[0], resident())
+watcher = threading.Thread(target=watch); watcher.start()
+from time_artifacts import sealed
+with cachekit.configure(dir=sys.argv[2], ipfs="rw", ipfs_api=sys.argv[1], ipfs_timeout=10, mode="on"):
+    cachekit.sync()
+    sealed(sys.argv[3])
+    cachekit.flush(600)
+over.set(); watcher.join()
+print((peak[0] - before) / 1e6)
+"""
+
+
+def _peak(api: str, place: Path, source: Path) -> float:
+    here = Path(__file__).parent
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+    command = [sys.executable, "-c", _PEAK, api, str(place), str(source), str(here)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=600)
+    return float(done.stdout)
+
+
+def _times(calls: int, body: Callable[[], object]) -> Callable[[], int]:
+    def repeated() -> int:
+        for _ in range(calls):
+            body()
+        return calls
+
+    return repeated
+
+
+def _copying(source: Path, target: Path) -> Callable[[], int]:
+    def copy() -> int:
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+        return 1
+
+    return copy
+
+
+def _joblib(place: Path, size: int) -> dict[str, Callable[[], int]]:
+    if importlib.util.find_spec("joblib") is None:
+        return {}
+    import joblib
+    import numpy
+
+    memory = joblib.Memory(place / "joblib", verbose=0)
+
+    def weights(number: int) -> Any:
+        return numpy.random.default_rng(number).bytes(size)
+
+    def array(number: int) -> Any:
+        return numpy.frombuffer(weights(number), dtype=numpy.uint8)
+
+    cached = memory.cache(array)
+    cached(1)
+    return {"joblib.Memory, one array": _times(1, lambda: cached(1))}
+
+
+def _hub(place: Path, calls: int) -> dict[str, Callable[[], int]]:
+    """Twenty files of a model repository laid out as the hub's cache does, each looked up by name."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return {}
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, commit = place / "hub" / "models--team--model", "0" * 40
+    tree(repository / "snapshots" / commit, MIB)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    names = sorted(path.name for path in (repository / "snapshots" / commit).iterdir())
+
+    def look() -> None:
+        for name in names:
+            assert isinstance(try_to_load_from_cache("team/model", name, cache_dir=place / "hub"), str)
+
+    return {"hub": _times(max(1, calls // 10), look)}
+
+
+def _fetched(function: Any) -> int:
+    hits = cachekit.stats(function).as_dict().get("hits", {})
+    return int(hits.get("ipfs", 0))
+
+
+def _ipfs_add(binary: str, api: str, source: Path) -> None:
+    options = ["--recursive", "--quieter", "--cid-version=1", "--raw-leaves", "--chunker=size-1048576", "--pin=true"]
+    command = [binary, f"--api={api}", "add", *options, str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _draw(api: str, cids: list[str]) -> None:
+    """One connection after the other, as `curl` in a loop does."""
+    host, port = api.split("/")[2], int(api.split("/")[4])
+    for cid in cids:
+        with contextlib.closing(http.client.HTTPConnection(host, port)) as connection:
+            connection.request("POST", f"/api/v0/cat?arg={cid}")
+            answer, digest = connection.getresponse(), hashlib.sha256()
+            while piece := answer.read(MIB):
+                digest.update(piece)
+
+
+def _seconds(body: Callable[[], object]) -> float:
+    begin = perf_counter()
+    body()
+    return perf_counter() - begin
+
+
+ALL = [time_hits, time_storing, time_restoring, time_memory]

@@ -1,0 +1,118 @@
+"""The origin of an artifact: how it is called, and what the caller gets of it where the store does not have the result."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cachekit.artifact_output import put_path
+from cachekit.errors import UsageError
+from cachekit.perform import aretried, retried
+from cachekit.targets import Target
+from cachekit.temporaries import remove
+
+
+class Build(NamedTuple):
+    """One call that builds something: the function as it is to be called, and what the key is made of (`owned`)."""
+
+    target: Target
+    wrapped: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    owned: tuple[Any, ...]
+
+    @property
+    def output(self) -> Path | None:
+        """Where the caller wants the result, None for "wherever it is"."""
+        name = self.target.policy.output
+        value = self.target.bound(self.owned, self.kwargs).get(name) if name else None
+        return None if value is None else Path(os.fspath(value))
+
+    @property
+    def needs_scratch(self) -> bool:
+        name = self.target.policy.scratch
+        return bool(name) and self.target.bound(self.owned, self.kwargs).get(name or "") is None
+
+    def origin(self, scratch: Path | None) -> Callable[[], Any]:
+        kwargs = self.kwargs if scratch is None else {**self.kwargs, str(self.target.policy.scratch): scratch}
+        return functools.partial(self.wrapped, *self.args, **kwargs)
+
+
+class Unkept(NamedTuple):
+    """What the origin built and the store does not have; `scratch` is the directory that holds it, where one does."""
+
+    path: Path
+    scratch: Path | None
+
+
+def checked(build: Build, result: Any) -> Path:
+    if not isinstance(result, (str, os.PathLike)) or not Path(os.fspath(result)).exists():
+        raise UsageError(
+            f"{build.target.name} is persisted as an artifact and returned {type(result).__name__}, where the path of an "
+            "existing file or directory was expected"
+        )
+    return Path(os.fspath(result))
+
+
+def same(one: Path, other: Path) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
+def uncached(build: Build) -> Any:
+    """The origin alone, with the same arguments."""
+    with _removed_on_error(build) as scratch:
+        return _given(build, retried(build.target, build.origin(scratch))(), scratch)
+
+
+async def auncached(build: Build) -> Any:
+    with _removed_on_error(build) as scratch:
+        origin: Callable[[], Awaitable[Any]] = build.origin(scratch)
+        return _given(build, await aretried(build.target, origin)(), scratch)
+
+
+def own_scratch() -> Path:
+    """A directory outside the store; whoever asked removes it."""
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="cachekit-"))
+
+
+@contextmanager
+def _removed_on_error(build: Build) -> Iterator[Path | None]:
+    scratch = own_scratch() if build.needs_scratch else None
+    try:
+        yield scratch
+    except BaseException:
+        if scratch is not None:
+            remove(scratch)
+        raise
+
+
+def _given(build: Build, result: Any, scratch: Path | None) -> Any:
+    """The result as it is, unless only the scratch directory has it and the caller named a place."""
+    if scratch is None:
+        return result
+    if not isinstance(result, (str, os.PathLike)) or not inside(Path(os.fspath(result)), scratch):
+        remove(scratch)
+        return result
+    return result if build.output is None else handed_over(build, Unkept(checked(build, result), scratch))
+
+
+def inside(path: Path, scratch: Path | None) -> bool:
+    """Whether what stands at `path` goes with the scratch directory."""
+    return scratch is not None and path.resolve().is_relative_to(scratch.resolve())
+
+
+def handed_over(build: Build, found: Unkept) -> Path:
+    """The result at `output`, or where it is: then the scratch directory stays, because it is all there is of it."""
+    output = build.output
+    if output is None or same(found.path, output):
+        return found.path
+    put_path(found.path, output, movable=found.scratch is not None)
+    if found.scratch is not None:
+        remove(found.scratch)
+    return output

@@ -1,0 +1,479 @@
+"""Artifacts by name: listed, shown, restored on another machine, pinned file by file, dropped, and told while they move."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cachekit
+from cachekit import CachekitError, Progress, TierError, UsageError, on_progress, persist_artifact, restore
+from cachekit.cli import main
+from cachekit.default import default
+from cachekit.operations import registry
+from cachekit.progress import LARGE, Display
+
+ROOT = Path(__file__).parents[1]
+BUILT: list[str] = []
+TEXTS: list[str] = []
+
+
+@persist_artifact(scratch="work", version="7")
+def build(name: str, *texts: str, work: Path | None = None) -> Path:
+    BUILT.append(name)
+    assert work is not None
+    tree = work / name
+    tree.mkdir()
+    for number, text in enumerate(texts):
+        (tree / f"{number}.bin").write_text(text)
+    return tree
+
+
+@persist_artifact(scratch="work", version="7", pin=False)
+def loose(name: str, text: str, work: Path | None = None) -> Path:
+    assert work is not None
+    (work / name).write_text(text)
+    return work / name
+
+
+@persist_artifact(scratch="work", version="1")
+def changing(work: Path | None = None) -> Path:
+    assert work is not None
+    (work / "changing").write_text(TEXTS[0])
+    return work / "changing"
+
+
+@pytest.fixture
+def team(kubo_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
+    """Two machines with one credential on one daemon; the first is configured."""
+    monkeypatch.setenv("CACHEKIT_SECRET_FILE", str(tmp_path / "credential"))
+    made = Team(kubo_api, tmp_path, monkeypatch, f"n{os.urandom(6).hex()}")
+    with made.on("one"):
+        yield made
+
+
+class Team:
+    def __init__(self, api: str, home: Path, patch: pytest.MonkeyPatch, namespace: str) -> None:
+        self._common = {"ipfs": "rw", "ipfs_api": api, "ipfs_timeout": 5, "namespace": namespace}
+        self._home = home
+        self._patch = patch
+
+    def on(self, name: str) -> Any:
+        """The settings of a machine, until the block ends."""
+        self._patch.setenv("XDG_CONFIG_HOME", str(self._home / f"config {name}"))
+        return cachekit.configure(dir=self._home / name, **self._common)
+
+    @property
+    def pinned(self) -> set[str]:
+        """What the daemon itself has pinned."""
+        import httpx
+
+        port = str(self._common["ipfs_api"]).rpartition("/")[2]
+        answer = httpx.post(f"http://127.0.0.1:{port}/api/v0/pin/ls", params={"type": "recursive"})
+        return set(answer.json()["Keys"])
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = main(list(arguments))
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def cids(name: str) -> list[str]:
+    found = registry().find(name)
+    assert found is not None
+    return [file.cid for file in found.manifest.files]
+
+
+# -- the registry on one machine --------------------------------------------------------------------------------------
+
+
+def test_artifacts_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`ls --artifacts` says name, size, files, made, key and whether it is pinned; --json the same as data."""
+    build("model-a", "x" * 10, "y")
+    loose("notes.txt", "hello")
+    (a, b) = sorted(json.loads(run(capsys, "ls", "--artifacts", "--json")[1]), key=lambda one: str(one["name"]))
+    assert (a["name"], a["size"], a["files"], a["pinned"], a["kind"]) == ("model-a", 11, 2, True, "tree")
+    assert (b["name"], b["size"], b["pinned"], b["kind"]) == ("notes.txt", 5, False, "file")
+    assert a["key"] == str(build.key_for("model-a", "x" * 10, "y"))
+    assert a["made"].startswith("20")
+    text = run(capsys, "ls", "--artifacts")[1]
+    assert "model-a" in text
+    assert a["key"] in text
+
+
+@pytest.mark.parametrize("by", ["name", "digest", "key"])
+def test_an_artifact_is_shown(capsys: pytest.CaptureFixture[str], by: str) -> None:
+    """`show` takes a name, the beginning of a digest or a key, and says files, sizes, and how it was built."""
+    build("model-a", "x" * 10)
+    found = registry().find("model-a")
+    assert found is not None
+    text = {"name": "model-a", "digest": found.manifest.digest[:12], "key": str(found.key)}[by]
+    status, out, _ = run(capsys, "show", text, "--json")
+    shown = json.loads(out)
+    assert (status, shown["name"], shown["contents"][0]["path"]) == (0, "model-a", "0.bin")
+    assert shown["built"]["function"].endswith("test_registry.build")
+    assert shown["built"]["version"] == "7"
+    assert shown["built"]["machine"] == os.uname().nodename
+    assert "0.bin" in run(capsys, "show", text)[1]
+
+
+@pytest.mark.parametrize("command", [["show", "nobody"], ["restore", "nobody"], ["warm", "--artifact", "nobody"]])
+def test_an_unknown_name_is_one_sentence(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    """Exit 1, nothing on standard output, the name in the sentence."""
+    status, out, err = run(capsys, *command)
+    assert (status, out) == (1, "")
+    assert "nobody" in err
+    assert err.count("\n") == 1
+
+
+def test_a_name_of_several_contents_is_refused() -> None:
+    """Which one is for the caller to say; the sentence gives their keys."""
+    build("model-a", "one")
+    build("model-a", "two")
+    with pytest.raises(UsageError, match=str(build.key_for("model-a", "one"))):
+        restore("model-a")
+    assert (restore(build.key_for("model-a", "two")) / "0.bin").read_text() == "two"
+
+
+def test_restore_gives_the_path_or_places_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without `output` the path in the store; with it a copy of the caller's own, replacing what stood there."""
+    path = build("model-a", "one")
+    assert restore("model-a") == path
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "old").touch()
+    assert restore("model-a", output) == output
+    assert [(one.name, one.read_text()) for one in output.iterdir()] == [("0.bin", "one")]
+    status, out, _ = run(capsys, "restore", "model-a", "--output", str(tmp_path / "again"), "--json")
+    assert (status, json.loads(out)) == (0, {"path": str(tmp_path / "again")})
+
+
+# -- the team -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["name", "key", "cid"])
+def test_another_machine_restores_it(team: Team, by: str) -> None:
+    """By name, key or the manifest's CID, without the function; calls hit it afterwards."""
+    name = f"model-{by}"
+    first = build(name, "weights", by)
+    cachekit.flush(60)
+    found = registry().find(name)
+    assert found is not None
+    text = {"name": name, "key": str(found.key), "cid": found.cid}[by]
+    with team.on("two"):
+        assert registry().all() == []
+        second = restore(text)
+        assert second != first
+        assert (second / "0.bin").read_text() == "weights"
+        assert build(name, "weights", by) == second
+        (here,) = registry().all()
+        assert (here.key, here.pinned, here.cid) == (found.key, True, found.cid)
+    assert BUILT.count(name) == 1
+
+
+def test_a_manifest_cannot_lie_about_its_key(team: Team) -> None:
+    """What was restored by CID answers no call unless the team's index says so: its key is only what it claims."""
+    key = build.key_for("liar", "a")
+    forged = registry()
+    path = build("liar", "b")
+    found = forged.find("liar")
+    assert found is not None
+    cachekit.flush(60)
+    claimed = found._replace(key=key, entry=False)
+    assert forged.path(claimed, remember=True) == path
+    assert default().disk is not None
+    assert default().disk.get(key) is None  # type: ignore[union-attr]
+    assert team.pinned
+
+
+def test_files_are_pinned_until_their_last_artifact_is_unpinned(team: Team) -> None:
+    """Files are pinned with the artifact; `unpin` of its key ends that at the next flush, but not for shared files."""
+    build("model-a", "shared weights", "only a")
+    build("model-b", "shared weights", "only b")
+    cachekit.flush(60)
+    shared, only_a = cids("model-a")
+    only_b = cids("model-b")[1]
+    assert {shared, only_a, only_b} <= team.pinned
+    assert {pin["cid"] for pin in cachekit.pins()} >= {one.cid for one in registry().all()}
+    assert cachekit.unpin(str(build.key_for("model-a", "shared weights", "only a")))
+    cachekit.flush(60)
+    assert {shared, only_a, only_b} & team.pinned == {shared, only_b}
+    assert cachekit.unpin(build.key_for("model-b", "shared weights", "only b"))
+    cachekit.flush(60)
+    assert {shared, only_a, only_b} & team.pinned == set()
+    assert [one.pinned for one in registry().all()] == [False, False]
+
+
+def test_another_machine_unpins(team: Team) -> None:
+    """The files go with the last reference, whichever machine took it off."""
+    build("model-far", "far away")
+    cachekit.flush(60)
+    (cid,) = cids("model-far")
+    assert cid in team.pinned
+    with team.on("two"):
+        cachekit.sync()
+        assert cachekit.unpin(build.key_for("model-far", "far away"))
+        cachekit.flush(60)
+    assert cid not in team.pinned
+
+
+def test_a_replaced_artifact_gives_up_its_files(team: Team) -> None:
+    """Another result for the same key unpins the files that nothing has any more."""
+    TEXTS[:] = ["first"]
+    changing()
+    cachekit.flush(60)
+    (first,) = cids("changing")
+    TEXTS[:] = ["second"]
+    with cachekit.mode("refresh"):
+        changing()
+    cachekit.flush(60)
+    key = str(changing.key_for())
+    (second,) = (
+        file.cid for one in registry().all() if str(one.key) == key and one.entry for file in one.manifest.files
+    )
+    assert second != first
+    assert {first, second} & team.pinned == {second}
+
+
+def test_a_flush_ends_in_time(team: Team) -> None:
+    """An upload stops when its time is over, in the middle of a file; the artifact stays queued and is sent later."""
+    shared = default().shared
+    assert shared is not None
+    with shared.outbox.exclusive(time.monotonic() + 60):  # nobody sends it behind our back
+        build("model-late", "late" * 1_000_000)
+        (item,) = shared.outbox.batch()
+        with pytest.raises(TierError) as raised:
+            shared.files.send(item, time.monotonic())
+        assert raised.value.reason == "unfinished"
+        assert shared.tier.pending() == 1
+    cachekit.flush(60)
+    assert shared.tier.pending() == 0
+    assert set(cids("model-late")) <= team.pinned
+
+
+# -- what goes when room is short ----------------------------------------------------------------------------------
+
+
+def used(path: Path, hours: int) -> None:
+    """As if the artifact was last used `hours` ago."""
+    (note,) = [one for one in (path.parents[3] / "notes").glob("??/*.seen") if one.name.startswith(path.parent.name)]
+    then = time.time() - 3600 * hours
+    os.utime(note, (then, then))
+
+
+def test_gc_drops_what_was_not_used_for_longest(own_cache: Path) -> None:
+    """Over the limit: first what has no entry any more, then the longest unused; never what is pinned."""
+    pinned = build("pinned", "p" * 100_000)
+    old, young, orphan = (loose(name, name[0] * 100_000) for name in ("old", "young", "zeta"))
+    default().drop(loose.key_for("zeta", "z" * 100_000))
+    for path, hours in ((pinned, 9), (old, 5), (young, 3), (orphan, 1)):
+        used(path, hours)
+    assert default().artifacts is not None
+    volume = default().artifacts.volume()  # type: ignore[union-attr]
+    assert registry().trim(volume - 1) == 1
+    assert [one.exists() for one in (pinned, old, young)] == [True, True, True]
+    assert registry().find("zeta") is None
+    assert registry().trim(volume - 150_000) == 1
+    assert [one.exists() for one in (pinned, old, young)] == [True, False, True]
+    with cachekit.configure(size_limit=1):
+        assert cachekit.gc()["artifacts"] == 1
+        assert pinned.exists()
+        assert [one.manifest.name for one in registry().all()] == ["pinned"]
+        assert cachekit.unpin(build.key_for("pinned", "p" * 100_000))
+        assert cachekit.gc()["artifacts"] == 1
+    assert own_cache.exists()
+
+
+def test_gc_removes_what_a_dead_process_left(own_cache: Path) -> None:
+    """A day after its owner died, a temporary is a leftover."""
+    build("model-a", "x")
+    left = own_cache / "artifacts" / "partial" / ("0" * 64)
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.touch()
+    os.utime(left, (1, 1))
+    assert cachekit.gc()["leftovers"] >= 1
+    assert not left.exists()
+
+
+# -- progress --------------------------------------------------------------------------------------------------------
+
+
+def test_a_callback_hears_of_every_file(team: Team) -> None:
+    """Storing or hashing, adding and fetching, each up to its total; nothing after it was taken off."""
+    heard: list[Progress] = []
+    remove = on_progress(heard.append)
+    build("model-told", "a" * (3 << 20), "b" * (2 << 20))
+    cachekit.flush(60)
+    with team.on("two"):
+        restore("model-told")
+    last = {(told.what, told.name): (told.done, told.total) for told in heard}
+    for what in ("hashing", "adding", "fetching"):
+        assert {name for said, name in last if said == what} >= {"0.bin", "1.bin"}
+    assert all(done == total for done, total in last.values())
+    remove()
+    before = len(heard)
+    build("model-silent", "c")
+    assert len(heard) == before
+
+
+def test_a_log_line_for_large_files_only(caplog: pytest.LogCaptureFixture) -> None:
+    """Where standard error is no terminal: a line with rate and share, and none below 64 MiB."""
+    caplog.set_level(logging.INFO, "cachekit")
+    Display()(Progress("adding", "small", LARGE - 1, LARGE - 1))
+    assert caplog.messages == []
+    display = Display()
+    display(Progress("adding", "large\x1b[2J", 0, 2 * LARGE))
+    display(Progress("adding", "large\x1b[2J", 2 * LARGE, 2 * LARGE))
+    assert any("100% of 128 MiB" in line and "MiB/s" in line for line in caplog.messages)
+    assert not any("\x1b" in line for line in caplog.messages)
+
+
+def test_many_small_files_count_together(caplog: pytest.LogCaptureFixture) -> None:
+    """A tree of small files that comes to 64 MiB is told of as well."""
+    caplog.set_level(logging.INFO, "cachekit")
+    display = Display()
+    for number in range(65):
+        display(Progress("adding", str(number), 0, 1 << 20))
+        display(Progress("adding", str(number), 1 << 20, 1 << 20))
+    assert caplog.messages
+
+
+BARS = """
+from cachekit.progress import Progress, tell
+for done in range(0, 129, 32):
+    tell(Progress("fetching", "weights.bin", done << 20, 128 << 20))
+"""
+
+
+def test_a_terminal_gets_bars() -> None:
+    """On a terminal: a bar with the name, rate and time left, which is gone when the file is done."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", BARS], stderr=follower, cwd=ROOT) as child:
+        os.close(follower)
+        said = _read(leader)
+    assert child.returncode == 0
+    assert b"fetching" in said
+    assert b"weights.bin" in said
+    assert b"MiB/s" in said
+    assert said.rstrip().endswith(b"\x1b[J")
+
+
+def _read(leader: int) -> bytes:
+    said = b""
+    while select.select([leader], [], [], 60)[0]:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:  # Linux: nobody has the other end any more
+            break
+        if not piece:
+            break
+        said += piece
+    os.close(leader)
+    return said
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+import cachekit
+from cachekit import on_progress, persist_artifact
+
+@persist_artifact(version="1")
+def taken(path: Path) -> Path:
+    return path
+
+def told(progress):
+    if progress.what in ("storing", "hashing") and progress.done > progress.total // 2:
+        print("half", flush=True)
+        sys.stdin.readline()
+
+if "interrupt" in sys.argv:
+    on_progress(told)
+cachekit.configure(dir=sys.argv[1], ipfs="off")
+big = Path(sys.argv[2])
+
+print(taken(big).read_bytes() == big.read_bytes())
+"""
+
+
+def test_ctrl_c_leaves_nothing_broken(tmp_path: Path) -> None:
+    """Interrupted while it is stored: no half artifact is a hit, the input is untouched, and the next run stores it."""
+    big, cache = tmp_path / "big.bin", tmp_path / "cache of its own"
+    big.write_bytes(os.urandom(1 << 20) * 8)
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED)
+    command = [sys.executable, str(program), str(cache), str(big)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "interrupt"], env=environ, stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        assert child.stdout is not None
+        while b"half" not in (line := child.stdout.readline()):
+            assert line, "it ended before it was interrupted"
+        child.send_signal(signal.SIGINT)
+        error = child.communicate(timeout=60)[1]
+    assert b"KeyboardInterrupt" in error
+    with cachekit.configure(dir=cache):
+        assert registry().all() == []
+        assert [one for one in (cache / "artifacts").rglob("*") if one.is_file()] == []
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "True", done.stderr
+
+
+def test_an_interrupted_fetch_goes_on_where_it_stopped(team: Team) -> None:
+    """Ctrl-C in the middle of a file (raised where it would be): nothing is visible, and no chunk is fetched again."""
+    build("model-cut", "cut." * (2 << 20))
+    cachekit.flush(60)
+    begun: list[int] = []
+
+    def interrupt(told: Progress) -> None:
+        if told.what == "fetching" and told.done >= told.total // 2:
+            raise KeyboardInterrupt
+
+    with team.on("two"):
+        remove = on_progress(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            restore("model-cut")
+        remove()
+        assert registry().all() == []
+        remove = on_progress(lambda told: begun.append(told.done) if told.what == "fetching" else None)
+        path = restore("model-cut")
+        remove()
+        assert (path / "0.bin").read_text() == "cut." * (2 << 20)
+        assert begun[0] >= 3 << 20
+
+
+def test_an_exception_of_a_callback_ends_the_work() -> None:
+    """A program may stop by raising: its exception comes out, and nothing is stored."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(_told: Progress) -> None:
+        raise Stop
+
+    remove = on_progress(stop)
+    try:
+        with pytest.raises(Stop):
+            build("model-stopped", "x")
+    finally:
+        remove()
+    assert registry().find("model-stopped") is None
+
+
+def test_what_is_nowhere_is_said() -> None:
+    """`restore` of what nobody has raises an error of ours that names it."""
+    with pytest.raises(CachekitError, match="nowhere"):
+        restore("nowhere")
