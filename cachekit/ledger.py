@@ -49,6 +49,7 @@ class Ledger:
         self._has_veiled = False
         self.veil: Callable[[Key, Record], Sequence[tuple[str, str]]] | None = None
         self.generation: Sequence[int] = (0,)
+        self._cells: memoryview | None = None
 
     def open(self) -> None:
         """Maps the counter; `generation[0]` is the machine's from here on."""
@@ -76,7 +77,9 @@ class Ledger:
             pass
 
     def covers(self, key: Key, record: Record) -> bool:
-        """Whether an invalidation covers the record."""
+        """Whether an invalidation covers the record; without a directory there are none."""
+        if self._cells is None:
+            return False
         if self._known != self.generation[0]:
             self._reload()
         marks = self._marks
@@ -130,6 +133,7 @@ class Ledger:
             yield connection
         # After the commit, so that whoever sees the new generation finds the mark; and a number that only this
         # transaction has, so that two writers who swap here still leave a value that no reader has acted on.
+        assert self._cells is not None
         self._cells[0] = generation
 
     @contextmanager

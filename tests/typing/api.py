@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cachekit import MISS, Key, Retry, configure, distributed_cache, stats
-from cachekit.decorators import Cached
+from cachekit import MISS, Cached, Key, Retry, configure, distributed_cache, stats
 
 
 @distributed_cache
