@@ -86,13 +86,16 @@ def time_storing(scale: Scale) -> list[Figure]:
     speeds = []
     with kubo() as status, _home() as home:
         binary = str(node.install(home).path)
-        for _ in range(turns):
+        for turn in range(turns):
             for name, function in (("plain", plain), ("sealed", sealed)):
-                sources = [tree(home / f"source-{number}", size) for number in range(2)]
+                # Never a name twice: the daemon remembers what was stored under it, and the call would be a hit.
+                sources = [tree(home / f"{name}-{turn}-{number}", size) for number in range(2)]
                 bare = _seconds(lambda: _ipfs_add(binary, status.api, sources[0]))
                 with cache(ipfs="rw", ipfs_api=status.api, ipfs_timeout=10.0):
                     taking = _seconds(lambda: function(str(sources[1])))
                     sending = _seconds(lambda: cachekit.flush(600))
+                    if not cachekit.stats(function).as_dict().get("stores"):
+                        raise RuntimeError("found instead of stored")
                 ratios[name].append(bare / sending)
                 ratios[f"whole {name}"].append(bare / (taking + sending))
                 speeds.append(size / MIB / bare)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cachekit import cli_artifacts, cli_look, cli_node, operations
+from cachekit import cli_artifacts, cli_look, cli_node, cli_run, operations
 from cachekit import default as library
 from cachekit.cli_answer import INTERRUPTED, NO, USAGE, YES, Answer, disk_of, find_key, no_such
 from cachekit.errors import CachekitError, UsageError
@@ -101,8 +101,23 @@ def _parser() -> argparse.ArgumentParser:
     restoring.add_argument("--output", metavar="PATH", help="place it there, replacing what is")
     warming = _command(commands, "warm", cli_artifacts.warm, "fetch an artifact's files ahead of its first use")
     warming.add_argument("--artifact", metavar="NAME|KEY", required=True, help="as `cachekit ls --artifacts` prints it")
+    _add_run(commands)
     _add_ipfs(commands)
     return parser
+
+
+def _add_run(commands: Any) -> None:
+    running = _command(commands, "run", cli_run.run, "run a command once: its output and its files are kept")
+    running.add_argument("--input", action="append", default=[], metavar="PATH", help="counts by content; may repeat")
+    running.add_argument("--output", action="append", default=[], metavar="PATH", help="what it makes; may repeat")
+    running.add_argument(
+        "--env", action="append", default=[], metavar="NAME", help="a variable that counts; may repeat"
+    )
+    running.add_argument(
+        "--ttl", default=None, metavar="TIME", help="how long the outcome is good; for ever by default"
+    )
+    running.add_argument("--pin", action="store_true", help="keep it in IPFS until unpinned")
+    running.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="and its arguments")
 
 
 def _add_ipfs(commands: Any) -> None:

@@ -16,7 +16,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CID = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
-COMMANDS = ("stats ls show explain env doctor invalidate clear gc flush sync pins unpin store fetch restore warm").split()
+COMMANDS = (
+    "stats ls show explain env doctor invalidate clear gc flush sync pins unpin store fetch restore warm run"
+).split()
 PROGRAM = """
 from cachekit import distributed_cache
 @distributed_cache(tags=["t1"])
@@ -128,7 +130,8 @@ def test_clear_asks_before_it_clears(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["warm"], [], ["explain", "banana"], ["show", "default/xyz"], ["flush", "--timeout", "soon"], ["node"]]
+    "arguments",
+    [["warm"], [], ["explain", "banana"], ["show", "default/xyz"], ["flush", "--timeout", "soon"], ["node"]],
 )
 def test_a_wrong_command_is_refused_without_a_traceback(run: Run, arguments: list[str]) -> None:
     """Usage errors end with 2."""
@@ -264,7 +267,9 @@ def test_what_nobody_can_mean_is_refused_in_words(run: Run, arguments: list[str]
     assert "_seconds" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["show", "default/00"], ["show", "banana"], ["explain", "ab"], ["stats", "nobody"]])
+@pytest.mark.parametrize(
+    "arguments", [["show", "default/00"], ["show", "banana"], ["explain", "ab"], ["stats", "nobody"]]
+)
 def test_what_is_not_there_is_said_aside(run: Run, arguments: list[str]) -> None:
     """A negative answer that is no result stands on standard error; with --json it is data."""
     done = run(*arguments)

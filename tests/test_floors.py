@@ -122,7 +122,7 @@ FLOORS = [
     {"decorators"},
     {"cachekit"},
     {"cli_answer", "doctor"},
-    {"cli_artifacts"},
+    {"cli_artifacts", "cli_run"},
     {"cli_look", "cli_node"},
     {"cli"},
     {"__main__"},
