@@ -15,6 +15,7 @@ import diskcache
 import pytest
 
 from cachekit import config
+from cachekit.artifacts import ArtifactStore
 from cachekit.directory import prepare
 from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.ledger import Ledger
@@ -50,7 +51,8 @@ def tier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, 
     overrides = {"dir": tmp_path / "tier", "ipfs": "rw", "ipfs_api": api, "ipfs_timeout": 5}
     ledger = Ledger(tmp_path / "tier")
     ledger.open()
-    shared = Shared(config.resolve(environ, overrides=overrides, toml=None), environ, lambda _: None, ledger)
+    resolved = config.resolve(environ, overrides=overrides, toml=None)
+    shared = Shared(resolved, environ, lambda _: None, ledger, ArtifactStore(tmp_path / "artifacts"))
     yield shared.tier, lambda: shared.tier.flush(30) and None
     shared.close(5)
 

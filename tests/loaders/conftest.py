@@ -5,6 +5,7 @@ Nothing heavy is imported at the top: the main suite collects these modules and 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+# Its parameters are images, so that even collecting it takes Pillow.
+collect_ignore = [] if importlib.util.find_spec("PIL") else ["test_vision.py"]
 REQUIRED = "loaders" in os.environ.get("CACHEKIT_REQUIRE", "").split(",")
 
 
