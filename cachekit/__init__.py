@@ -1,7 +1,7 @@
 """Decorate a function; the next identical call, here or on a team-mate's machine, is a verified hit."""
 
-from cachekit.answering import Wanted
-from cachekit.answers import Answers
+from typing import TYPE_CHECKING, Any
+
 from cachekit.cached import Cached
 from cachekit.decorators import distributed_cache, persist_artifact
 from cachekit.default import add_listener, configure, current_mode, reset_stats, stats, status, tell
@@ -9,7 +9,12 @@ from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError,
 from cachekit.gate import bypass, mode, sample
 from cachekit.model import MISS, Adapter, Event, Explanation, Key, Reply, Retry, Saving
 from cachekit.operations import clear, fetch, flush, gc, invalidate, pins, restore, store, sync, unpin, warm
-from cachekit.progress import Progress, on_progress
+
+if TYPE_CHECKING:
+    from cachekit.answering import Wanted
+    from cachekit.answers import Answers
+    from cachekit.artifacts import Progress
+    from cachekit.progress import on_progress
 
 __all__ = [
     "MISS",
@@ -57,7 +62,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+_LATER = {"Answers": "answers", "Wanted": "answering", "Progress": "progress", "on_progress": "progress"}
+"""Names whose modules only some programs want: importing them all would take as long as everything else."""
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _LATER:
+        return getattr(importlib.import_module(f"cachekit.{_LATER[name]}"), name)
     if name == "__version__":
         from importlib.metadata import version
 

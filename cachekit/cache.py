@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from cachekit.artifacts import ArtifactStore
 from cachekit.background import Background
 from cachekit.cooldown import Cooldowns
 from cachekit.errors import TierError, UsageError
@@ -31,6 +30,7 @@ from cachekit.streams import Streams
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from cachekit.artifacts import ArtifactStore
     from cachekit.config import Resolved
     from cachekit.protocols import Listener, Tier
     from cachekit.sharing import Shared

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 import wrapt
 
-from cachekit import answers, artifact_calls, calls, generators, methods
-from cachekit.answering import Wanted
+from cachekit import calls, methods
 from cachekit.default import ROOT
 from cachekit.errors import UsageError
 from cachekit.lanes import Known, Lane, serve
-from cachekit.model import MISS, Explanation, Key, Missing, Policy
-from cachekit.path_codec import NAME as PATH
+from cachekit.model import ARTIFACT, MISS, Explanation, Key, Missing, Policy
 from cachekit.targets import Target
+
+if TYPE_CHECKING:
+    from cachekit.answering import Wanted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,16 +85,20 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
         owned = args if owner is None or inspect.isbuiltin(wrapped) else (owner, *args)
         if owner is None and instance is not None and not isinstance(self.__wrapped__, staticmethod):
             owned = (instance, *args)
-        if self._self_target.policy.codec == PATH:
+        if self._self_target.policy.codec == ARTIFACT:
             return self._self_build(wrapped, args, kwargs, owned)
         origin = functools.partial(wrapped, *args, **kwargs)
         if self._self_target.kind.endswith("generator"):
+            from cachekit import generators
+
             return generators.call(self._self_target, origin, owned, kwargs)
         if self._self_target.is_async:
             return calls.acall_owned(self._self_target, origin, owned, kwargs)
         return calls.call_owned(self._self_target, origin, owned, kwargs)
 
     def _self_build(self, wrapped: Any, args: Any, kwargs: Any, owned: Any, *, again: bool = False) -> Any:
+        from cachekit import artifact_calls
+
         build = artifact_calls.Build(self._self_target, wrapped, args, kwargs, owned)
         call = artifact_calls.acall if self._self_target.is_async else artifact_calls.call
         return call(build, again=again)
@@ -108,7 +113,7 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the origin and stores what it gives, whatever is stored already."""
-        if self._self_target.policy.codec == PATH:
+        if self._self_target.policy.codec == ARTIFACT:
             return self._self_build(self._self_origin((), {}), args, kwargs, args, again=True)
         return methods.refresh(self._self_target, self._self_origin(args, kwargs), args, kwargs)
 
@@ -156,6 +161,8 @@ class GeneratorCached(Cached[P, R]):
     """A decorated generator function, or async generator function."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
+        from cachekit import generators
+
         return generators.call(self._self_target, functools.partial(self.__wrapped__, *args, **kwargs), args, kwargs)
 
 
@@ -178,6 +185,8 @@ class AdaptedCached(Cached[P, R]):
     """A decorated function that asks a model's server, as an adapter knows it."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
+        from cachekit import answers
+
         target = self._self_target
         origin: Any = functools.partial(self.__wrapped__, *args, **kwargs)
         return (answers.acall if target.is_async else answers.call)(
@@ -186,6 +195,8 @@ class AdaptedCached(Cached[P, R]):
 
 
 def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
+    from cachekit.answering import Wanted
+
     adapter = target.policy.adapter
     assert adapter is not None
     bound = target.bound(args, kwargs)
@@ -197,7 +208,7 @@ def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
 
 def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
     target = Target(function, policy)
-    if policy.codec == PATH:
+    if policy.codec == ARTIFACT:
         if target.kind.endswith("generator"):
             raise UsageError("an artifact is one path: return it, do not yield")
         return ArtifactCached(function, target)

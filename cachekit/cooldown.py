@@ -5,7 +5,6 @@ One cooldown per endpoint and tenant (`scope`): a rate limit is the tenant's, an
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Final
 
@@ -34,6 +33,8 @@ class Cooldowns:
             time.sleep(left)
 
     async def await_(self, scope: str) -> None:
+        import asyncio
+
         while left := self.left(scope):
             await asyncio.sleep(left)
 

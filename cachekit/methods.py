@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cachekit import generators
 from cachekit import plan as plans
 from cachekit.default import ROOT, default
 from cachekit.errors import TierError, UsageError
@@ -18,6 +17,8 @@ from cachekit.targets import Target
 
 def refresh(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
     if target.kind.endswith("generator"):
+        from cachekit import generators
+
         return generators.refresh(target, origin, args, kwargs)
     prepared = prepare(target, args, kwargs)
     if target.is_async:

@@ -18,6 +18,9 @@ FOREVER: Final = 0
 EVERYWHERE: Final = "*"
 """The namespace of a mark that covers a tag in all namespaces."""
 
+ARTIFACT: Final = "path"
+"""The codec of a function whose result is a file or a directory: what is stored is its manifest."""
+
 Mode = Literal["on", "off", "refresh", "read-only", "replay"]
 
 

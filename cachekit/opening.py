@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachekit import progress
-from cachekit.artifacts import ArtifactStore
 from cachekit.directory import prepare
 from cachekit.errors import TierError
 from cachekit.model import Event, TierState
 from cachekit.tiers.memory import MemoryTier
 
 if TYPE_CHECKING:
+    from cachekit.artifacts import ArtifactStore
     from cachekit.config import Resolved
     from cachekit.ledger import Ledger
     from cachekit.model import Key, Record
@@ -80,6 +79,8 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
         made.failed("disk", "directory", error)
         return
     # Not at import: diskcache brings pickle and SQLite along, a quarter of what `import cachekit` would take.
+    from cachekit import progress
+    from cachekit.artifacts import ArtifactStore
     from cachekit.tiers.disk import DiskTier
 
     made.tiers["disk"] = made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from cachekit.errors import CannotEncode, IntegrityError
 from cachekit.manifest import Manifest
-
-NAME: Final = "path"
+from cachekit.model import ARTIFACT
 
 
 @functools.lru_cache(maxsize=16)
@@ -24,12 +23,12 @@ class PathCodec:
     def dump(self, value: Any) -> tuple[str, bytes]:
         if not isinstance(value, Manifest):
             raise CannotEncode(f"{type(value).__name__} is no artifact", reason="type")
-        return NAME, value.encode()
+        return ARTIFACT, value.encode()
 
     def load(self, name: str, payload: bytes) -> Manifest:
         return self.loader(name)(payload)  # type: ignore[no-any-return]
 
     def loader(self, name: str) -> Callable[[bytes], Any]:
-        if name != NAME:
+        if name != ARTIFACT:
             raise IntegrityError(f"the payload is in {name!r}, and an artifact was expected")
         return _decoded

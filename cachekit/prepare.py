@@ -15,7 +15,6 @@ from cachekit.gate import current, decide
 from cachekit.lanes import LONGEST_ARGUMENTS, lane_safe
 from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
 from cachekit.nearby import Nearby, at_hand
-from cachekit.replies import Live
 from cachekit.request import STREAMING, Request
 from cachekit.targets import Call, Target, about
 
@@ -115,6 +114,8 @@ def _ttl(policy: Policy, cache: Cache) -> float | None:
 
 
 def _judged(policy: Policy, adapter: Adapter, value: Any) -> str:
+    from cachekit.replies import Live
+
     if isinstance(value, Live) and value.streaming:
         return STREAMING
     reply = value.reply if isinstance(value, Live) else value

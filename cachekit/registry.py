@@ -16,8 +16,8 @@ from cachekit.artifact_names import CID, Artifact, fits, key_of, only, parsed
 from cachekit.errors import IntegrityError, TierError
 from cachekit.index import alive, cid_of
 from cachekit.manifest import Manifest
+from cachekit.model import ARTIFACT as PATH
 from cachekit.model import Key, Record
-from cachekit.path_codec import NAME as PATH
 from cachekit.segments import PINNED
 from cachekit.tiers.ipfs_pins import Holdings
 

@@ -17,11 +17,7 @@ from cachekit.binding import Unbound
 from cachekit.codecs import LoadingCodec, codec_for
 from cachekit.errors import CannotKey, UsageError
 from cachekit.keys import Keyer
-from cachekit.model import Key, Policy
-from cachekit.path_codec import NAME as PATH
-from cachekit.path_codec import PathCodec
-from cachekit.recording import PiecesCodec
-from cachekit.replies import ReplyCodec
+from cachekit.model import ARTIFACT, Key, Policy
 
 Kind = Literal["value", "coroutine", "generator", "async_generator"]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -47,12 +43,21 @@ class Target:
         return self._codec
 
     def _chosen_codec(self) -> LoadingCodec:
+        # Imported where they are wanted: most programs have no adapter, no artifact and no generator.
         if self.policy.adapter is not None:
+            from cachekit.replies import ReplyCodec
+
             return ReplyCodec(self.policy.adapter)
-        if self.policy.codec == PATH:
+        if self.policy.codec == ARTIFACT:
+            from cachekit.path_codec import PathCodec
+
             return PathCodec()
         codec = codec_for(self.policy.codec, self._annotation)
-        return PiecesCodec(codec) if self.kind.endswith("generator") else codec
+        if not self.kind.endswith("generator"):
+            return codec
+        from cachekit.recording import PiecesCodec
+
+        return PiecesCodec(codec)
 
     def full(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The call as the function itself would get it, with what a partial or a bound method adds."""
