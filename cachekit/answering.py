@@ -110,14 +110,6 @@ def restored(lane: Lane, reply: Reply, wanted: Wanted) -> Any:
         return MISS
 
 
-def heeded(ask: Ask, origin: Callable[[], Any]) -> Any:
-    return heeding(origin, ask.wanted.scope)
-
-
-async def aheeded(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> Any:
-    return await aheeding(origin, ask.wanted.scope)
-
-
 def heeding(origin: Callable[[], Any], scope: str) -> Any:
     """Asks the origin when its endpoint may be asked, and notes when it may be asked again."""
     cooldowns = ROOT.cache().cooldowns

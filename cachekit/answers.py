@@ -12,7 +12,7 @@ from typing import Any
 
 from cachekit import plan as plans
 from cachekit import streaming
-from cachekit.answering import Ask, Wanted, aheeded, aheeding, astream, awhole, heeded, heeding, restored, stream, whole
+from cachekit.answering import Ask, Wanted, aheeding, astream, awhole, heeding, restored, stream, whole
 from cachekit.default import ROOT
 from cachekit.errors import UsageError
 from cachekit.gate import current
@@ -38,7 +38,7 @@ def call(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Any], wanted: 
     value = ask.near()
     if value is not MISS:
         return ask.done(value)
-    return (stream if wanted.streamed else whole)(ask, lambda: heeded(ask, origin))
+    return (stream if wanted.streamed else whole)(ask, lambda: heeding(origin, wanted.scope))
 
 
 async def acall(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Awaitable[Any]], wanted: Wanted) -> Any:
@@ -51,7 +51,7 @@ async def acall(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Awaitab
     value = ask.near()
     if value is not MISS:
         return ask.done(value)
-    return await (astream if wanted.streamed else awhole)(ask, lambda: aheeded(ask, origin))
+    return await (astream if wanted.streamed else awhole)(ask, lambda: aheeding(origin, wanted.scope))
 
 
 def near(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:

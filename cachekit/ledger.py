@@ -107,10 +107,6 @@ class Ledger:
             found.setdefault(name, {})[counter] = amount
         return found
 
-    def forget_totals(self) -> None:
-        with self._transaction() as connection:
-            connection.execute("DELETE FROM totals")
-
     def close(self) -> None:
         connection = getattr(self._local, "connection", None)
         if connection is not None and self._local.pid == os.getpid():

@@ -68,11 +68,7 @@ def plan(request: Request, *, looked: bool = False) -> Steps:
 
 def compute(request: Request, stale: list[Record]) -> Steps:
     """Asks the origin and keeps what it gave; returns the value."""
-    yield Tell(Event("miss", request.key.function))
-    if request.mode == "replay":
-        raise CacheMiss(
-            f"replay: nothing is stored for this call, and the origin may not be called\n{request.explain()}"
-        )
+    yield from _missed(request)
     old = _within(request, stale, request.stale_if_error)
     started = request.clock()
     outcome = yield Call(fallback=old is not None)
@@ -136,11 +132,7 @@ def find(request: Request) -> Steps:
         if old and request.mode != "replay":
             yield Revalidate()
             return (yield from _serve_stale(request, old, "revalidating")).value
-    yield Tell(Event("miss", request.key.function))
-    if request.mode == "replay":
-        raise CacheMiss(
-            f"replay: nothing is stored for this call, and the origin may not be called\n{request.explain()}"
-        )
+    yield from _missed(request)
     return MISS
 
 
@@ -190,6 +182,14 @@ def _serve_stale(request: Request, record: Record, reason: str) -> Steps:
         return Found(record, (yield from compute(request, [])))
     yield Tell(_served(request, Event("stale", request.key.function, reason=reason), found))
     return found
+
+
+def _missed(request: Request) -> Steps:
+    yield Tell(Event("miss", request.key.function))
+    if request.mode == "replay":
+        raise CacheMiss(
+            f"replay: nothing is stored for this call, and the origin may not be called\n{request.explain()}"
+        )
 
 
 def _served(request: Request, event: Event, found: Found) -> Event:

@@ -180,10 +180,10 @@ def stale(prepared: Prepared) -> Any:
     """What may be served although the origin failed, or MISS."""
     if not prepared.target.policy.stale_if_error:
         return MISS
-    return perform(prepared, plans.fallback(prepared.request), nothing, quiet=False)
+    return perform(prepared, plans.fallback(prepared.request), nothing)
 
 
 async def astale(prepared: Prepared) -> Any:
     if not prepared.target.policy.stale_if_error:
         return MISS
-    return await aperform(prepared, plans.fallback(prepared.request), nothing, quiet=False)
+    return await aperform(prepared, plans.fallback(prepared.request), nothing)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from cachekit import MISS, Answers, Reply, Wanted
+from cachekit import MISS, Answers, Reply
 from cachekit_adapters import items, openai_wire
 from cachekit_adapters.wires import dumped, saving
 
@@ -56,43 +56,6 @@ def _openai_reply(answer: object, provider: str) -> Reply:
     return Reply("plain", dumped(answer), about, cost)
 
 
-def answer(
-    answers: Answers,
-    place: Mapping[str, Any],
-    wire: Parts,
-    path: str,
-    request: object,
-    send: Callable[[object], object],
-    *,
-    form: Form | None = None,
-    scope: str = "",
-) -> object:
-    """The reply body to `request`, from what is stored and from one `send(body)` that asks for the rest.
-
-    `place` is the identity without "body". Nothing is sent where all is stored; a request that is not divisible goes
-    whole through `answers.call`. What `send` raises passes untouched. `scope` names the endpoint for its rate limit.
-    """
-    if wire.split(path, request) is None:
-        return answers.call({**place, "body": request}, lambda: send(request), Wanted(scope=scope))
-    return divided(answers, place, wire, path, request, send, form=form, scope=scope).body
-
-
-async def aanswer(
-    answers: Answers,
-    place: Mapping[str, Any],
-    wire: Parts,
-    path: str,
-    request: object,
-    send: Callable[[object], Awaitable[object]],
-    *,
-    form: Form | None = None,
-    scope: str = "",
-) -> object:
-    if wire.split(path, request) is None:
-        return await answers.acall({**place, "body": request}, lambda: send(request), Wanted(scope=scope))
-    return (await adivided(answers, place, wire, path, request, send, form=form, scope=scope)).body
-
-
 def divided(
     answers: Answers,
     place: Mapping[str, Any],
@@ -104,7 +67,11 @@ def divided(
     form: Form | None = None,
     scope: str = "",
 ) -> Outcome:
-    """As `answer`, of a request that `wire` divides."""
+    """The reply to a `request` that `wire` divides, from what is stored and from one `send(body)` that asks for the rest.
+
+    `place` is the identity without "body". Nothing is sent where all is stored. What `send` raises passes untouched.
+    `scope` names the endpoint for its rate limit.
+    """
     steps = _Batch(answers, place, wire, path, request, form or openai_form()).steps()
     body: object = None
     while True:

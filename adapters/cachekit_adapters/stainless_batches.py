@@ -26,8 +26,8 @@ def answer(answers: Answers, said: Mapping[str, Any], door: Door, real: Callable
 
     path, place = _divided(said)
     form = batches.openai_form(_provider(answers))
-    body = batches.answer(answers, place, items, path, said["body"], send, form=form, scope=scope)
-    return _whole(answers, body, door)
+    found = batches.divided(answers, place, items, path, said["body"], send, form=form, scope=scope)
+    return _whole(answers, found.body, door)
 
 
 async def aanswer(
@@ -38,8 +38,8 @@ async def aanswer(
 
     path, place = _divided(said)
     form = batches.openai_form(_provider(answers))
-    body = await batches.aanswer(answers, place, items, path, said["body"], send, form=form, scope=scope)
-    return _whole(answers, body, door)
+    found = await batches.adivided(answers, place, items, path, said["body"], send, form=form, scope=scope)
+    return _whole(answers, found.body, door)
 
 
 def _divided(said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -269,7 +269,7 @@ def passed(url: str, request: Any) -> Reply:
 
 
 def test_answer_for_any_wire() -> None:
-    """`batches.answer` with OpenAI's items: one send of what is missing, shares of the usage summed again."""
+    """`batches.divided` with OpenAI's items: one send of what is missing, shares of the usage summed again."""
     asked: list[Any] = []
     answers = cachekit.Answers(openai.EMBEDDING)
 
@@ -280,14 +280,15 @@ def test_answer_for_any_wire() -> None:
         return {"object": "list", "model": "m", "data": data, "usage": usage}
 
     def ask(*texts: str) -> Any:
-        return batches.answer(answers, {"base": "b"}, items, "/embeddings", {"model": "m", "input": list(texts)}, send)
+        body = {"model": "m", "input": list(texts)}
+        return batches.divided(answers, {"base": "b"}, items, "/embeddings", body, send).body
 
     async def aask(*texts: str) -> Any:
         async def asend(body: Any) -> Any:
             return send(body)
 
         body = {"model": "m", "input": list(texts)}
-        return await batches.aanswer(answers, {"base": "b"}, items, "/embeddings", body, asend)
+        return (await batches.adivided(answers, {"base": "b"}, items, "/embeddings", body, asend)).body
 
     ask("a", "bbb")
     found = ask("cc", "bbb", "cc", "a")
