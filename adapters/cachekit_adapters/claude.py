@@ -1,4 +1,4 @@
-"""Anthropic's SDK: messages, their stream helpers, and token counts.
+"""Anthropic's SDK: messages and their stream helpers.
 
     from cachekit_adapters import claude, wrap
 
@@ -15,11 +15,11 @@ import importlib
 from typing import Any, Final
 
 from cachekit import Adapter
-from cachekit_adapters import anthropic_wire, stainless, stainless_values
+from cachekit_adapters import anthropic_wire, stainless
 from cachekit_adapters.openai_shapes import by_suffix, versions
 from cachekit_adapters.stainless import Quick, Way
-from cachekit_adapters.stainless_values import Shape
-from cachekit_adapters.wires import Values, operation
+from cachekit_adapters.stainless_values import Shape, values_of
+from cachekit_adapters.wires import operation
 
 NEUTRAL: Final = frozenset(
     {
@@ -28,24 +28,14 @@ NEUTRAL: Final = frozenset(
 )
 
 
-def _shaped(context: Any) -> Any:
-    if isinstance(context, (stainless_values.Door, Shape)):
-        return context
+@functools.cache
+def _shape(is_async: bool = False) -> Shape:
     types = importlib.import_module("anthropic.types")
-    return Shape("anthropic", types.Message, types.RawMessageStreamEvent, context == "async")
+    return Shape("anthropic", types.Message, types.RawMessageStreamEvent, is_async)
 
-
-_VALUES: Final = Values(
-    stainless_values.plain,
-    lambda body, context: stainless_values.restored(body, _shaped(context)),
-    lambda pieces, context: stainless_values.stream(pieces, _shaped(context)),
-    stainless_values.streams,
-    stainless_values.source,
-    stainless_values.retold,
-)
 
 MESSAGES: Final[Adapter] = operation(
-    "claude.messages", anthropic_wire, _VALUES, ttl=1800, neutral=NEUTRAL, provider="anthropic"
+    "claude.messages", anthropic_wire, values_of(_shape), ttl=1800, neutral=NEUTRAL, provider="anthropic"
 )
 
 OPERATIONS: Final = {
@@ -53,7 +43,7 @@ OPERATIONS: Final = {
 }
 
 
-_QUICK: Final = (Quick("messages.create", "/v1/messages", functools.cache(lambda: _shaped(None))),)
+_QUICK: Final = (Quick("messages.create", "/v1/messages", _shape),)
 
 
 def wrap(client: Any, **said: Any) -> Any:

@@ -7,59 +7,26 @@ client = wrap(OpenAI(base_url="http://localhost:8000/v3"))
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Final
 
 from cachekit import Adapter
-from cachekit_adapters import openai_wire, stainless
-from cachekit_adapters.openai_shapes import (
-    AUDIO_NEUTRAL,
-    EMBEDDING_NEUTRAL,
-    NEUTRAL,
-    RESPONSE_NEUTRAL,
-    by_suffix,
-    json_values,
-    openai_values,
-    shape,
-    synthesised,
-    versions,
-)
-from cachekit_adapters.stainless import Quick, Way
-from cachekit_adapters.wires import never, operation
+from cachekit_adapters import openai_shapes, openai_wire, stainless
+from cachekit_adapters.openai_shapes import NEUTRAL, RESPONSE_NEUTRAL, by_suffix, openai_values, quick_chat, versions
+from cachekit_adapters.stainless import Way
+from cachekit_adapters.wires import operation
 
 SDK: Final = "openai"
-_values = functools.partial(openai_values, SDK)
 
-CHAT: Final[Adapter] = operation(
-    "openai.chat",
-    openai_wire,
-    _values("ChatCompletion"),
-    ttl=1800,
-    neutral=NEUTRAL,
-    provider=SDK,
-    synthesised=synthesised,
-)
+CHAT: Final[Adapter] = openai_shapes.chat(SDK)
 COMPLETION: Final[Adapter] = operation(
-    "openai.completion", openai_wire, _values("Completion"), ttl=3600, neutral=NEUTRAL, provider=SDK
+    "openai.completion", openai_wire, openai_values(SDK, "Completion"), ttl=3600, neutral=NEUTRAL, provider=SDK
 )
-EMBEDDING: Final[Adapter] = operation(
-    "openai.embedding",
-    openai_wire,
-    _values("CreateEmbeddingResponse"),
-    ttl=86400,
-    neutral=EMBEDDING_NEUTRAL,
-    provider=SDK,
-    sampled=never,
-)
+EMBEDDING: Final[Adapter] = openai_shapes.embedding(SDK)
 RESPONSES: Final[Adapter] = operation(
-    "openai.responses", openai_wire, _values("Response"), ttl=1800, neutral=RESPONSE_NEUTRAL, provider=SDK
+    "openai.responses", openai_wire, openai_values(SDK, "Response"), ttl=1800, neutral=RESPONSE_NEUTRAL, provider=SDK
 )
-AUDIO: Final[Adapter] = operation(
-    "openai.audio", openai_wire, _values("Transcription"), ttl=86400, neutral=AUDIO_NEUTRAL, provider=SDK, sampled=never
-)
-MODELS: Final[Adapter] = operation(
-    "openai.models", openai_wire, json_values(SDK), ttl=3600, neutral=frozenset(), sampled=never
-)
+AUDIO: Final[Adapter] = openai_shapes.audio(SDK)
+MODELS: Final[Adapter] = openai_shapes.models(SDK)
 
 OPERATIONS: Final = {
     ("post", "/chat/completions"): CHAT,
@@ -72,9 +39,7 @@ OPERATIONS: Final = {
 }
 
 
-_QUICK: Final = (
-    Quick("chat.completions.create", "/chat/completions", functools.partial(shape, SDK, "ChatCompletion")),
-)
+_QUICK: Final = (quick_chat(SDK, "/chat/completions"),)
 
 
 def wrap(client: Any, **said: Any) -> Any:

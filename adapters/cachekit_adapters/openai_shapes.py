@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cachekit import Adapter, Answers
-from cachekit_adapters import openai_wire, stainless_values
-from cachekit_adapters.stainless_values import Shape
+from cachekit_adapters import openai_wire
+from cachekit_adapters.stainless import Quick
+from cachekit_adapters.stainless_values import Shape, values_of
 from cachekit_adapters.stainless_versions import Versions
-from cachekit_adapters.wires import Values
+from cachekit_adapters.wires import Values, never, operation
 
 NEUTRAL: Final = frozenset(
     {
@@ -34,21 +35,8 @@ _CLASSES: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def openai_values(sdk: str, name: str) -> Values:
-    """Values of the class called `name`, for a client's requests and for functions of one's own."""
-
-    def shaped(context: Any) -> Any:
-        if isinstance(context, (stainless_values.Door, Shape)):
-            return context
-        return shape(sdk, name, is_async=context == "async")
-
-    return Values(
-        stainless_values.plain,
-        lambda body, context: stainless_values.restored(body, shaped(context)),
-        lambda pieces, context: stainless_values.stream(pieces, shaped(context)),
-        stainless_values.streams,
-        stainless_values.source,
-        stainless_values.retold,
-    )
+    """Values of the class called `name`."""
+    return values_of(lambda is_async: shape(sdk, name, is_async=is_async))
 
 
 @functools.cache
@@ -67,9 +55,33 @@ def synthesised(body: Any, context: Any) -> list[bytes]:
     return openai_wire.synthesise(body, include_usage=bool(asked.get("include_usage")))
 
 
-def json_values(sdk: str) -> Values:
-    """Values of whatever the request says: only a client's requests have them."""
-    return openai_values(sdk, "ChatCompletion")
+def chat(sdk: str) -> Adapter:
+    values = openai_values(sdk, "ChatCompletion")
+    return operation(
+        f"{sdk}.chat", openai_wire, values, ttl=1800, neutral=NEUTRAL, provider=sdk, synthesised=synthesised
+    )
+
+
+def embedding(sdk: str) -> Adapter:
+    values = openai_values(sdk, "CreateEmbeddingResponse")
+    return operation(
+        f"{sdk}.embedding", openai_wire, values, ttl=86400, neutral=EMBEDDING_NEUTRAL, provider=sdk, sampled=never
+    )
+
+
+def audio(sdk: str) -> Adapter:
+    values = openai_values(sdk, "Transcription")
+    return operation(f"{sdk}.audio", openai_wire, values, ttl=86400, neutral=AUDIO_NEUTRAL, provider=sdk, sampled=never)
+
+
+def models(sdk: str) -> Adapter:
+    # Its class is the request's own business: only a client's requests have it.
+    values = openai_values(sdk, "ChatCompletion")
+    return operation(f"{sdk}.models", openai_wire, values, ttl=3600, neutral=frozenset(), sampled=never)
+
+
+def quick_chat(sdk: str, path: str) -> Quick:
+    return Quick("chat.completions.create", path, functools.partial(shape, sdk, "ChatCompletion"))
 
 
 def by_suffix(

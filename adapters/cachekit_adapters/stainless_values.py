@@ -6,10 +6,11 @@ import functools
 import importlib
 import inspect
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from cachekit_adapters.rebuilding import Templates
+from cachekit_adapters.wires import Values
 
 RAW: Final = "x-stainless-raw-response"
 _ENCODINGS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
@@ -33,6 +34,22 @@ class Shape(NamedTuple):
     kind: Any
     chunk: Any = None
     is_async: bool = False
+
+
+def values_of(shape: Callable[[bool], Shape]) -> Values:
+    """Values of one class, for a client's requests and, in the `shape` of sync or async, for functions of one's own."""
+
+    def shaped(context: Any) -> Any:
+        return context if isinstance(context, (Door, Shape)) else shape(context == "async")
+
+    return Values(
+        plain,
+        lambda body, context: restored(body, shaped(context)),
+        lambda pieces, context: stream(pieces, shaped(context)),
+        streams,
+        source,
+        retold,
+    )
 
 
 def plain(value: Any) -> Any:
