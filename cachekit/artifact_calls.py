@@ -7,6 +7,7 @@ refuses, the caller gets what the origin built, and the refusal is counted under
 
 from __future__ import annotations
 
+import functools
 import platform
 import time
 import types
@@ -100,12 +101,9 @@ def _handed(work: Work, found: Manifest | Unkept) -> Path | None:
 
 
 def _fetched(work: Work, manifest: Manifest) -> Path:
-    shared, missing = work.prepared.cache.shared, work.store.missing(manifest)
-    if missing:
-        if shared is None:
-            raise TierError(f"{len(missing)} files are not on this machine, and IPFS is off", reason="missing_files")
-        shared.files.fetch(work.prepared.key.namespace, manifest, missing)
-    path: Path = work.store.assemble(manifest)
+    shared, namespace = work.prepared.cache.shared, work.prepared.key.namespace
+    fetch = None if shared is None else functools.partial(shared.files.fetch, namespace, manifest)
+    path: Path = work.store.complete(manifest, fetch)
     return path
 
 

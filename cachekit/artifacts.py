@@ -7,7 +7,7 @@ and goes with `collect`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from cachekit.artifact_output import put_copy
 from cachekit.artifact_stage import give_back, stage_blobs, stage_found
 from cachekit.artifact_store import FROZEN, Trees
 from cachekit.artifact_tree import Survey, survey
-from cachekit.errors import IntegrityError, TierFull, TierUnavailable
+from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.manifest import File, Manifest, problem_of
 from cachekit.temporaries import ABANDONED, abandoned, new_name, remove, temporary
 
@@ -95,6 +95,15 @@ class ArtifactStore:
                 staged = stage / "content"
                 stage_blobs(manifest, staged, self._blobs)
                 return self._publish(manifest, staged)
+
+    def complete(self, manifest: Manifest, fetch: Callable[[Sequence[File]], None] | None) -> Path:
+        """`assemble`, after `fetch` brought the files that are not here; None where nobody can be asked for them."""
+        missing = self.missing(manifest)
+        if missing and fetch is None:
+            raise TierError(f"{len(missing)} files are not on this machine, and IPFS is off", reason="missing_files")
+        if missing and fetch is not None:
+            fetch(missing)
+        return self.assemble(manifest)
 
     def place(self, manifest: Manifest, output: Path) -> None:
         """Replaces what stands at `output` by a copy of the artifact. UsageError where that place cannot be written."""

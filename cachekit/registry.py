@@ -6,6 +6,7 @@ An artifact's entry (its record on disk, or in IPFS) is its manifest. The store 
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -58,8 +59,7 @@ class Registry:
         here = {(manifest.digest, manifest.name): (manifest, used) for manifest, used in self._store.entries()}
         referred = self._referred()
         found, known = list[Artifact](), set[tuple[str, str]]()
-        for key, record in self._records():
-            manifest = Manifest.decode(record.payload)
+        for key, record, manifest in self._records():
             place = (manifest.digest, manifest.name)
             known.add(place)
             used = here[place][1] if place in here else 0
@@ -94,14 +94,9 @@ class Registry:
 
     def path(self, found: Artifact, *, remember: bool) -> Path:
         """The artifact's read-only path, its files fetched where they are not here; with `remember` calls hit it then."""
-        missing = self._store.missing(found.manifest) if self._store.have(found.manifest) is None else []
-        if missing:
-            if self._shared is None:
-                raise TierError(
-                    f"{len(missing)} files are not on this machine, and IPFS is off", reason="missing_files"
-                )
-            self._shared.files.fetch(found.namespace, found.manifest, missing)
-        path = self._store.assemble(found.manifest)
+        store, shared, manifest = self._store, self._shared, found.manifest
+        fetch = None if shared is None else functools.partial(shared.files.fetch, found.namespace, manifest)
+        path = store.complete(manifest, fetch) if store.have(manifest) is None else store.assemble(manifest)
         if remember and not found.entry and found.key is not None:
             # The files are here, which is what was asked for.
             with contextlib.suppress(TierError):
@@ -143,7 +138,7 @@ class Registry:
 
     # -- the parts ------------------------------------------------------------------------------------------
 
-    def _records(self) -> Iterator[tuple[Key, Record]]:
+    def _records(self) -> Iterator[tuple[Key, Record, Manifest]]:
         for digest, header in list(self._disk.entries()):
             if header.codec != PATH:
                 continue
@@ -152,10 +147,10 @@ class Registry:
                 record = self._disk.get(key)
                 if record is None or not record.fresh(time.time_ns()) or self._ended(key, record):
                     continue
-                Manifest.decode(record.payload)
+                manifest = Manifest.decode(record.payload)
             except IntegrityError:
                 continue  # dropped by the tier, or nothing that could ever be a hit
-            yield key, record
+            yield key, record, manifest
 
     def _remember(self, key: Key, manifest: Manifest) -> None:
         record = self._shared.tier.get(key) if self._shared is not None else None
