@@ -448,6 +448,7 @@ def test_bypass_and_unknown_clients(groq_server: Scripted) -> None:
 # -- versions -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("groq_peer")  # what it starts is that peer again: where there is none, it is skipped or fails
 def test_a_redeployed_model_misses_with_the_servers_version() -> None:
     """`version="server"`: the same request to a server that lists another model asks again."""
     from peers import servers
