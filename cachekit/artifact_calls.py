@@ -8,16 +8,14 @@ refuses, the caller gets what the origin built, and the refusal is counted under
 from __future__ import annotations
 
 import functools
-import platform
-import time
-import types
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cachekit import plan as plans
+from cachekit.artifact_about import about
 from cachekit.artifact_origin import Build, Unkept, auncached, checked, handed_over, inside, own_scratch, same, uncached
 from cachekit.errors import TierError
 from cachekit.manifest import Manifest
@@ -25,7 +23,6 @@ from cachekit.model import Event
 from cachekit.perform import aperform, perform
 from cachekit.prepare import Prepared, prepare
 from cachekit.request import STREAMING, Request
-from cachekit.sources import source_digest
 from cachekit.temporaries import remove
 
 __all__ = ["Build", "acall", "call"]
@@ -163,7 +160,7 @@ def _taken_in(work: Work, result: Any, scratch: Scratch) -> Manifest | Unkept:
         if work.prepared.mode == "read-only":
             work.prepared.cache.tell(Event("skipped", work.prepared.target.name, reason="read-only"))
         else:
-            manifest = work.store.ingest(path, about=_about(work.prepared), own=own)
+            manifest = work.store.ingest(path, about=about(work.prepared), own=own)
             work.made = path
             return _named(work, manifest)
     except TierError as error:
@@ -182,17 +179,3 @@ def _named(work: Work, manifest: Manifest) -> Manifest:
     except TierError as error:  # stored here, and nobody else can fetch it
         work.tell(error)
         return manifest
-
-
-def _about(prepared: Prepared) -> Mapping[str, str]:
-    target = prepared.target
-    version, function = target.policy.version, target.function
-    if version is None and isinstance(function, types.FunctionType):
-        version = f"source {source_digest(function)[0][:12]}"
-    return {
-        "function": prepared.target.name,
-        "key": str(prepared.key),
-        "machine": platform.node(),
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "version": version or "",
-    }

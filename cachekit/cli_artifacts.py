@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit import default as library
 from cachekit import operations
+from cachekit.artifact_about import ARGUMENT
 from cachekit.cli_answer import NO, Answer, instant, printable, table
 
 if TYPE_CHECKING:
@@ -41,11 +42,15 @@ def _shown(found: Artifact) -> Answer:
     files = [file._asdict() for file in manifest.files]
     # What it was built with is said last, and never replaces what is known here.
     data = {**_row(found), "sealed": manifest.sealed, "built": dict(manifest.about), "contents": files}
-    facts = {**_row(found), "sealed": manifest.sealed, **{f"built {k}": v for k, v in manifest.about.items()}}
+    facts = {**_row(found), "sealed": manifest.sealed, **{_label(k): v for k, v in manifest.about.items()}}
     facts["used"] = facts["used"] or "not here"
     lines = [f"{printable(name):<14} {printable(str(value))}" for name, value in facts.items()]
     rows = [(f.path or manifest.name, f"-> {f.link}" if f.link else f.cid or "-", f.size) for f in manifest.files]
     return Answer(data, "\n".join([*lines, "", table(("FILE", "CID", "BYTES"), rows, right=1)]))
+
+
+def _label(name: str) -> str:
+    return f"from {name.removeprefix(ARGUMENT)}" if name.startswith(ARGUMENT) else f"built {name}"
 
 
 def _row(found: Artifact) -> dict[str, Any]:

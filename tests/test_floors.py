@@ -114,7 +114,7 @@ FLOORS = [
     {"default", "nearby"},
     {"prepare"},
     {"perform"},
-    {"streaming", "artifact_origin"},
+    {"streaming", "artifact_origin", "artifact_about"},
     {"generators", "answering", "artifact_calls"},
     {"answers"},
     {"calls", "methods", "operations"},

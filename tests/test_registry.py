@@ -54,6 +54,20 @@ def changing(work: Path | None = None) -> Path:
     return work / "changing"
 
 
+@persist_artifact(scratch="work", version="1")
+def converted(source: Path, outtype: str, api_key: str, work: Path | None = None) -> Path:
+    assert work is not None
+    (work / "converted.bin").write_text(source.name + outtype)
+    return work / "converted.bin"
+
+
+@persist_artifact(scratch="work", version="1", encrypt=False)
+def published(word: str, work: Path | None = None) -> Path:
+    assert work is not None
+    (work / "published.bin").write_text("public")
+    return work / "published.bin"
+
+
 @pytest.fixture
 def team(kubo_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
     """Two machines with one credential on one daemon; the first is configured."""
@@ -146,6 +160,29 @@ def test_a_name_of_several_contents_is_refused() -> None:
     with pytest.raises(UsageError, match=str(build.key_for("model-a", "one"))):
         restore("model-a")
     assert (restore(build.key_for("model-a", "two")) / "0.bin").read_text() == "two"
+
+
+def test_show_tells_from_what_it_was_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Arguments by name, a Path with its name and what counts of it; a secret stays one, in the store too."""
+    source = tmp_path / "checkpoint"
+    source.mkdir()
+    (source / "weights").write_text("w")
+    path = converted(source, "q8_0", api_key="sk-123456")
+    status, out, _ = run(capsys, "show", path.name)
+    assert status == 0
+    assert "from source    checkpoint: Path(sha256 " in out
+    assert "from outtype   'q8_0'" in out
+    assert "from api_key   <secret>" in out
+    assert not [file for file in default().settings.dir.rglob("*") if file.is_file() and b"sk-123456" in file.read_bytes()]
+
+
+def test_what_anybody_can_read_says_nothing_of_the_arguments(tmp_path: Path) -> None:
+    """The manifest of `encrypt=False` has the function, and no argument."""
+    published("a private word")
+    found = registry().find("published.bin")
+    assert found is not None
+    assert found.manifest.about["function"].endswith("published")
+    assert b"private" not in found.manifest.encode()
 
 
 def test_restore_gives_the_path_or_places_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
