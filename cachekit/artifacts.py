@@ -17,6 +17,7 @@ from cachekit.artifact_output import put_copy
 from cachekit.artifact_stage import give_back, stage_blobs, stage_found
 from cachekit.artifact_store import FROZEN, Trees
 from cachekit.artifact_tree import Survey, survey
+from cachekit.content import Signature
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.manifest import File, Manifest, problem_of
 from cachekit.temporaries import ABANDONED, abandoned, new_name, remove, temporary
@@ -74,10 +75,13 @@ class ArtifactStore:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
-    def publish(self, sha256: str, partial: Path) -> None:
-        """Moves a complete download among the blobs. IntegrityError, and it is removed, if its bytes are not those."""
+    def publish(self, sha256: str, partial: Path, known: Signature | None = None) -> None:
+        """Moves a complete download among the blobs. IntegrityError, and it is removed, if its bytes are not those.
+
+        They are not read again where `known`, the signature under which they were last digested, is still that.
+        """
         with degrading("keeping a download"):
-            self._blobs.publish(sha256, partial)
+            self._blobs.publish(sha256, partial, known)
 
     def assemble(self, manifest: Manifest) -> Path:
         """The artifact, of blobs that are here. IntegrityError if one is missing, or if a name in it could escape."""

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 from cachekit.blob_source import Source
 from cachekit.chunked import ChunkCipher, pieces, sealed_size
 from cachekit.cids import CHUNK_BYTES
+from cachekit.content import Signature, signature
 from cachekit.errors import CachekitError, IntegrityError, TierError, TierFull
 from cachekit.protocols import Transport
 from cachekit.system import has_locks, try_lock, unlock
@@ -83,8 +84,12 @@ class Blobs:
             raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
         return computed
 
-    def fetch(self, cid: str, size: int, partial: Path, sha256: str, *, told: Callable[[int], None] = _silent) -> None:
+    def fetch(
+        self, cid: str, size: int, partial: Path, sha256: str, *, told: Callable[[int], None] = _silent
+    ) -> Signature:
         """Make `partial` the whole file, on disk for good; whole chunks that it already has are not fetched again.
+
+        Answers the signature under which its bytes are the right ones.
 
         One caller at a time for one `partial`; the others get TierError `busy`. After an error it holds verified
         chunks only, to be resumed; nothing at all where the file as a whole is not the one of `sha256` (hex).
@@ -106,17 +111,19 @@ class Blobs:
                 raise IntegrityError("the fetched file is another one than was stored", reason="wrong_bytes")
             file.flush()
             os.fsync(file.fileno())
+            return signature(os.fstat(file.fileno()))
 
     def fetch_all(
         self,
         files: Sequence[Blob],
         partial_of: Callable[[Blob], Path],
-        publish: Callable[[Blob, Path], None],
+        publish: Callable[[Blob, Path, Signature], None],
         *,
         workers: int = 4,
         told: Callable[[Blob, int], None] = lambda _blob, _done: None,
     ) -> None:
-        """Fetch several files at once; `publish` is called, in the thread that fetched it, for each that is whole.
+        """Fetch several files at once; `publish` is called, in the thread that fetched it, for each that is whole,
+        with what `fetch` answered.
 
         The first error stops the others at their next chunk, and is raised when all have stopped.
         """
@@ -129,9 +136,9 @@ class Blobs:
                 told(blob, done)
 
             partial = partial_of(blob)
-            self.fetch(blob.cid, blob.size, partial, blob.sha256, told=passed)
+            known = self.fetch(blob.cid, blob.size, partial, blob.sha256, told=passed)
             with _local_errors():
-                publish(blob, partial)
+                publish(blob, partial, known)
 
         _together(one, files, workers, stop)
 

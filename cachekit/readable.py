@@ -20,12 +20,13 @@ from cachekit.framing import names_secret
 from cachekit.plain import LEAVES
 from cachekit.shapes import fields, revealer
 
-_LONGEST: Final = 120
+_LONGEST: Final = 400
+_LONGEST_TEXT: Final = 120
 _NUMBERS: Final = (complex, Decimal, Fraction, uuid.UUID, datetime.date, datetime.timedelta)
 
 
 def readable(value: Any) -> str:
-    """At most 120 characters for people: secrets as `<secret>`, unknown objects by type, a Path by its content."""
+    """At most 400 characters for people, 120 of a str: secrets as `<secret>`, unknown objects by type, a Path by its content."""
     text = _show(value, 4)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
@@ -33,7 +34,7 @@ def readable(value: Any) -> str:
 def _show(value: Any, depth: int) -> str:
     kind = type(value)
     if kind is str:
-        return repr(value[:_LONGEST])
+        return repr(value if len(value) <= _LONGEST_TEXT else value[: _LONGEST_TEXT - 1] + "…")
     if kind is int and value.bit_length() > 256:
         return f"int of {value.bit_length()} bits"
     if kind in LEAVES or kind in _NUMBERS:

@@ -10,6 +10,7 @@ from pathlib import Path
 from cachekit.artifacts import ArtifactStore
 from cachekit.blobs import Blob, Blobs
 from cachekit.chunked import ChunkCipher
+from cachekit.content import Signature
 from cachekit.credentials import Credential
 from cachekit.errors import TierError, TierUnavailable
 from cachekit.manifest import File, Manifest
@@ -75,8 +76,8 @@ class SharedFiles:
     def _partial(self, blob: Blob) -> Path:
         return self._store.partial(blob.sha256)
 
-    def _publish(self, blob: Blob, partial: Path) -> None:
-        self._store.publish(blob.sha256, partial)
+    def _publish(self, blob: Blob, partial: Path, known: Signature) -> None:
+        self._store.publish(blob.sha256, partial, known)
 
 
 def _until(end: float, told: Callable[[int], None]) -> Callable[[int], None]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from cachekit.artifacts import ArtifactStore, Progress
+from cachekit.content import signature
 from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.manifest import EXECUTABLE, PLAIN, File, Manifest
 from cachekit.temporaries import remove
@@ -308,6 +309,17 @@ def test_a_wrong_download_is_removed(store: ArtifactStore) -> None:
         assert not store.partial(sha256).exists() and not store.blob(sha256).exists()
     with pytest.raises(IntegrityError):
         store.blob("../../etc/passwd")
+
+
+def test_a_download_changed_since_it_was_digested_is_read_again(store: ArtifactStore) -> None:
+    """A signature that the file no longer has vouches for nothing."""
+    sha256, partial = hashlib.sha256(b"right").hexdigest(), store.partial(hashlib.sha256(b"right").hexdigest())
+    partial.write_bytes(b"right")
+    known = signature(os.lstat(partial))
+    partial.write_bytes(b"wrong, and longer")
+    with pytest.raises(IntegrityError):
+        store.publish(sha256, partial, known)
+    assert not store.blob(sha256).exists()
 
 
 def test_a_manifest_that_escapes_is_not_assembled(store: ArtifactStore, tmp_path: Path) -> None:

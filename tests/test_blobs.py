@@ -255,7 +255,7 @@ def test_the_disk_is_somebody_to_blame_too(blobs: Blobs, tmp_path: Path) -> None
 def test_a_full_disk_is_full(kubo: KuboTransport, tmp_path: Path) -> None:
     """Counted under its own name."""
 
-    def publish(_blob: Blob, _partial: Path) -> None:
+    def publish(_blob: Blob, _partial: Path, _known: object) -> None:
         with open("/dev/full", "wb") as full:
             full.write(b"x")
 
@@ -278,7 +278,7 @@ def test_files_are_fetched_at_once_and_published_when_whole(blobs: Blobs, tmp_pa
     names: set[str] = set()
     told: dict[str, int] = {}
 
-    def publish(blob: Blob, partial: Path) -> None:
+    def publish(blob: Blob, partial: Path, known: object) -> None:
         together.wait()
         names.add(threading.current_thread().name)
         partial.rename(tmp_path / blob.name)
@@ -302,7 +302,7 @@ def test_the_first_error_stops_the_rest(blobs: Blobs, tmp_path: Path) -> None:
         blobs.fetch_all(
             [bad, *later],
             lambda blob: tmp_path / f"{blob.name}.partial",
-            lambda blob, _: published.append(blob),
+            lambda blob, _path, _known: published.append(blob),
             workers=2,
         )
     assert len(published) < len(later)
@@ -311,7 +311,7 @@ def test_the_first_error_stops_the_rest(blobs: Blobs, tmp_path: Path) -> None:
 
 def test_fetching_nothing_asks_nobody() -> None:
     """An artifact of no files is done without a daemon."""
-    Blobs(KuboTransport(refusing()), None).fetch_all([], lambda _: Path(), lambda _blob, _path: None)
+    Blobs(KuboTransport(refusing()), None).fetch_all([], lambda _: Path(), lambda _blob, _path, _known: None)
 
 
 # -- faults that no real daemon can be made to commit ------------------------------------------------

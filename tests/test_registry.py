@@ -173,7 +173,9 @@ def test_show_tells_from_what_it_was_built(tmp_path: Path, capsys: pytest.Captur
     assert "from source    checkpoint: Path(sha256 " in out
     assert "from outtype   'q8_0'" in out
     assert "from api_key   <secret>" in out
-    assert not [file for file in default().settings.dir.rglob("*") if file.is_file() and b"sk-123456" in file.read_bytes()]
+    assert not [
+        file for file in default().settings.dir.rglob("*") if file.is_file() and b"sk-123456" in file.read_bytes()
+    ]
 
 
 def test_what_anybody_can_read_says_nothing_of_the_arguments(tmp_path: Path) -> None:
