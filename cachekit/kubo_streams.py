@@ -85,11 +85,14 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        # Kubo answers in chunks of 4 KiB; with the usual buffer each would cost a call into the system.
+        # With the usual 8 KiB, every 8 KiB would cost a call into the system.
         self.fp = sock.makefile("rb", _BUFFER_BYTES)
 
 
 class _Connection(http.client.HTTPConnection):
+    # To 1.0 the body is answered as it is. To 1.1 Kubo answers in chunks of 4 KiB, and finding their borders costs more
+    # than the digest. That a body is whole is known here from its length.
+    _http_vsn_str = "HTTP/1.0"
     response_class = _Response
 
     def __init__(self, dialer: Dialer) -> None:
