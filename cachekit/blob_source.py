@@ -1,28 +1,17 @@
-"""A stored file from its k-th chunk on, each chunk verified: several ranges are on their way at once.
-
-Kubo flushes its answers every 4 KiB, so that one connection gives about half of what two do.
-"""
+"""A stored file from its k-th chunk on, each chunk verified as it comes."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Generator, Iterator
 from itertools import islice
-from typing import Final
 
 from cachekit.chunked import PLAIN_BYTES, ChunkCipher, chunk_count, sealed_size
 from cachekit.cids import CHUNK_BYTES
 from cachekit.errors import IntegrityError
 from cachekit.protocols import Transport
 from cachekit.unixfs import leaves
-
-_WINDOW: Final = 4
-"""Chunks of one range. A source holds at most `_AHEAD + 1` ranges in memory."""
-
-_AHEAD: Final = 2
 
 
 class Source:
@@ -54,28 +43,20 @@ class Source:
         self._stored = sealed_size(size) if cipher else size
         self._count = chunk_count(size, self.width)
 
-    def chunks(self, first: int) -> Iterator[bytes]:
+    def chunks(self, first: int) -> Generator[bytes, None, None]:
         """The plain chunks from number `first` on. Raises TierError; IntegrityError for a chunk that does not verify."""
-        workers = ThreadPoolExecutor(_AHEAD, thread_name_prefix="cachekit-range")
-        try:
-            waiting = deque[Future[list[bytes]]]()
-            for job in self._jobs(first):
-                waiting.append(workers.submit(job))
-                if len(waiting) > _AHEAD:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            workers.shutdown(wait=False, cancel_futures=True)
-
-    def _jobs(self, first: int) -> Iterator[Callable[[], list[bytes]]]:
         digests = islice(self._digests(), first, None)
-        for start in range(first, self._count, _WINDOW):
-            expected = list(islice(digests, min(_WINDOW, self._count - start)))
-            if len(expected) != min(_WINDOW, self._count - start):
-                raise self._other_size()
-            yield partial(self._window, start, expected)
-        if next(digests, None) is not None and self._cipher is None:
+        at = first * CHUNK_BYTES
+        found = self._transport.cat_stream(
+            self._cid, offset=at, length=self._stored - at, idle=self._idle, offline=self._offline
+        )
+        with contextlib.closing(found):
+            for index, piece in enumerate(found, first):
+                expected = next(digests, None)
+                if expected is None:
+                    raise self._other_size()
+                yield self._verified(index, piece, expected)
+        if self._stored and next(digests, None) is not None:
             raise self._other_size()
 
     def _digests(self) -> Iterator[bytes]:
@@ -87,12 +68,6 @@ class Source:
         block = ask(cid, timeout=self._idle)
         self._took(len(block or b""))
         return block
-
-    def _window(self, start: int, expected: list[bytes]) -> list[bytes]:
-        at = start * CHUNK_BYTES
-        length = min(self._stored - at, len(expected) * CHUNK_BYTES)
-        found = self._transport.cat_stream(self._cid, offset=at, length=length, idle=self._idle, offline=self._offline)
-        return [self._verified(start + number, piece, expected[number]) for number, piece in enumerate(found)]
 
     def _verified(self, index: int, piece: bytes, expected: bytes) -> bytes:
         self._took(len(piece))

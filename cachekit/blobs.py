@@ -102,10 +102,11 @@ class Blobs:
             done = _resumed(file, size, source.width, digest)
             told(done)
             if done < size or not size:
-                for chunk in source.chunks(done // source.width):
-                    _write(file, chunk)
-                    digest.update(chunk)
-                    told(len(chunk))
+                with contextlib.closing(source.chunks(done // source.width)) as chunks:
+                    for chunk in chunks:
+                        _write(file, chunk)
+                        digest.update(chunk)
+                        told(len(chunk))
             if digest.hexdigest() != sha256:
                 file.truncate(0)
                 raise IntegrityError("the fetched file is another one than was stored", reason="wrong_bytes")

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -136,7 +136,9 @@ class KuboTransport:
             self.pin(cid, pin_name, timeout=idle)
         return cid
 
-    def cat_stream(self, cid: str, *, offset: int, length: int, idle: float, offline: bool) -> Iterator[bytes]:
+    def cat_stream(
+        self, cid: str, *, offset: int, length: int, idle: float, offline: bool
+    ) -> Generator[bytes, None, None]:
         """`length` bytes of a file from `offset` on, 1 MiB at a time; TierError `not_found`, or fewer is `truncated`."""
         options = {"arg": cid, "offset": str(offset), "length": str(length), "offline": str(offline).lower()}
         return self._streams.download("cat", options, length=length, idle=idle)

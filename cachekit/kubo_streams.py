@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -57,7 +57,9 @@ class Streams:
             _send(connection, tail.encode(), idle)
             return _answer(connection, idle + size / _PINNED_PER_SECOND)
 
-    def download(self, call: str, options: Mapping[str, str], *, length: int, idle: float) -> Iterator[bytes]:
+    def download(
+        self, call: str, options: Mapping[str, str], *, length: int, idle: float
+    ) -> Generator[bytes, None, None]:
         """The `length` bytes that are answered, 1 MiB at a time and the rest; IntegrityError `truncated` for fewer."""
         with contextlib.closing(_Connection(self._dialer)) as connection:
             self._begin(connection, call, options, {"Content-Length": "0"}, b"", idle)
@@ -131,12 +133,8 @@ def _answer(connection: http.client.HTTPConnection, seconds: float) -> bytes:
 
 
 def _read(response: http.client.HTTPResponse, size: int, idle: float) -> bytes:
-    piece = bytearray(size)
-    view, filled = memoryview(piece), 0
     with boundary(), allowed(idle, size + _BUFFER_BYTES):
-        while filled < size:
-            got = response.readinto(view[filled:])
-            if not got:
-                raise IntegrityError(f"the answer ended after {filled} of {size} bytes", reason="truncated")
-            filled += got
-    return bytes(piece)
+        piece = response.read(size)
+        if len(piece) < size:
+            raise IntegrityError(f"the answer ended after {len(piece)} of {size} bytes", reason="truncated")
+    return piece
