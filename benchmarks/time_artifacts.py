@@ -9,17 +9,18 @@ import contextlib
 import hashlib
 import http.client
 import importlib.util
+import itertools
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from harness import Figure, Scale, added, cache, middle, rounds
+from harness import Figure, Scale, added, cache, directory, middle, rounds
 from time_ipfs import _home, kubo
 
 import cachekit
@@ -27,6 +28,7 @@ from cachekit import node
 
 MIB = 1 << 20
 FILES = 20
+_CAT = "/api/v0/cat?arg="
 
 
 @cachekit.persist_artifact(version="1", encrypt=False)
@@ -113,34 +115,53 @@ def time_storing(scale: Scale) -> list[Figure]:
 
 
 def time_restoring(scale: Scale) -> list[Figure]:
-    """A second machine's call, beside the bytes of the same files drawn through SHA-256."""
+    """A second machine's call, beside the bytes of the same files drawn through SHA-256 in three ways."""
     size, turns = size_of(scale), min(scale.rounds, 5)
-    found: dict[str, list[float]] = {"plain": [], "sealed": []}
-    speeds = []
-    with kubo() as status, _home() as home:
-        sharing = {"ipfs": "rw", "ipfs_api": status.api, "ipfs_timeout": 10.0}
-        for name, function in (("plain", plain), ("sealed", sealed)):
-            source = tree(home / name, size)
+    others = {
+        "curl GATEWAY | sha256sum": lambda api, gateway, cids: _pipe(gateway, cids),
+        "a gateway GET into hashlib": lambda api, gateway, cids: _draw(gateway, cids),
+        "the RPC's cat into hashlib": lambda api, gateway, cids: _draw(api, cids, method="POST", call=_CAT),
+    }
+    if shutil.which("curl") is None:
+        del others["curl GATEWAY | sha256sum"]
+    found: dict[tuple[str, str], list[float]] = {}
+    rates: dict[str, list[float]] = {}
+    with _with_gateway() as (api, gateway), _home() as home:
+        sharing = {"ipfs": "rw", "ipfs_api": api, "ipfs_timeout": 10.0}
+        for kind, function in (("plain", plain), ("encrypted", sealed)):
+            source = tree(home / kind, size)
             with cache(**sharing):
                 function(str(source))
                 manifest: Any = function.peek(str(source))
                 cids = [file.cid for file in manifest.files]
                 cachekit.flush(600)
             for _ in range(turns):
-                bare = _seconds(lambda: _draw(status.api, cids))
-                with cache(**sharing):
-                    cachekit.sync()
-                    before = _fetched(function)
-                    took = _seconds(lambda: function(str(source)))
-                    if _fetched(function) == before:
-                        raise RuntimeError("built again instead of fetched")
-                found[name].append(bare / took)
-                speeds.append(size / MIB / bare)
-    note = f"of the rate of a GET into sha256, {statistics.median(speeds):.0f} MiB/s"
+                took = _restored(function, source, sharing)
+                for name, draw in others.items():
+                    bare = _seconds(lambda draw=draw, cids=cids: draw(api, gateway, cids))
+                    found.setdefault((kind, name), []).append(bare / took)
+                    rates.setdefault(name, []).append(size / MIB / bare)
     return [
-        Figure("restoring, plain", statistics.median(found["plain"]), 0.7, floor=True, note=note),
-        Figure("restoring, encrypted", statistics.median(found["sealed"]), 0.7, floor=True, note=note),
+        Figure(
+            f"restoring, {kind} / {name}",
+            statistics.median(ratios),
+            None if "cat" in name else 0.7,
+            floor=True,
+            note=f"{statistics.median(rates[name]):.0f} MiB/s",
+        )
+        for (kind, name), ratios in found.items()
     ]
+
+
+def _restored(function: Any, source: Path, sharing: dict[str, Any]) -> float:
+    """Seconds of a second machine's call."""
+    with cache(**sharing):
+        cachekit.sync()
+        before = _fetched(function)
+        took = _seconds(lambda: function(str(source)))
+        if _fetched(function) == before:
+            raise RuntimeError("built again instead of fetched")
+    return took
 
 
 def time_memory(scale: Scale) -> list[Figure]:
@@ -250,15 +271,48 @@ def _ipfs_add(binary: str, api: str, source: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def _draw(api: str, cids: list[str]) -> None:
-    """One connection after the other, as `curl` in a loop does."""
-    host, port = api.split("/")[2], int(api.split("/")[4])
+def _draw(multiaddr: str, cids: list[str], *, method: str = "GET", call: str = "/ipfs/") -> None:
+    """One connection after the other, each file into SHA-256 in this process."""
+    host, port = multiaddr.split("/")[2], int(multiaddr.split("/")[4])
     for cid in cids:
         with contextlib.closing(http.client.HTTPConnection(host, port)) as connection:
-            connection.request("POST", f"/api/v0/cat?arg={cid}")
+            connection.request(method, f"{call}{cid}")
             answer, digest = connection.getresponse(), hashlib.sha256()
             while piece := answer.read(MIB):
                 digest.update(piece)
+
+
+def _pipe(gateway: str, cids: list[str]) -> None:
+    """`curl URL | sha256sum` for each file, as a shell runs it."""
+    host, port = gateway.split("/")[2], gateway.split("/")[4]
+    for cid in cids:
+        with subprocess.Popen(
+            ["curl", "--silent", "--fail", f"http://{host}:{port}/ipfs/{cid}"], stdout=subprocess.PIPE
+        ) as curl:
+            subprocess.run(["sha256sum"], stdin=curl.stdout, stdout=subprocess.DEVNULL, check=True)
+        if curl.returncode:
+            raise RuntimeError("the gateway did not give the file")
+
+
+@contextlib.contextmanager
+def _with_gateway() -> Iterator[tuple[str, str]]:
+    """(RPC, gateway) of a Kubo of its own: our private node has no gateway."""
+    with directory() as home:
+        binary = str(node.install(home).path)
+        told = {**os.environ, "IPFS_PATH": str(home / "repo"), "IPFS_TELEMETRY": "off"}
+        for words in (
+            ["init", "--profile=test"],
+            ["config", "--json", "Addresses.API", '["/ip4/127.0.0.1/tcp/0"]'],
+            ["config", "--json", "Addresses.Gateway", '["/ip4/127.0.0.1/tcp/0"]'],
+        ):
+            subprocess.run([binary, *words], env=told, check=True, capture_output=True)
+        with subprocess.Popen([binary, "daemon", "--offline"], env=told, stdout=subprocess.PIPE, text=True) as daemon:
+            try:
+                said = iter(daemon.stdout or ())
+                lines = list(itertools.takewhile(lambda line: "Daemon is ready" not in line, said))
+                yield tuple(next(line.split()[-1] for line in lines if what in line) for what in ("RPC API", "Gateway"))
+            finally:
+                daemon.terminate()
 
 
 def _seconds(body: Callable[[], object]) -> float:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
 from cachekit.artifact_blobs import Blobs
 from cachekit.artifact_files import Progress, Told, copy, duplicate, take
 from cachekit.artifact_tree import Survey
+from cachekit.at_once import at_once
 from cachekit.manifest import PLAIN, File, Manifest
 from cachekit.temporaries import make_writable
-
-_AT_ONCE: Final = 4
-"""Files: while one waits for the disk, another is digested."""
 
 
 def stage_found(found: Survey, staged: Path, about: Mapping[str, str], movable: bool, told: Told | None) -> Manifest:
@@ -30,13 +25,19 @@ def stage_found(found: Survey, staged: Path, about: Mapping[str, str], movable: 
         os.symlink(target, staged / path)
     links = [File(path, 0, PLAIN, "", link=target) for path, target in found.links.items()]
     fill = take if movable else copy
-    with _several(told) as (pool, tell):
+    lock = threading.Lock()
 
-        def one(path: str) -> File:
-            sha256 = fill(found.root / path, staged / path, path or found.name, tell)
-            return File(path, os.lstat(staged / path).st_size, found.files[path][1], sha256)
+    def one(path: str, go_on: Callable[[], None]) -> File:
+        def tell(progress: Progress) -> None:
+            go_on()
+            if told is not None:
+                with lock:
+                    told(progress)
 
-        files = list(pool.map(one, found.files))
+        sha256 = fill(found.root / path, staged / path, path or found.name, tell)
+        return File(path, os.lstat(staged / path).st_size, found.files[path][1], sha256)
+
+    files = at_once(one, found.files, name="cachekit-artifact")
     return Manifest(found.kind, found.name, tuple(sorted(links + files)), found.empty, about=dict(about))
 
 
@@ -75,28 +76,3 @@ def stage_blobs(manifest: Manifest, staged: Path, blobs: Blobs) -> None:
             os.symlink(file.link, staged / file.path)
         else:
             blobs.expose(file.sha256, staged / file.path, file.mode)
-
-
-class _Stopped(Exception):
-    """Ends a copy whose artifact is given up. Never leaves this module: what gave it up does."""
-
-
-@contextmanager
-def _several(told: Told | None) -> Iterator[tuple[ThreadPoolExecutor, Callable[[Progress], None]]]:
-    """A pool, and what its threads tell of their progress: one at a time, and none goes on after an error or Ctrl-C."""
-    stopped, lock = threading.Event(), threading.Lock()
-
-    def tell(progress: Progress) -> None:
-        if stopped.is_set():
-            raise _Stopped
-        if told is not None:
-            with lock:
-                told(progress)
-
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cachekit-artifact") as pool:
-        try:
-            yield pool, tell
-        except BaseException:
-            stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise

@@ -8,10 +8,10 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
+from cachekit.at_once import at_once
 from cachekit.blob_source import Source
 from cachekit.chunked import ChunkCipher, pieces, sealed_size
 from cachekit.cids import CHUNK_BYTES
@@ -58,13 +58,13 @@ class Blobs:
         self.fetched = 0
         """Bytes that came over the wire so far, as they are stored."""
 
-    def cid_of(self, path: Path) -> str:
+    def cid_of(self, path: Path, *, told: Callable[[int], None] = _silent) -> str:
         """The CID that `add` would give; nobody is asked."""
         with _local_errors(), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             cid = FileCid()
-            for piece in self._stored(file, size):
-                cid.update(piece)
+            for _piece in _fed(self._stored(file, size), cid, size, told):
+                pass
             return cid.digest()
 
     def add(self, path: Path, name: str, *, pin: bool, told: Callable[[int], None] = _silent) -> str:
@@ -128,12 +128,10 @@ class Blobs:
 
         The first error stops the others at their next chunk, and is raised when all have stopped.
         """
-        stop = threading.Event()
 
-        def one(blob: Blob) -> None:
+        def one(blob: Blob, go_on: Callable[[], None]) -> None:
             def passed(done: int) -> None:
-                if stop.is_set():
-                    raise TierError("another file could not be fetched", reason="stopped")
+                go_on()
                 told(blob, done)
 
             partial = partial_of(blob)
@@ -141,7 +139,7 @@ class Blobs:
             with _local_errors():
                 publish(blob, partial, known)
 
-        _together(one, files, workers, stop)
+        at_once(one, files, name="cachekit-fetch", workers=workers)
 
     def _stored(self, file: BinaryIO, size: int) -> Iterator[bytes]:
         return self._cipher.sealed(file, size) if self._cipher else pieces(file, size, CHUNK_BYTES)
@@ -149,20 +147,6 @@ class Blobs:
     def _took(self, size: int) -> None:
         with self._counting:
             self.fetched += size
-
-
-def _together(work: Callable[[Any], None], items: Iterable[Any], workers: int, stop: threading.Event) -> None:
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="cachekit-fetch") as pool:
-        try:
-            jobs = [pool.submit(work, item) for item in items]
-            done, _running = wait(jobs, return_when=FIRST_EXCEPTION)
-            failed = [error for job in done if (error := job.exception()) is not None]
-            if failed:
-                raise next((error for error in failed if getattr(error, "reason", "") != "stopped"), failed[0])
-        finally:
-            # Ctrl-C comes this way too.
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _fed(stored: Iterable[bytes], cid: FileCid, size: int, told: Callable[[int], None]) -> Iterator[bytes]:

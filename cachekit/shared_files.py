@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cachekit.artifacts import ArtifactStore
+from cachekit.at_once import at_once
 from cachekit.blobs import Blob, Blobs
 from cachekit.chunked import ChunkCipher
 from cachekit.content import Signature
@@ -31,14 +32,14 @@ class SharedFiles:
         """The manifest with the CID that each file will have in the daemon; one pass over the files."""
         blobs = self._blobs(namespace, sealed=sealed)
 
-        def named(file: File) -> File:
+        def named(file: File, go_on: Callable[[], None]) -> File:
             if file.link:
                 return file
-            cid = blobs.cid_of(self._store.blob(file.sha256))
+            cid = blobs.cid_of(self._store.blob(file.sha256), told=lambda _done: go_on())
             tell(Progress("hashing", file.path or manifest.name, file.size, file.size))
             return file._replace(cid=cid)
 
-        return replace(manifest, files=tuple(map(named, manifest.files)), sealed=sealed)
+        return replace(manifest, files=tuple(at_once(named, manifest.files, name="cachekit-cid")), sealed=sealed)
 
     def fetch(self, namespace: str, manifest: Manifest, missing: Sequence[File]) -> None:
         """Brings `missing` files here, several at a time; each is verified before it counts."""

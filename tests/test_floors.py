@@ -25,6 +25,7 @@ FLOORS = [
         "lossless",
         "syntax",
         "portable",
+        "at_once",
     },
     {
         "content",
