@@ -28,7 +28,7 @@ test: $(STAMP)  ## the whole suite, with a real Kubo, and with the model servers
 
 test-loaders: $(STAMP)  ## the loaders and converters with the real libraries: 6 GB, kept outside the tree
 	$(PY) -m tests.loaders.provision
-	CACHEKIT_REQUIRE=loaders `$(PY) -m tests.loaders.provision --python` -m pytest -q -m loaders tests/loaders
+	CACHEKIT_REQUIRE=loaders,ipfs `$(PY) -m tests.loaders.provision --python` -m pytest -q -m loaders tests/loaders
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

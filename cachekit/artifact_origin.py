@@ -26,6 +26,12 @@ class Build(NamedTuple):
     owned: tuple[Any, ...]
 
     @property
+    def codec(self) -> Any:
+        """What writes the function's object as files and reads it again; None where it returns a path itself."""
+        chosen = self.target.policy.codec
+        return None if isinstance(chosen, str) else chosen
+
+    @property
     def output(self) -> Path | None:
         """Where the caller wants the result, None for "wherever it is"."""
         name = self.target.policy.output
@@ -38,14 +44,15 @@ class Build(NamedTuple):
         return bool(name) and self.target.bound(self.owned, self.kwargs).get(name or "") is None
 
     def origin(self, scratch: Path | None) -> Callable[[], Any]:
-        kwargs = self.kwargs if scratch is None else {**self.kwargs, str(self.target.policy.scratch): scratch}
+        wanted = scratch is not None and self.needs_scratch
+        kwargs = {**self.kwargs, str(self.target.policy.scratch): scratch} if wanted else self.kwargs
         return functools.partial(self.wrapped, *self.args, **kwargs)
 
 
 class Unkept(NamedTuple):
-    """What the origin built and the store does not have; `scratch` is the directory that holds it, where one does."""
+    """What the origin gave and the store does not have; `scratch` is the directory that holds it, where one does."""
 
-    path: Path
+    result: Any
     scratch: Path | None
 
 
@@ -107,12 +114,12 @@ def inside(path: Path, scratch: Path | None) -> bool:
     return scratch is not None and path.resolve().is_relative_to(scratch.resolve())
 
 
-def handed_over(build: Build, found: Unkept) -> Path:
+def handed_over(build: Build, found: Unkept) -> Any:
     """The result at `output`, or where it is: then the scratch directory stays, because it is all there is of it."""
     output = build.output
-    if output is None or same(found.path, output):
-        return found.path
-    put_path(found.path, output, movable=found.scratch is not None)
+    if output is None or same(found.result, output):
+        return found.result
+    put_path(found.result, output, movable=found.scratch is not None)
     if found.scratch is not None:
         remove(found.scratch)
     return output

@@ -16,11 +16,12 @@ from cachekit import calls, methods
 from cachekit.default import ROOT
 from cachekit.errors import UsageError
 from cachekit.lanes import Known, Lane, serve
-from cachekit.model import ARTIFACT, MISS, Explanation, Key, Missing, Policy
+from cachekit.model import MISS, Explanation, Key, Missing, Policy
 from cachekit.targets import Target
 
 if TYPE_CHECKING:
     from cachekit.answering import Wanted
+    from cachekit.artifact_origin import Build
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,8 +86,9 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
         owned = args if owner is None or inspect.isbuiltin(wrapped) else (owner, *args)
         if owner is None and instance is not None and not isinstance(self.__wrapped__, staticmethod):
             owned = (instance, *args)
-        if self._self_target.policy.codec == ARTIFACT:
-            return self._self_build(wrapped, args, kwargs, owned)
+        return self._self_owned(wrapped, args, kwargs, owned)
+
+    def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
         origin = functools.partial(wrapped, *args, **kwargs)
         if self._self_target.kind.endswith("generator"):
             from cachekit import generators
@@ -95,13 +97,6 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
         if self._self_target.is_async:
             return calls.acall_owned(self._self_target, origin, owned, kwargs)
         return calls.call_owned(self._self_target, origin, owned, kwargs)
-
-    def _self_build(self, wrapped: Any, args: Any, kwargs: Any, owned: Any, *, again: bool = False) -> Any:
-        from cachekit import artifact_calls
-
-        build = artifact_calls.Build(self._self_target, wrapped, args, kwargs, owned)
-        call = artifact_calls.acall if self._self_target.is_async else artifact_calls.call
-        return call(build, again=again)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
         return self.__wrapped__.__qualname__
@@ -113,8 +108,6 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the origin and stores what it gives, whatever is stored already."""
-        if self._self_target.policy.codec == ARTIFACT:
-            return self._self_build(self._self_origin((), {}), args, kwargs, args, again=True)
         return methods.refresh(self._self_target, self._self_origin(args, kwargs), args, kwargs)
 
     def peek(self, *args: Any, **kwargs: Any) -> R | Missing | Any:
@@ -178,7 +171,36 @@ class ArtifactCached(Cached[P, R]):
     """A decorated function that builds a file or a directory."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
-        return self._self_build(self.__wrapped__, args, kwargs, args)
+        return self._self_owned(self.__wrapped__, args, kwargs, args)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        from cachekit import artifact_calls
+
+        build = self._self_build(args, kwargs)
+        return (artifact_calls.acall if self._self_target.is_async else artifact_calls.call)(build, again=True)
+
+    def peek(self, *args: Any, **kwargs: Any) -> Any:
+        from cachekit import artifact_calls
+
+        build = self._self_build(args, kwargs)
+        return (artifact_calls.apeek if self._self_target.is_async else artifact_calls.peek)(build)
+
+    def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
+        from cachekit import artifact_calls
+
+        build = self._self_build(args, kwargs)
+        return (artifact_calls.aput if self._self_target.is_async else artifact_calls.put)(build, value)
+
+    def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
+        from cachekit import artifact_calls
+
+        build = artifact_calls.Build(self._self_target, wrapped, args, kwargs, owned)
+        return (artifact_calls.acall if self._self_target.is_async else artifact_calls.call)(build)
+
+    def _self_build(self, args: Any, kwargs: Any) -> Build:
+        from cachekit import artifact_calls
+
+        return artifact_calls.Build(self._self_target, self._self_origin((), {}), args, kwargs, args)
 
 
 class AdaptedCached(Cached[P, R]):
@@ -208,7 +230,9 @@ def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
 
 def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
     target = Target(function, policy)
-    if policy.codec == ARTIFACT:
+    if target.keeps_files:
+        if policy.output and not isinstance(policy.codec, str):
+            raise UsageError("output= is for functions that return a path; an artifact codec gives the object itself")
         if target.kind.endswith("generator"):
             raise UsageError("an artifact is one path: return it, do not yield")
         return ArtifactCached(function, target)

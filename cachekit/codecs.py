@@ -15,12 +15,13 @@ import orjson
 from cachekit.arrays import dump_array, is_array, load_array
 from cachekit.errors import CachekitError, CannotEncode, IntegrityError, UsageError
 from cachekit.lossless import is_lossless
+from cachekit.model import ARTIFACT
 from cachekit.nameable import cannot, classes_in
 from cachekit.tagged import Tagger
 from cachekit.tensors import dump_tensors, load_tensors, load_torch
 
 if TYPE_CHECKING:
-    from cachekit.protocols import Codec
+    from cachekit.protocols import ArtifactCodec, Codec
 
 Dumped = tuple[str, bytes]
 # What orjson would write as something else goes to `default`, that is: is refused.
@@ -37,6 +38,11 @@ class LoadingCodec(Protocol):
     def dump(self, value: Any) -> tuple[str, bytes]: ...
     def load(self, name: str, payload: bytes) -> Any: ...
     def loader(self, name: str) -> Callable[[bytes], Any]: ...
+
+
+def keeps_files(choice: str | Codec | ArtifactCodec) -> bool:
+    """Whether what is stored by this codec is a file or a directory."""
+    return choice == ARTIFACT if isinstance(choice, str) else callable(getattr(choice, "save", None))
 
 
 def codec_for(choice: str | Codec, annotation: Callable[[], object]) -> LoadingCodec:

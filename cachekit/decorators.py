@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from cachekit.cached import Cached, cached
 from cachekit.errors import UsageError
 from cachekit.model import Adapter, Retry
 from cachekit.policies import ARTIFACT, policy_of
+
+if TYPE_CHECKING:
+    from cachekit.protocols import ArtifactCodec, Codec
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,9 +137,11 @@ def persist_artifact(
     key: Callable[[Mapping[str, Any]], Any] | None = ...,
     tags: Iterable[str] = ...,
     retry: Retry | None = ...,
+    cacheable: Callable[[Any], bool] | None = ...,
     sample: int = ...,
     share: bool = ...,
     encrypt: bool = ...,
+    codec: ArtifactCodec | Codec | str = ...,
     output: str | None = ...,
     scratch: str | None = ...,
 ) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
@@ -148,6 +153,8 @@ def persist_artifact(function: Callable[..., Any] | None = None, /, **said: Any)
     other keywords it takes.
 
     Args:
+        codec: for a function that returns an object instead of a path: an object with `save(value, path)`, which writes
+            a file or a directory, and `load(path)`, which reads it.
         output: name of the argument that says where the result must appear; not part of the key.
         scratch: name of the argument that gets a temporary directory, removed whatever happens; not part of the key.
 

@@ -51,11 +51,17 @@ async def _apeek(prepared: Prepared) -> Any:
     )
 
 
-def put(target: Target, value: Any, args: Any, kwargs: Any) -> Any:
+def storing(target: Target, args: Any, kwargs: Any) -> Prepared:
+    """The call that `put` gives an answer to. Raises UsageError where the mode forbids storing."""
     prepared = keyed(target, args, kwargs)
     mode = prepared.mode
     if mode in ("off", "read-only", "replay"):
         raise UsageError(f"put() stores, and mode {mode!r} forbids storing; leave the mode, or do not put")
+    return prepared
+
+
+def put(target: Target, value: Any, args: Any, kwargs: Any) -> Any:
+    prepared = storing(target, args, kwargs)
     steps = plans.put(prepared.request, value)
     if target.is_async:
         return aperform(prepared, steps, nothing, announce=True)

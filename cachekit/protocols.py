@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cachekit.model import Event, Key, Record
 
 
@@ -31,6 +33,16 @@ class Codec(Protocol):
 
     def dump(self, value: Any) -> tuple[str, bytes]: ...
     def load(self, name: str, payload: bytes) -> Any: ...
+
+
+class ArtifactCodec(Protocol):
+    """An object as files, for `persist_artifact`. `save` writes a file or a directory at `path`, where nothing stands yet.
+
+    `load` gives a new object out of a read-only copy of that; nothing of it may execute code that it finds there.
+    """
+
+    def save(self, value: Any, path: Path, /) -> None: ...
+    def load(self, path: Path, /) -> Any: ...
 
 
 class Listener(Protocol):

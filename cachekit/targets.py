@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from cachekit.binding import Unbound
-from cachekit.codecs import LoadingCodec, codec_for
+from cachekit.codecs import LoadingCodec, codec_for, keeps_files
 from cachekit.errors import CannotKey, UsageError
 from cachekit.keys import Keyer
-from cachekit.model import ARTIFACT, Key, Policy
+from cachekit.model import Key, Policy
 
 Kind = Literal["value", "coroutine", "generator", "async_generator"]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -42,13 +42,18 @@ class Target:
             self._codec = self._chosen_codec()
         return self._codec
 
+    @property
+    def keeps_files(self) -> bool:
+        """Whether what the function builds is an artifact."""
+        return keeps_files(self.policy.codec)
+
     def _chosen_codec(self) -> LoadingCodec:
         # Imported where they are wanted: most programs have no adapter, no artifact and no generator.
         if self.policy.adapter is not None:
             from cachekit.replies import ReplyCodec
 
             return ReplyCodec(self.policy.adapter)
-        if self.policy.codec == ARTIFACT:
+        if self.keeps_files:
             from cachekit.path_codec import PathCodec
 
             return PathCodec()

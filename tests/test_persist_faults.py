@@ -25,6 +25,7 @@ import cachekit
 from cachekit import Retry, UsageError, artifact_files, node, persist_artifact, stats
 from cachekit.default import default
 from cachekit.manifest import Manifest
+from cachekit.operations import registry
 
 MIB = 1 << 20
 ROOT = Path(__file__).parent.parent
@@ -118,9 +119,9 @@ def litter(directory: Path) -> list[Path]:
 
 
 def manifest_of(function: Any, *args: Any) -> Manifest:
-    found = function.peek(*args)
-    assert isinstance(found, Manifest)
-    return found
+    found = registry().find(str(function.key_for(*args)))
+    assert found is not None
+    return found.manifest
 
 
 # -- processes -----------------------------------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import cachekit
 
 ROOT = Path(__file__).parent.parent.parent
 # Its parameters are images, so that even collecting it takes Pillow.
@@ -34,10 +36,10 @@ def library(name: str) -> Any:
 def again(own_cache: Path, tmp_path: Path) -> Callable[..., Any]:
     """Runs code in a new process on the same cache, where the origin may not be called: a miss raises there.
 
-    Its names are those passed; what it leaves in `answer` comes back, through JSON.
+    Its names are those passed; what it leaves in `answer` comes back, through JSON. `machine` are settings of its own.
     """
 
-    def run(code: str, *, mode: str = "replay", **names: Any) -> Any:
+    def run(code: str, *, mode: str = "replay", machine: dict[str, str] | None = None, **names: Any) -> Any:
         text = "\n".join(
             [
                 "import json, sys, warnings; from pathlib import Path; warnings.simplefilter('ignore')",
@@ -56,12 +58,29 @@ def again(own_cache: Path, tmp_path: Path) -> Callable[..., Any]:
             "XDG_CONFIG_HOME": str(tmp_path / "config"),
             "PYTHONPATH": os.pathsep.join([str(ROOT / part) for part in ("", "adapters", "tests", "docs/examples")]),
             "HF_HUB_OFFLINE": "1",
+            **(machine or {}),
         }
         done = subprocess.run([sys.executable, "-c", text, str(reply)], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(reply.read_text())
 
     return run
+
+
+@pytest.fixture
+def second_machine(kubo_api: str, own_cache: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The settings of another machine of the team, while this one shares what it builds through a real daemon."""
+    credential, sharing = str(tmp_path / "credential"), {"ipfs": "rw", "ipfs_api": kubo_api, "ipfs_timeout": 10}
+    with cachekit.configure(dir=own_cache, secret_file=credential, **sharing):
+        yield {
+            "CACHEKIT_DIR": str(tmp_path / "second" / "cache"),
+            "CACHEKIT_SECRET_FILE": credential,
+            "CACHEKIT_IPFS": "rw",
+            "CACHEKIT_IPFS_API": kubo_api,
+            "CACHEKIT_IPFS_TIMEOUT": "10",
+            "HOME": str(tmp_path / "second"),
+            "XDG_CONFIG_HOME": str(tmp_path / "second" / "config"),
+        }
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,176 @@
+"""One call that builds an artifact, on its way: what the origin made is taken in, and what the store has is handed out.
+
+What the origin built becomes a Manifest, and a Manifest becomes a path again (or the object that an artifact codec reads
+there), fetched from the team where it is not here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cachekit.artifact_about import about
+from cachekit.artifact_origin import Build, Unkept, checked, handed_over, inside, own_scratch, same
+from cachekit.errors import CannotEncode, IntegrityError, TierError
+from cachekit.manifest import Manifest
+from cachekit.model import MISS, Event
+from cachekit.prepare import Prepared
+from cachekit.request import STREAMING, Request
+from cachekit.temporaries import new_name, remove
+
+
+@dataclass(slots=True)
+class Work:
+    """`made` is what the origin gave, if it was this call that asked it."""
+
+    prepared: Prepared
+    build: Build
+    made: Any = MISS
+
+    @property
+    def store(self) -> Any:
+        store = self.prepared.cache.artifacts
+        assert store is not None
+        return store
+
+    @property
+    def request(self) -> Request:
+        """Nothing is stored of what the artifact store does not have; `cacheable` judged before it was taken in."""
+        unkept: Any = lambda value: STREAMING if type(value) is Unkept else ""  # noqa: E731 - a judge is a callable
+        return replace(self.prepared.request, judge=unkept, cacheable=None)
+
+    def tell(self, error: TierError | OSError) -> None:
+        reason = error.reason if isinstance(error, TierError) else "io"
+        self.prepared.cache.tell(Event("error", self.prepared.target.name, "artifacts", reason, error=error))
+
+    def skip(self, reason: str, error: Exception | None = None) -> None:
+        self.prepared.cache.tell(Event("skipped", self.prepared.target.name, reason=reason, error=error))
+
+
+def handed(work: Work, found: Manifest | Unkept, *, place: bool = True) -> Any:
+    """What the caller gets, fetched first where it is not here, and put at `output`; MISS where it cannot be had."""
+    if isinstance(found, Unkept):
+        return handed_over(work.build, found)
+    try:
+        path = work.store.have(found) or _fetched(work, found)
+        if work.build.codec is not None:
+            return _read(work, path)
+        return _placed(work, found, path) if place else path
+    except (TierError, OSError) as error:
+        work.tell(error)
+        return MISS
+
+
+def _fetched(work: Work, manifest: Manifest) -> Path:
+    shared, namespace = work.prepared.cache.shared, work.prepared.key.namespace
+    fetch = None if shared is None else functools.partial(shared.files.fetch, namespace, manifest)
+    path: Path = work.store.complete(manifest, fetch)
+    return path
+
+
+def _placed(work: Work, manifest: Manifest, path: Path) -> Path:
+    output = work.build.output
+    if output is None:
+        return path
+    if work.made is MISS or not same(Path(work.made), output):
+        work.store.place(manifest, output)
+    return output
+
+
+def _read(work: Work, path: Path) -> Any:
+    if work.made is not MISS:
+        return work.made
+    try:
+        return work.build.codec.load(path)
+    except Exception as error:  # a foreign codec may raise anything: what it cannot read is built again, and counted
+        raise IntegrityError(f"{work.build.codec!r} could not load {path.name!r}: {error}", reason="codec") from error
+
+
+@dataclass(slots=True)
+class Scratch:
+    """The managed directory of one attempt; `stays` where it holds all there is of the result."""
+
+    path: Path | None
+    stays: bool = False
+
+
+@contextmanager
+def scratch_of(work: Work) -> Iterator[Scratch]:
+    scratch = Scratch(_new_scratch(work) if work.build.needs_scratch or work.build.codec is not None else None)
+    try:
+        yield scratch
+    finally:
+        if scratch.path is not None and not scratch.stays:
+            remove(scratch.path)
+
+
+def _new_scratch(work: Work) -> Path:
+    try:
+        path: Path = work.store.new_scratch()
+    except TierError as error:
+        work.tell(error)
+        return own_scratch()
+    return path
+
+
+def taken_in(work: Work, result: Any, scratch: Scratch) -> Manifest | Unkept:
+    """What the origin gave, in the store; as it is, with the reason counted, where it does not get there."""
+    path = checked(work.build, result) if work.build.codec is None else None
+    manifest = _kept(work, result, path, scratch)
+    if manifest is not None:
+        return manifest
+    scratch.stays = path is not None and inside(path, scratch.path)
+    return Unkept(result if path is None else path, scratch.path if scratch.stays else None)
+
+
+def _kept(work: Work, result: Any, path: Path | None, scratch: Scratch) -> Manifest | None:
+    if reason := _refusal(work, result):
+        work.skip(reason)
+        return None
+    try:
+        path = path or _written(work, result, scratch)
+        return _stored(work, result, path, own=inside(path, scratch.path))
+    except TierError as error:
+        work.tell(error)
+    except CannotEncode as error:
+        work.skip(error.reason, error)
+    return None
+
+
+def _refusal(work: Work, result: Any) -> str:
+    if work.prepared.mode == "read-only":
+        return "read-only"
+    cacheable = work.build.target.policy.cacheable
+    return "not_cacheable" if cacheable is not None and not cacheable(result) else ""
+
+
+def _written(work: Work, result: Any, scratch: Scratch) -> Path:
+    assert scratch.path is not None
+    path = scratch.path / new_name() / work.build.target.function.__name__
+    path.parent.mkdir()
+    try:
+        work.build.codec.save(result, path)
+    except Exception as error:  # a foreign codec may raise anything; the value is returned, not stored, and counted
+        raise CannotEncode(f"{work.build.codec!r} could not save: {error}", reason="codec") from error
+    if not path.exists():
+        raise CannotEncode(f"{work.build.codec!r} saved nothing at the path it was given", reason="codec")
+    return path
+
+
+def _stored(work: Work, result: Any, path: Path, *, own: bool) -> Manifest:
+    manifest: Manifest = work.store.ingest(path, about=about(work.prepared), own=own)
+    work.made = result
+    prepared = work.prepared
+    shared = prepared.cache.shared
+    if shared is None or not prepared.request.far:
+        return manifest
+    try:
+        named: Manifest = shared.files.named(prepared.key.namespace, manifest, sealed=work.build.target.policy.encrypt)
+    except TierError as error:  # stored here, and nobody else can fetch it
+        work.tell(error)
+        return manifest
+    return named
