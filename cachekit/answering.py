@@ -65,7 +65,8 @@ class Ask(NamedTuple):
     def restored(self, reply: Reply) -> Any:
         value = restored(self.lane, reply, self.wanted)
         if value is MISS:
-            self.prepared.cache.drop(self.prepared.key)
+            # Another machine's SDK may well rebuild it: its hits go on.
+            self.prepared.cache.forget(self.prepared.key)
         return value
 
     def done(self, value: Any) -> Any:

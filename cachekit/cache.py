@@ -145,6 +145,16 @@ class Cache:
         self.stats(Event("invalidated", key.function))
         return any(removed)
 
+    def forget(self, key: Key) -> None:
+        """Removes one key's entry from this machine; nobody else is told."""
+        self.ready()
+        for name, tier in self.tiers.items():
+            try:
+                if name != "ipfs":
+                    tier.drop(key)
+            except TierError as error:
+                self.tell(Event("error", key.function, name, error.reason, error=error))
+
     def drop_marked(self, marks: Iterable[Mark]) -> bool:
         """Ends hits for every entry that a mark covers; was anything removed?"""
         self.ready()

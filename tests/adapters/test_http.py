@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 from collections.abc import Iterator
@@ -329,7 +330,10 @@ def test_an_entry_that_no_response_can_be_made_of_is_a_miss(
 ) -> None:
     """What was kept in another form is asked for again, and told as an error."""
     httpx = pytest.importorskip("httpx")
-    with relay(tgi_peer.url) as server:
+    heard: list[str] = []
+    remove = cachekit.add_listener(lambda event: heard.append(event.what))
+    with relay(tgi_peer.url) as server, contextlib.ExitStack() as ending:
+        ending.callback(remove)
         wrapped = client(httpx, server.url, tgi.GENERATE)
         with monkeypatch.context() as before:
             before.setattr("cachekit_adapters.native.Head.packed", lambda _self: b'{"other": "form"}\n')
@@ -341,6 +345,8 @@ def test_an_entry_that_no_response_can_be_made_of_is_a_miss(
         assert wrapped.post("/generate", json=ASKED).json() == live.json()
         assert server.count == 2
     assert cachekit.stats().as_dict()["errors"]["adapter"]
+    # The team, whose libraries may read it, is not told to drop it.
+    assert "invalidated" not in heard
 
 
 class Kept:
