@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
 from pathlib import Path
+from typing import Final
 
 from cachekit.artifact_files import duplicate
 from cachekit.errors import TierUnavailable, UsageError
 from cachekit.manifest import File, Manifest
-from cachekit.temporaries import new_name, remove
+from cachekit.temporaries import abandoned, new_name, remove
+
+_PREFIX: Final = ".cachekit-"
 
 
 def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> None:
@@ -19,9 +24,10 @@ def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> Non
     """
     target = Path(os.path.abspath(output))
     _refuse_the_store(target, store)
-    beside = target.parent / f".cachekit-{new_name()}"
+    beside = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
         _build(source, manifest, beside)
         _replace(beside, target)
     except OSError as error:
@@ -38,7 +44,7 @@ def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> Non
 def put_path(source: Path, output: Path, *, movable: bool) -> None:
     """Replaces what stands at `output` by what stands at `source`, which is moved if it may be. UsageError likewise."""
     target = Path(os.path.abspath(output))
-    beside = target.parent / f".cachekit-{new_name()}"
+    beside = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not (movable and _moved(source, beside)):
@@ -54,6 +60,17 @@ def put_path(source: Path, output: Path, *, movable: bool) -> None:
         ) from error
     finally:
         remove(beside)
+
+
+def _beside(target: Path) -> Path:
+    return target.parent / f"{_PREFIX}{new_name()}"
+
+
+def _sweep(directory: Path) -> None:
+    """Removes what a process that was killed here left, a day later: no janitor knows where outputs were wanted."""
+    with contextlib.suppress(PermissionError):  # a place that may be written and not listed
+        for path in abandoned(directory, time.time_ns(), _PREFIX):
+            remove(path)
 
 
 def _moved(source: Path, target: Path) -> bool:
@@ -99,7 +116,7 @@ def _replace(beside: Path, target: Path) -> None:
             os.unlink(target)
         os.replace(beside, target)
         return
-    aside = target.parent / f".cachekit-{new_name()}"
+    aside = _beside(target)
     os.rename(target, aside)
     try:
         os.rename(beside, target)

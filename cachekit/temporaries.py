@@ -46,16 +46,16 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def abandoned(parent: Path, now: int) -> list[Path]:
+def abandoned(parent: Path, now: int, prefix: str = "") -> list[Path]:
     """What lies in `parent`, unchanged for `ABANDONED` before `now` (ns), and was made by a process that is no more.
 
-    A name that is nobody's counts by its age alone.
+    `prefix` stands before the names of temporaries there. A name that is nobody's counts by its age alone.
     """
     try:
-        found = sorted(parent.iterdir())
+        found = sorted(path for path in parent.iterdir() if path.name.startswith(prefix))
     except FileNotFoundError:
         return []
-    return [path for path in found if not _alive(path.name) and now - _newest(path) >= ABANDONED]
+    return [path for path in found if not _alive(path.name[len(prefix) :]) and now - _newest(path) >= ABANDONED]
 
 
 def _alive(name: str) -> bool:

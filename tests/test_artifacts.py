@@ -282,6 +282,21 @@ def test_place_refuses_the_store(store: ArtifactStore, tree: Path, tmp_path: Pat
     assert store.have(manifest) is not None
 
 
+def test_what_a_killed_process_left_beside_an_output_goes_a_day_later(
+    store: ArtifactStore, tree: Path, tmp_path: Path
+) -> None:
+    """With the next artifact that is wanted there; what is younger, or somebody else's, stays."""
+    manifest, place = store.ingest(tree), tmp_path / "place"
+    place.mkdir()
+    old, young, foreign = (place / name for name in (".cachekit-999999999-1-a", ".cachekit-999999999-1-b", "other"))
+    for path in (old, young, foreign):
+        path.write_text("left")
+    for path in (old, foreign):
+        os.utime(path, ns=(0, 0))
+    store.place(manifest, place / "out")
+    assert {path.name for path in place.iterdir()} == {young.name, "other", "out"}
+
+
 def test_assembled_of_blobs(store: ArtifactStore, tree: Path, tmp_path: Path) -> None:
     """What is missing is named, each content once; with it the artifact is whole."""
     manifest = store.ingest(tree)
