@@ -11,7 +11,7 @@ from cachekit.model import MISS, Adapter, Event, Explanation, Key, Reply, Retry,
 from cachekit.operations import clear, fetch, flush, gc, invalidate, pins, restore, store, sync, unpin, warm
 
 if TYPE_CHECKING:
-    from cachekit.answering import Wanted
+    from cachekit.asking import Wanted
     from cachekit.answers import Answers
     from cachekit.artifacts import Progress
     from cachekit.progress import on_progress
@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 
-_LATER = {"Answers": "answers", "Wanted": "answering", "Progress": "progress", "on_progress": "progress"}
+_LATER = {"Answers": "answers", "Wanted": "asking", "Progress": "progress", "on_progress": "progress"}
 """Names whose modules only some programs want: importing them all would take as long as everything else."""
 
 

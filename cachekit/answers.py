@@ -12,7 +12,8 @@ from typing import Any
 
 from cachekit import plan as plans
 from cachekit import streaming
-from cachekit.answering import Ask, Wanted, aheeding, astream, awhole, heeding, restored, stream, whole
+from cachekit.answering import astream, awhole, stream, whole
+from cachekit.asking import Ask, Wanted, aheeding, heeding, restored
 from cachekit.default import ROOT
 from cachekit.errors import UsageError
 from cachekit.gate import current

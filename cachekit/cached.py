@@ -20,8 +20,8 @@ from cachekit.model import MISS, Explanation, Key, Missing, Policy
 from cachekit.targets import Target
 
 if TYPE_CHECKING:
-    from cachekit.answering import Wanted
     from cachekit.artifact_origin import Build
+    from cachekit.asking import Wanted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -217,7 +217,7 @@ class AdaptedCached(Cached[P, R]):
 
 
 def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
-    from cachekit.answering import Wanted
+    from cachekit.asking import Wanted
 
     adapter = target.policy.adapter
     assert adapter is not None

@@ -116,6 +116,7 @@ FLOORS = [
     {"prepare"},
     {"perform"},
     {"streaming", "artifact_origin", "artifact_about"},
+    {"asking"},
     {"generators", "answering", "artifact_work"},
     {"answers"},
     {"calls", "methods", "operations"},
