@@ -11,9 +11,9 @@ from cachekit.model import MISS, Adapter, Event, Explanation, Key, Reply, Retry,
 from cachekit.operations import clear, fetch, flush, gc, invalidate, pins, restore, store, sync, unpin, warm
 
 if TYPE_CHECKING:
-    from cachekit.asking import Wanted
     from cachekit.answers import Answers
     from cachekit.artifacts import Progress
+    from cachekit.asking import Wanted
     from cachekit.progress import on_progress
 
 __all__ = [

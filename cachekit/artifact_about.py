@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping
 from pathlib import Path
 
-from cachekit.errors import CannotKey
+from cachekit.model import Event
 from cachekit.prepare import Prepared
 from cachekit.sources import source_digest
 
@@ -36,7 +36,10 @@ def _arguments(prepared: Prepared) -> dict[str, str]:
     target, key = prepared.target, prepared.key
     try:
         parts = target.explained(prepared.call, key.namespace, 0).parts
-    except CannotKey:  # an input that the function itself moved away
+    except (
+        Exception
+    ) as error:  # a key= of the caller's may raise anything, and so do inputs that the function took away
+        prepared.cache.tell(Event("error", target.name, "key", type(error).__name__, error=error))
         return {}
     given = target.keyer.bind(*prepared.call)
     found = {name: text for name, text in parts if name.startswith(ARGUMENT)}
@@ -44,4 +47,4 @@ def _arguments(prepared: Prepared) -> dict[str, str]:
 
 
 def _named(text: str, value: object) -> str:
-    return f"{value.name}: {text}" if isinstance(value, Path) and value.name else text
+    return f"{value.name}: {text}" if isinstance(value, Path) and text.startswith("Path(") else text

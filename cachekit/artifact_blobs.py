@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -74,7 +74,9 @@ class Blobs:
             except FileNotFoundError:
                 continue
             if known is not None and known != now and known[:4] == now[:4]:
-                self._note(sha256, now)
+                # Without the note its bytes are read once more; without room for it, what was moved has moved.
+                with suppress(OSError):
+                    self._note(sha256, now)
 
     def adopt(self, staged: Path, sha256: str, mode: int) -> None:
         """Makes a staged file, whose bytes were just digested, one with the blob: the one that is here, or a new one."""

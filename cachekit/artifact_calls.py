@@ -11,52 +11,62 @@ from typing import Any
 
 from cachekit import plan as plans
 from cachekit.artifact_origin import Build, Unkept, auncached, uncached
+from cachekit.artifact_output import refuse_place
 from cachekit.artifact_work import Work, handed, scratch_of, taken_in
+from cachekit.default import ROOT
+from cachekit.inputs import paths_in
 from cachekit.manifest import Manifest
 from cachekit.methods import storing
-from cachekit.model import MISS
+from cachekit.model import MISS, Event
 from cachekit.perform import aperform, nothing, perform
-from cachekit.prepare import keyed, prepare
+from cachekit.prepare import Prepared, keyed, prepare
 
 __all__ = ["Build", "acall", "apeek", "aput", "call", "peek", "put"]
 
 
 def call(build: Build, *, again: bool = False) -> Any:
     """The artifact's read-only path, or the caller's own `output` with its content; `again` builds it whatever is stored."""
-    prepared = prepare(build.target, build.owned, build.kwargs)
+    prepared = _prepared(build)
     if prepared is None:
         return uncached(build)
     work, found = Work(prepared, build), None if again else prepared.nearby()
     if not isinstance(found, Manifest):
-        steps = plans.compute(work.request, []) if again else plans.plan(work.request)
-        found = perform(prepared, steps, lambda: _built(work), announce=again)
+        found = perform(prepared, _steps(prepared, again=again), lambda: _built(work), announce=again)
+        work.over = True
     result = handed(work, found)
     if result is MISS:
-        result = handed(work, perform(prepared, plans.compute(work.request, []), lambda: _built(work)))
+        work = Work(prepared, build)
+        result = handed(work, perform(prepared, _steps(prepared, again=True), lambda: _built(work)))
     return uncached(build) if result is MISS else result
 
 
 async def acall(build: Build, *, again: bool = False) -> Any:
     import asyncio
 
-    prepared = prepare(build.target, build.owned, build.kwargs)
+    # Inputs are read for the key.
+    prepared = await asyncio.to_thread(_prepared, build) if _has_paths(build) else _prepared(build)
     if prepared is None:
         return await auncached(build)
     work, found = Work(prepared, build), None if again else prepared.nearby()
     if not isinstance(found, Manifest):
-        steps = plans.compute(work.request, []) if again else plans.plan(work.request)
-        found = await aperform(prepared, steps, lambda: _abuilt(work), announce=again)
+        found = await aperform(prepared, _steps(prepared, again=again), lambda: _abuilt(work), announce=again)
+        work.over = True
     result = await asyncio.to_thread(handed, work, found)
     if result is MISS:
-        found = await aperform(prepared, plans.compute(work.request, []), lambda: _abuilt(work))
+        work = Work(prepared, build)
+        found = await aperform(prepared, _steps(prepared, again=True), lambda: _abuilt(work))
         result = await asyncio.to_thread(handed, work, found)
     return await auncached(build) if result is MISS else result
+
+
+def _steps(prepared: Prepared, *, again: bool) -> Any:
+    return plans.compute(prepared.request, []) if again else plans.plan(prepared.request)
 
 
 def peek(build: Build) -> Any:
     """What a hit would give, `output` left alone; MISS where there is none, or its files cannot be had."""
     prepared = keyed(build.target, build.owned, build.kwargs)
-    if prepared.mode == "off":
+    if prepared.mode == "off" or prepared.cache.artifacts is None:
         return MISS
     found = perform(prepared, plans.peek(prepared.request), nothing, quiet=True)
     return MISS if found is MISS else handed(Work(prepared, build), found, place=False)
@@ -66,7 +76,7 @@ async def apeek(build: Build) -> Any:
     import asyncio
 
     prepared = keyed(build.target, build.owned, build.kwargs)
-    if prepared.mode == "off":
+    if prepared.mode == "off" or prepared.cache.artifacts is None:
         return MISS
     found = await aperform(prepared, plans.peek(prepared.request), nothing, quiet=True)
     return MISS if found is MISS else await asyncio.to_thread(handed, Work(prepared, build), found, place=False)
@@ -74,21 +84,50 @@ async def apeek(build: Build) -> Any:
 
 def put(build: Build, value: Any) -> bool:
     """Stores a copy of what stands at the path `value`, or what an artifact codec writes of it, as the call's answer."""
-    work = Work(storing(build.target, build.owned, build.kwargs), build)
+    work = _storing(build)
+    if work is None:
+        return False
     found = _given(work, value)
     if isinstance(found, Unkept):
         return False
-    return bool(perform(work.prepared, plans.put(work.request, found), nothing, announce=True))
+    return bool(perform(work.prepared, plans.put(work.prepared.request, found), nothing, announce=True))
 
 
 async def aput(build: Build, value: Any) -> bool:
     import asyncio
 
-    work = Work(storing(build.target, build.owned, build.kwargs), build)
+    work = _storing(build)
+    if work is None:
+        return False
     found = await asyncio.to_thread(_given, work, value)
     if isinstance(found, Unkept):
         return False
-    return bool(await aperform(work.prepared, plans.put(work.request, found), nothing, announce=True))
+    return bool(await aperform(work.prepared, plans.put(work.prepared.request, found), nothing, announce=True))
+
+
+def _has_paths(build: Build) -> bool:
+    return next(paths_in((build.owned, build.kwargs)), None) is not None
+
+
+def _prepared(build: Build) -> Prepared | None:
+    """None where the call must go straight to the origin; the reason is counted."""
+    if build.output is not None:
+        refuse_place(build.output, ROOT.cache().settings.dir, paths_in((build.owned, build.kwargs)))
+    prepared = prepare(build.target, build.owned, build.kwargs)
+    return prepared if prepared is not None and _has_store(prepared) else None
+
+
+def _storing(build: Build) -> Work | None:
+    prepared = storing(build.target, build.owned, build.kwargs)
+    return Work(prepared, build) if _has_store(prepared) else None
+
+
+def _has_store(prepared: Prepared) -> bool:
+    if prepared.cache.artifacts is not None:
+        return True
+    # Why, `status()` says: the directory could not be had.
+    prepared.cache.tell(Event("bypass", prepared.target.name, reason="no_store"))
+    return False
 
 
 def _given(work: Work, value: Any) -> Manifest | Unkept:
@@ -106,4 +145,9 @@ async def _abuilt(work: Work) -> Manifest | Unkept:
 
     with scratch_of(work) as scratch:
         origin: Callable[[], Awaitable[Any]] = work.build.origin(scratch.path)
-        return await asyncio.to_thread(taken_in, work, await origin(), scratch)
+        storing = asyncio.ensure_future(asyncio.to_thread(taken_in, work, await origin(), scratch))
+        try:
+            return await asyncio.shield(storing)
+        finally:
+            # Whoever is cancelled must not take the directory away under the thread that reads it.
+            await asyncio.wait([storing])

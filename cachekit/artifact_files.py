@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -17,6 +18,7 @@ from cachekit.system import clone
 
 _NO_ROOM: Final = (27, 28, 122)
 """EFBIG, ENOSPC, EDQUOT."""
+_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -48,6 +50,8 @@ def open_source(path: Path, name: str) -> BinaryIO:
     try:
         stream = os.fdopen(os.open(path, _READ), "rb", buffering=0)
     except OSError as error:
+        if error.errno in _NO_DESCRIPTORS:
+            raise
         raise UsageError(f"{name!r} cannot be read ({error.strerror}); nothing was stored") from error
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
@@ -71,6 +75,8 @@ def take(source: Path, target: Path, name: str, told: Told | None) -> str:
     status = os.lstat(source)
     # A file with a second name could be written under that name; one of another user or device cannot be had by a rename.
     if status.st_nlink != 1 or status.st_dev != os.stat(target.parent).st_dev or not _owned(status):
+        return copy(source, target, name, told)
+    if status.st_mtime_ns > time.time_ns():  # a clock went back, or somebody set it: it would not settle for as long
         return copy(source, target, name, told)
     while not settled(signature(status), time.time_ns()):
         time.sleep(0.002)  # else whoever has it open could write to it within this tick, and nobody would notice

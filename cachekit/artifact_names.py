@@ -61,7 +61,11 @@ def fits(found: Artifact, text: str) -> bool:
 
 
 def only(text: str, fitting: list[Artifact]) -> Artifact | None:
-    """The one of `fitting` to take; None where there is none, UsageError where their contents differ."""
+    """The one of `fitting` to take; None where there is none, UsageError where their contents differ.
+
+    What a call would be answered with goes before what merely lies in the store.
+    """
+    fitting = [found for found in fitting if found.entry] or fitting
     if len({found.manifest.digest for found in fitting}) > 1:
         keys = ", ".join(str(found.key) for found in fitting[:3])
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -44,9 +45,15 @@ class Build(NamedTuple):
         return bool(name) and self.target.bound(self.owned, self.kwargs).get(name or "") is None
 
     def origin(self, scratch: Path | None) -> Callable[[], Any]:
-        wanted = scratch is not None and self.needs_scratch
-        kwargs = {**self.kwargs, str(self.target.policy.scratch): scratch} if wanted else self.kwargs
-        return functools.partial(self.wrapped, *self.args, **kwargs)
+        if scratch is None or not self.needs_scratch:
+            return functools.partial(self.wrapped, *self.args, **self.kwargs)
+        name, signature = str(self.target.policy.scratch), inspect.signature(self.wrapped)
+        if name not in signature.parameters:
+            return functools.partial(self.wrapped, *self.args, **{**self.kwargs, name: scratch})
+        # By its place, where it has no other name or None was passed there.
+        bound = signature.bind_partial(*self.args, **self.kwargs)
+        bound.arguments[name] = scratch
+        return functools.partial(self.wrapped, *bound.args, **bound.kwargs)
 
 
 class Unkept(NamedTuple):
@@ -57,12 +64,14 @@ class Unkept(NamedTuple):
 
 
 def checked(build: Build, result: Any) -> Path:
-    if not isinstance(result, (str, os.PathLike)) or not Path(os.fspath(result)).exists():
+    text = os.fspath(result) if isinstance(result, (str, os.PathLike)) else ""
+    if not text or not os.path.exists(text):
+        what = repr(text) if isinstance(result, (str, os.PathLike)) else type(result).__name__
         raise UsageError(
-            f"{build.target.name} is persisted as an artifact and returned {type(result).__name__}, where the path of an "
-            "existing file or directory was expected"
+            f"{build.target.name} is persisted as an artifact and gave {what}, where the path of an existing file or "
+            "directory was expected; return one, or say with codec= how such an object is saved"
         )
-    return Path(os.fspath(result))
+    return Path(text)
 
 
 def same(one: Path, other: Path) -> bool:

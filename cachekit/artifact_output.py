@@ -4,26 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from cachekit.artifact_files import duplicate
+from cachekit.artifact_tree import survey
+from cachekit.content import file_digest
 from cachekit.errors import TierUnavailable, UsageError
 from cachekit.manifest import File, Manifest
 from cachekit.temporaries import abandoned, new_name, remove
 
 _PREFIX: Final = ".cachekit-"
+_OURS: Final = re.compile(r"\.cachekit-[0-9]+-[0-9]+-[0-9a-f]{12}")
+
+
+def refuse_place(output: Path, cache: Path, inputs: Iterable[Path] = ()) -> None:
+    """Raises UsageError where replacing what stands at `output` would take more than an earlier result with it.
+
+    Nothing that is called with an output may lose the directory it runs in, its home, its inputs, or the cache.
+    """
+    target = os.path.realpath(os.path.dirname(os.path.abspath(output)))
+    place = Path(target, os.path.basename(os.path.abspath(output)))
+    held = [(Path.cwd(), "the working directory"), (Path.home(), "your home directory")]
+    held += [(path, f"the input {os.fspath(path)!r}") for path in inputs if Path(os.path.realpath(path)) != place]
+    what = next((what for path, what in held if Path(os.path.realpath(path)).is_relative_to(place)), "")
+    if not what and _overlap(place, Path(os.path.realpath(cache))):
+        what = "what cachekit keeps"
+    if what:
+        raise UsageError(
+            f"the output {os.fspath(output)!r} holds {what}, which replacing it would destroy: name another"
+        )
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> None:
     """Replaces what stands at `output` by the content of `source`: in one rename for a file, in two for a tree.
 
-    Blocks are shared where the file system can. Raises UsageError where `output` cannot be written, or holds the store.
+    Nothing is touched where that is there already. Blocks are shared where the file system can. Raises UsageError where
+    `output` cannot be written, or holds the store.
     """
     target = Path(os.path.abspath(output))
     _refuse_the_store(target, store)
+    if holds(target, manifest):
+        return
     beside = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +71,23 @@ def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> Non
             remove(beside)
 
 
+def holds(target: Path, manifest: Manifest) -> bool:
+    """Whether exactly the content of `manifest` stands at `target`; files are read where nobody knows them."""
+    try:
+        found = survey(target)
+        links = {file.path: file.link for file in manifest.files if file.link}
+        files = {file.path: (file.size, file.mode) for file in manifest.files if not file.link}
+        shape = (found.kind, found.files, found.links, found.empty)
+        if os.path.islink(target) or shape != (manifest.kind, files, links, manifest.directories):
+            return False
+        return all(file_digest(target / file.path).hex() == file.sha256 for file in manifest.files if not file.link)
+    except (OSError, ValueError, UsageError):
+        return False
+
+
 def put_path(source: Path, output: Path, *, movable: bool) -> None:
     """Replaces what stands at `output` by what stands at `source`, which is moved if it may be. UsageError likewise."""
-    target = Path(os.path.abspath(output))
+    target, source = Path(os.path.abspath(output)), source.resolve()
     beside = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +111,11 @@ def _beside(target: Path) -> Path:
 
 
 def _sweep(directory: Path) -> None:
-    """Removes what a process that was killed here left, a day later: no janitor knows where outputs were wanted."""
-    with contextlib.suppress(PermissionError):  # a place that may be written and not listed
+    """Removes copies that a killed process left unfinished here, a day later: no janitor knows where outputs were wanted."""
+    with contextlib.suppress(OSError):  # a place that may be written and not listed
         for path in abandoned(directory, time.time_ns(), _PREFIX):
-            remove(path)
+            if _OURS.fullmatch(path.name):
+                remove(path)
 
 
 def _moved(source: Path, target: Path) -> bool:
@@ -116,7 +161,8 @@ def _replace(beside: Path, target: Path) -> None:
             os.unlink(target)
         os.replace(beside, target)
         return
-    aside = _beside(target)
+    # What stood there was the caller's: should this process be killed now, nobody ever sweeps it.
+    aside = target.parent / f"{_PREFIX}replaced-{new_name()}"
     os.rename(target, aside)
     try:
         os.rename(beside, target)

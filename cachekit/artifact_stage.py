@@ -37,7 +37,7 @@ def stage_found(found: Survey, staged: Path, about: Mapping[str, str], movable: 
         sha256 = fill(found.root / path, staged / path, path or found.name, tell)
         return File(path, os.lstat(staged / path).st_size, found.files[path][1], sha256)
 
-    files = at_once(one, found.files, name="cachekit-artifact")
+    files = at_once(one, list(found.files), name="cachekit-artifact")
     return Manifest(found.kind, found.name, tuple(sorted(links + files)), found.empty, about=dict(about))
 
 

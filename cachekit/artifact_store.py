@@ -7,6 +7,7 @@ tells how long an artifact was not used.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -86,9 +87,11 @@ class Trees:
                         remove(staged)
                     return path
                 continue
-            self._remember(manifest, path)
-            for above in (path.parent, path.parent.parent, path.parent.parent.parent):
-                lasting(above)
+            # It stands there now, and its files are no longer where they came from: nothing may fail any more.
+            with contextlib.suppress(OSError):
+                self._remember(manifest, path)
+                for above in (path.parent, path.parent.parent, path.parent.parent.parent):
+                    lasting(above)
             return path
         raise TierUnavailable(f"the artifact {manifest.name} comes and goes", reason="io")
 
@@ -171,7 +174,8 @@ class Trees:
         if manifest.kind == "tree":
             os.chmod(path, FROZEN)
         place = self._place(manifest)
-        self._blobs.write(place.note, _look(path, place.places)[0])
+        with contextlib.suppress(OSError):  # without the note its files are read once more
+            self._blobs.write(place.note, _look(path, place.places)[0])
 
     def _place(self, manifest: Manifest) -> _Place:
         # A hit of a manifest that was met before should cost its stats, and not its digest.

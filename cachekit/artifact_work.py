@@ -25,11 +25,16 @@ from cachekit.temporaries import new_name, remove
 
 @dataclass(slots=True)
 class Work:
-    """`made` is what the origin gave, if it was this call that asked it."""
+    """`made` is what the origin gave, and `built` what became of it; `over`, that the caller has an answer already."""
 
     prepared: Prepared
     build: Build
-    made: Any = MISS
+    made: Any = None
+    built: Manifest | None = None
+    over: bool = False
+
+    def __post_init__(self) -> None:
+        self.prepared.refined = self._refined
 
     @property
     def store(self) -> Any:
@@ -37,11 +42,11 @@ class Work:
         assert store is not None
         return store
 
-    @property
-    def request(self) -> Request:
+    def _refined(self, request: Request) -> Request:
         """Nothing is stored of what the artifact store does not have; `cacheable` judged before it was taken in."""
-        unkept: Any = lambda value: STREAMING if type(value) is Unkept else ""  # noqa: E731 - a judge is a callable
-        return replace(self.prepared.request, judge=unkept, cacheable=None)
+        # Built again behind the call, the new content and the old one would be written to one place.
+        window = 0.0 if self.build.output is not None else request.stale_while_revalidate
+        return replace(request, judge=_unkept, cacheable=None, stale_while_revalidate=window)
 
     def tell(self, error: TierError | OSError) -> None:
         reason = error.reason if isinstance(error, TierError) else "io"
@@ -51,6 +56,10 @@ class Work:
         self.prepared.cache.tell(Event("skipped", self.prepared.target.name, reason=reason, error=error))
 
 
+def _unkept(value: Any) -> str:
+    return STREAMING if type(value) is Unkept else ""
+
+
 def handed(work: Work, found: Manifest | Unkept, *, place: bool = True) -> Any:
     """What the caller gets, fetched first where it is not here, and put at `output`; MISS where it cannot be had."""
     if isinstance(found, Unkept):
@@ -58,7 +67,7 @@ def handed(work: Work, found: Manifest | Unkept, *, place: bool = True) -> Any:
     try:
         path = work.store.have(found) or _fetched(work, found)
         if work.build.codec is not None:
-            return _read(work, path)
+            return _read(work, found, path)
         return _placed(work, found, path) if place else path
     except (TierError, OSError) as error:
         work.tell(error)
@@ -76,13 +85,13 @@ def _placed(work: Work, manifest: Manifest, path: Path) -> Path:
     output = work.build.output
     if output is None:
         return path
-    if work.made is MISS or not same(Path(work.made), output):
+    if work.built is not manifest or not same(Path(work.made), output):
         work.store.place(manifest, output)
     return output
 
 
-def _read(work: Work, path: Path) -> Any:
-    if work.made is not MISS:
+def _read(work: Work, manifest: Manifest, path: Path) -> Any:
+    if work.built is manifest:
         return work.made
     try:
         return work.build.codec.load(path)
@@ -92,10 +101,14 @@ def _read(work: Work, path: Path) -> Any:
 
 @dataclass(slots=True)
 class Scratch:
-    """The managed directory of one attempt; `stays` where it holds all there is of the result."""
+    """The managed directory of one attempt, in one that goes with it; `stays` where that holds all there is of the result."""
 
     path: Path | None
     stays: bool = False
+
+    @property
+    def above(self) -> Path | None:
+        return None if self.path is None else self.path.parent
 
 
 @contextmanager
@@ -104,17 +117,25 @@ def scratch_of(work: Work) -> Iterator[Scratch]:
     try:
         yield scratch
     finally:
-        if scratch.path is not None and not scratch.stays:
-            remove(scratch.path)
+        if scratch.above is not None and not scratch.stays:
+            remove(scratch.above)
 
 
 def _new_scratch(work: Work) -> Path:
     try:
-        path: Path = work.store.new_scratch()
+        above: Path = work.store.new_scratch()
     except TierError as error:
         work.tell(error)
-        return own_scratch()
+        above = own_scratch()
+    # Who returns the directory itself has an artifact that is called after the function.
+    path = above / _called(work)
+    path.mkdir()
     return path
+
+
+def _called(work: Work) -> str:
+    name = str(getattr(work.build.target.function, "__name__", ""))
+    return name if name.isidentifier() else "artifact"
 
 
 def taken_in(work: Work, result: Any, scratch: Scratch) -> Manifest | Unkept:
@@ -122,9 +143,11 @@ def taken_in(work: Work, result: Any, scratch: Scratch) -> Manifest | Unkept:
     path = checked(work.build, result) if work.build.codec is None else None
     manifest = _kept(work, result, path, scratch)
     if manifest is not None:
+        work.built, work.made = manifest, result
         return manifest
-    scratch.stays = path is not None and inside(path, scratch.path)
-    return Unkept(result if path is None else path, scratch.path if scratch.stays else None)
+    # Behind the call nobody gets it.
+    scratch.stays = path is not None and inside(path, scratch.above) and not work.over
+    return Unkept(result if path is None else path, scratch.above if scratch.stays else None)
 
 
 def _kept(work: Work, result: Any, path: Path | None, scratch: Scratch) -> Manifest | None:
@@ -133,11 +156,12 @@ def _kept(work: Work, result: Any, path: Path | None, scratch: Scratch) -> Manif
         return None
     try:
         path = path or _written(work, result, scratch)
-        return _stored(work, result, path, own=inside(path, scratch.path))
+        return _stored(work, path, own=inside(path, scratch.above))
     except TierError as error:
         work.tell(error)
     except CannotEncode as error:
         work.skip(error.reason, error)
+        work.build.target.warn_once(error, about="codec", stacklevel=6)
     return None
 
 
@@ -149,8 +173,8 @@ def _refusal(work: Work, result: Any) -> str:
 
 
 def _written(work: Work, result: Any, scratch: Scratch) -> Path:
-    assert scratch.path is not None
-    path = scratch.path / new_name() / work.build.target.function.__name__
+    assert scratch.above is not None
+    path = scratch.above / new_name() / _called(work)
     path.parent.mkdir()
     try:
         work.build.codec.save(result, path)
@@ -161,9 +185,8 @@ def _written(work: Work, result: Any, scratch: Scratch) -> Path:
     return path
 
 
-def _stored(work: Work, result: Any, path: Path, *, own: bool) -> Manifest:
+def _stored(work: Work, path: Path, *, own: bool) -> Manifest:
     manifest: Manifest = work.store.ingest(path, about=about(work.prepared), own=own)
-    work.made = result
     prepared = work.prepared
     shared = prepared.cache.shared
     if shared is None or not prepared.request.far:

@@ -6,10 +6,13 @@ and goes with `collect`.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Final
 
 from cachekit.artifact_blobs import Blobs
 from cachekit.artifact_files import Progress, Told, degrading, lasting
@@ -18,11 +21,16 @@ from cachekit.artifact_stage import give_back, stage_blobs, stage_found
 from cachekit.artifact_store import FROZEN, Trees
 from cachekit.artifact_tree import Survey, survey
 from cachekit.content import Signature
+from cachekit.database import locked
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.manifest import File, Manifest, problem_of
+from cachekit.system import has_locks
 from cachekit.temporaries import ABANDONED, abandoned, new_name, remove, temporary
 
 __all__ = ["ArtifactStore", "Progress"]
+
+_PLACING_SECONDS: Final = 3600.0
+"""How long somebody else may take to put an artifact at the same place."""
 
 
 class ArtifactStore:
@@ -63,6 +71,11 @@ class ArtifactStore:
         with degrading("looking for blobs"):
             files = {file.sha256: file for file in manifest.files if not file.link}
             return [file for file in files.values() if not self._blobs.has(file.sha256)]
+
+    def has(self, sha256: str) -> bool:
+        """Whether the blob is here and right."""
+        with degrading("looking for a blob"):
+            return self._blobs.has(sha256)
 
     def blob(self, sha256: str) -> Path:
         """Where the blob stands, read-only, or would. IntegrityError for what is no SHA-256."""
@@ -110,11 +123,15 @@ class ArtifactStore:
         return self.assemble(manifest)
 
     def place(self, manifest: Manifest, output: Path) -> None:
-        """Replaces what stands at `output` by a copy of the artifact. UsageError where that place cannot be written."""
+        """Replaces what stands at `output` by a copy of the artifact, unless it is that. UsageError where it cannot.
+
+        Who wants the same place at the same time, in this process or another, waits, and finds it as it should be.
+        """
         source = self.have(manifest)
         if source is None:
             raise TierUnavailable(f"the artifact {manifest.name} is not here", reason="incomplete")
-        put_copy(source, manifest, Path(output), self._directory)
+        with self._alone_at(output):
+            put_copy(source, manifest, Path(output), self._directory)
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A temporary directory beside the store, so that what is made in it can be moved in; removed whatever happens."""
@@ -167,6 +184,19 @@ class ArtifactStore:
             used = {file.sha256 for manifest, _ in self._trees.entries() for file in manifest.files}
             orphans = [path for path in self._blobs.all() if path.name not in used and self._is_old(path, now)]
             return len(found) + sum(self._drop_unused(path) for path in orphans)
+
+    @contextmanager
+    def _alone_at(self, output: Path) -> Iterator[None]:
+        """Keeps others out of `output`, as far as this system has locks."""
+        if not has_locks():
+            yield
+            return
+        place = self._directory / "places"
+        with degrading("keeping others from the output"):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = hashlib.sha256(os.fsencode(os.path.abspath(output))).hexdigest()[:2]
+        with locked(place / name, time.monotonic() + _PLACING_SECONDS):
+            yield
 
     def _ingested(self, found: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:
         manifest = stage_found(found, staged, about, movable, self._told)

@@ -16,7 +16,8 @@ class Unbound(TypeError):
 class Binder:
     """Binds as Python does, by hand: Signature.bind costs several times as much as the rest of the key."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, optional: tuple[str, ...] = ()) -> None:
+        """`optional` parameters are None where a call leaves them out and the function says nothing else."""
         # The signature of this very function: a wrapper may fill in defaults that differ from what it wraps.
         self.signature = inspect.signature(function, follow_wrapped=False)
         self.keyword = frozenset[str]()
@@ -25,6 +26,8 @@ class Binder:
         self.extra_args = self.extra_kwargs = ""
         for name, parameter in self.signature.parameters.items():
             self._add(name, parameter)
+            if name in optional:
+                self.defaults.setdefault(name, None)
         self._count = len(self.signature.parameters)
         self._loose = bool(self.extra_args or self.extra_kwargs)
 

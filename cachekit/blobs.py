@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -21,7 +22,8 @@ from cachekit.protocols import Transport
 from cachekit.system import has_locks, try_lock, unlock
 from cachekit.unixfs import FileCid
 
-IDLE_SECONDS: Final = 30.0
+IDLE_SECONDS: Final = 10.0
+_BUSY_SECONDS: Final = 0.02
 _WRITE_BYTES: Final = 64 << 10
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -120,11 +122,12 @@ class Blobs:
         partial_of: Callable[[Blob], Path],
         publish: Callable[[Blob, Path, Signature], None],
         *,
+        have: Callable[[Blob], bool] = lambda _blob: False,
         workers: int = 4,
         told: Callable[[Blob, int], None] = lambda _blob, _done: None,
     ) -> None:
         """Fetch several files at once; `publish` is called, in the thread that fetched it, for each that is whole,
-        with what `fetch` answered.
+        with what `fetch` answered. One that somebody else fetches is waited for, until `have` says that it is here.
 
         The first error stops the others at their next chunk, and is raised when all have stopped.
         """
@@ -134,10 +137,18 @@ class Blobs:
                 go_on()
                 told(blob, done)
 
-            partial = partial_of(blob)
-            known = self.fetch(blob.cid, blob.size, partial, blob.sha256, told=passed)
-            with _local_errors():
-                publish(blob, partial, known)
+            while not have(blob):
+                try:
+                    partial = partial_of(blob)
+                    known = self.fetch(blob.cid, blob.size, partial, blob.sha256, told=passed)
+                    with _local_errors():
+                        return publish(blob, partial, known)
+                except TierError as error:
+                    # Who was a moment faster has moved the partial away.
+                    if error.reason != "busy" and not have(blob):
+                        raise
+                    go_on()
+                    time.sleep(_BUSY_SECONDS)
 
         at_once(one, files, name="cachekit-fetch", workers=workers)
 

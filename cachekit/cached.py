@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 import wrapt
 
 from cachekit import calls, methods
+from cachekit.codecs import check_codec
 from cachekit.default import ROOT
 from cachekit.errors import UsageError
 from cachekit.lanes import Known, Lane, serve
@@ -229,7 +230,17 @@ def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
 
 
 def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
+    check_codec(policy.codec)
     target = Target(function, policy)
+    for said, name in (("output", policy.output), ("scratch", policy.scratch)):
+        if name and not target.keyer.takes(name):
+            raise UsageError(f"{said}={name!r}: {target.name} has no parameter of that name")
+        if name and not target.keeps_files:
+            raise UsageError(f"{said}= is for artifacts; {target.name} has a codec that keeps values")
+    if target.keeps_files and policy.adapter is not None:
+        raise UsageError("an artifact has no adapter=; it is for functions that return what a model's SDK returns")
+    if policy.output and policy.output == policy.scratch:
+        raise UsageError(f"output= and scratch= both name {policy.output!r}; they are two places")
     if target.keeps_files:
         if policy.output and not isinstance(policy.codec, str):
             raise UsageError("output= is for functions that return a path; an artifact codec gives the object itself")

@@ -42,22 +42,33 @@ class LoadingCodec(Protocol):
 
 def keeps_files(choice: str | Codec | ArtifactCodec) -> bool:
     """Whether what is stored by this codec is a file or a directory."""
-    return choice == ARTIFACT if isinstance(choice, str) else callable(getattr(choice, "save", None))
+    if isinstance(choice, str):
+        return choice == ARTIFACT
+    return callable(getattr(choice, "save", None)) and not callable(getattr(choice, "dump", None))
+
+
+def check_codec(choice: Any) -> None:
+    """Raises UsageError for what is no codec; it names what is."""
+    if isinstance(choice, str):
+        if choice not in _DUMPERS and choice != ARTIFACT:
+            raise UsageError(f"there is no codec {choice!r}; there are {', '.join(_DUMPERS)}")
+        return
+    made = not isinstance(choice, type) and callable(getattr(choice, "load", None))
+    if not (made and any(callable(getattr(choice, name, None)) for name in ("dump", "save"))):
+        raise UsageError(
+            f"codec= takes a name ({', '.join(_DUMPERS)}), an object with dump and load (bytes), or one with save and "
+            f"load (files), not {choice!r}"
+        )
 
 
 def codec_for(choice: str | Codec, annotation: Callable[[], object]) -> LoadingCodec:
     """The codec called `choice`, or `choice` itself made to keep the promises above.
 
     `annotation` gives what the function returns (awaited, for a coroutine function); it is called at most once, when
-    an instance of a class is met, and may raise: then no class is known. UsageError names the accepted names.
+    an instance of a class is met, and may raise: then no class is known. Raises as `check_codec` does.
     """
-    if not isinstance(choice, str):
-        if callable(getattr(choice, "dump", None)) and callable(getattr(choice, "load", None)):
-            return _Foreign(choice)
-        raise UsageError(f"codec= takes a name ({', '.join(_DUMPERS)}) or an object with dump and load, not {choice!r}")
-    if choice not in _DUMPERS:
-        raise UsageError(f"there is no codec {choice!r}; there are {', '.join(_DUMPERS)}")
-    return _Builtin(choice, annotation)
+    check_codec(choice)
+    return _Builtin(choice, annotation) if isinstance(choice, str) else _Foreign(choice)
 
 
 class _Builtin:

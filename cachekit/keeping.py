@@ -47,6 +47,8 @@ def _refusal(request: Request, value: Any) -> str:
         return "read-only"
     if request.cacheable is not None and not request.cacheable(value):
         return "not_cacheable"
+    if request.changed():
+        return "input_changed"
     return request.judge(value) if request.judge is not None else ""
 
 

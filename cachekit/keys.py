@@ -47,7 +47,8 @@ class Keyer:
         self._function: Any = function
         self._policy = policy
         self._namespace = namespace
-        self._bind = Binder(function)
+        # A scratch directory is ours to give: a call need not name one.
+        self._bind = Binder(function, (policy.scratch,) if policy.scratch else ())
         self._python = function if isinstance(function, types.FunctionType) else None
         self._closure = cells(self._python, policy.ignore) if self._python else []
         self._names: tuple[str, ...] | None = None
@@ -56,6 +57,10 @@ class Keyer:
         self.name = f"{function.__module__}.{function.__qualname__}"
         for template in policy.tags:
             self._check_template(template)
+
+    def takes(self, name: str) -> bool:
+        """Whether the function has a parameter of this name, or takes any."""
+        return name in self._bind.signature.parameters or bool(self._bind.extra_kwargs)
 
     def bind(self, args: Arguments, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name, defaults applied; equal for calls that Python binds alike. Raises Unbound, a TypeError."""
@@ -112,8 +117,7 @@ class Keyer:
         except ValueError as error:
             raise UsageError(f"tag {template!r} of {self.name} is not a template: {error}") from None
         for name, layout, conversion in fields:
-            known = name in self._bind.signature.parameters or self._bind.extra_kwargs
-            if layout or conversion or not str(name).isidentifier() or not known:
+            if layout or conversion or not str(name).isidentifier() or not self.takes(str(name)):
                 raise UsageError(f"tag {template!r} of {self.name}: {{{name}}} must be the plain name of a parameter")
             if is_secret_name(str(name)):
                 raise UsageError(f"tag {template!r} of {self.name} would write out a secret: name another parameter")
@@ -164,7 +168,8 @@ class Keyer:
         if self._identity is None:
             describe = Describer()
             identity = describe.identity(self._function, self._policy.version)
-            self._identity = (identity, describe.portable)
+            codec = describe.codec(self._policy.codec, self._policy.version)
+            self._identity = (frame(identity, codec) if codec else identity, describe.portable)
         return self._identity
 
     def _shareable(self, describe: Describer) -> bool:

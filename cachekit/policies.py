@@ -81,8 +81,10 @@ def _ttl(value: Any, name: str) -> Any:
     return "default" if value == "default" else seconds(value, name)
 
 
-def _flag(value: Any, _name: str) -> bool:
-    return bool(value)
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}= takes True or False, not {value!r}")
+    return value
 
 
 def _as_it_is(value: Any, _name: str) -> Any:

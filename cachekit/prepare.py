@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from marshal import dumps
 from typing import Any
 
@@ -12,6 +13,7 @@ from cachekit.cache import Cache
 from cachekit.default import ROOT
 from cachekit.errors import CannotKey
 from cachekit.gate import current, decide
+from cachekit.inputs import paths_in
 from cachekit.lanes import LONGEST_ARGUMENTS, lane_safe
 from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
 from cachekit.nearby import Nearby, at_hand
@@ -22,19 +24,23 @@ from cachekit.targets import Call, Target, about
 class Prepared:
     """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not."""
 
-    __slots__ = ("_request", "cache", "call", "key", "mode", "streamed", "target")
+    __slots__ = ("_request", "cache", "call", "key", "mode", "refined", "sample", "streamed", "target")
 
     def __init__(
-        self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode, *, streamed: bool = False
+        self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode, sample: int, *, streamed: bool = False
     ) -> None:
+        self.sample = sample
         self.cache, self.target, self.key, self.call, self.streamed = cache, target, key, call, streamed
         self.mode: Mode = mode
+        self.refined: Callable[[Request], Request] | None = None
+        """What a kind of call makes of its request."""
         self._request: Request | None = None
 
     @property
     def request(self) -> Request:
         if self._request is None:
-            self._request = _request(self)
+            found = _request(self)
+            self._request = found if self.refined is None else self.refined(found)
         return self._request
 
     def nearby(self) -> Any:
@@ -54,7 +60,8 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
     cache.ready()
     call = target.full(args, kwargs)
     try:
-        key = target.key(call, namespace_of(target, cache), sample_of(target))
+        sample = sample_of(target)
+        key = target.key(call, namespace_of(target, cache), sample)
     except CannotKey as error:
         if cache.settings.strict:
             raise
@@ -66,7 +73,7 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
         # Python's own refusal of the arguments: the origin raises it better than we could.
         _passed(cache, target, "unbound", quiet=quiet)
         return None
-    return Prepared(cache, target, key, call, mode, streamed=streamed)
+    return Prepared(cache, target, key, call, mode, sample, streamed=streamed)
 
 
 def _passed(cache: Cache, target: Target, reason: str, *, quiet: bool) -> None:
@@ -78,9 +85,10 @@ def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
     cache = ROOT.cache()
     mode = decide(cache.settings.mode, current())
     call = target.full(args, kwargs)
-    key = target.key(call, namespace_of(target, cache), sample_of(target))
+    sample = sample_of(target)
+    key = target.key(call, namespace_of(target, cache), sample)
     cache.ready()
-    return Prepared(cache, target, key, call, mode)
+    return Prepared(cache, target, key, call, mode, sample)
 
 
 def _request(prepared: Prepared) -> Request:
@@ -102,8 +110,23 @@ def _request(prepared: Prepared) -> Request:
         leases=cache.disk is not None,
         explain=functools.partial(_explained, target, call),
         streamed=prepared.streamed,
+        changed=functools.partial(_changed, prepared),
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
+
+
+def _changed(prepared: Prepared) -> bool:
+    """Whether a file that the call names is another one now than when the key was built: the value may be of either."""
+    paths = list(paths_in(prepared.call))
+    key = prepared.key
+    try:
+        # A function may take its input away; what it took away it has read.
+        if not paths or not all(path.exists() for path in paths):
+            return False
+        return prepared.target.key(prepared.call, key.namespace, prepared.sample).digest != key.digest
+    except Exception as error:  # a key= of the caller's may raise anything, and the value is there already: it is told
+        prepared.cache.tell(Event("error", prepared.target.name, "key", type(error).__name__, error=error))
+        return True
 
 
 def _ttl(policy: Policy, cache: Cache) -> float | None:

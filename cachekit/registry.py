@@ -58,16 +58,19 @@ class Registry:
         """Every artifact of this machine: those with an entry, newest first, then what only the store has."""
         here = {(manifest.digest, manifest.name): (manifest, used) for manifest, used in self._store.entries()}
         referred = self._referred()
-        found, known = list[Artifact](), set[tuple[str, str]]()
+        found, known, answered = list[Artifact](), set[tuple[str, str]](), set[Key]()
         for key, record, manifest in self._records():
             place = (manifest.digest, manifest.name)
             known.add(place)
+            answered.add(key)
             used = here[place][1] if place in here else 0
             pinned = record.pin or self._is_referred(key, referred)
             found.append(Artifact(manifest, key.namespace, key, self._cid(key), pinned, used, True))
         for place, (manifest, used) in here.items():
             if place not in known:
+                # A key that another content answers by now says nothing of this one any more.
                 said = key_of(manifest)
+                said = None if said in answered else said
                 pinned = said is not None and self._is_referred(said, referred)
                 namespace = said.namespace if said is not None else self._namespace
                 found.append(Artifact(manifest, namespace, said, self._cid(said), pinned, used, False))

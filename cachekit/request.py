@@ -17,7 +17,8 @@ STREAMING: Final = "streaming"
 class Request:
     """One call, with everything resolved: `ttl` and the windows in seconds, tiers by name, fastest first.
 
-    `judge` says why a value is not worth keeping, "" if it is; `streamed`, that a Reply is wanted as a stream.
+    `judge` says why a value is not worth keeping, "" if it is; `changed`, that the key was built of something that is no
+    longer so; `streamed`, that a Reply is wanted as a stream.
     """
 
     key: Key
@@ -35,6 +36,7 @@ class Request:
     leases: bool = True
     explain: Callable[[], str] = str
     streamed: bool = False
+    changed: Callable[[], bool] = bool
     judge: Callable[[Any], str] | None = None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from cachekit.artifacts import ArtifactStore
 from cachekit.at_once import at_once
 from cachekit.blobs import Blob, Blobs
+from cachekit.breaker import Breaker
 from cachekit.chunked import ChunkCipher
 from cachekit.content import Signature
 from cachekit.credentials import Credential
@@ -18,13 +19,15 @@ from cachekit.manifest import File, Manifest
 from cachekit.outbox import Item
 from cachekit.progress import Progress, counter, tell
 from cachekit.protocols import Transport
+from cachekit.tiers.ipfs_guard import Guard
 
 
 class SharedFiles:
     """What `Shared` needs for artifacts. Everything may raise TierError."""
 
-    def __init__(self, transport: Transport, credential: Credential, store: ArtifactStore) -> None:
+    def __init__(self, transport: Transport, credential: Credential, store: ArtifactStore, breaker: Breaker) -> None:
         self._transport = transport
+        self._breaker = breaker
         self._credential = credential
         self._store = store
 
@@ -47,8 +50,16 @@ class SharedFiles:
             raise TierError("the artifact was built where IPFS was off: its files stayed there", reason="not_shared")
         wanted = [Blob(file.path or manifest.name, file.cid, file.size, file.sha256) for file in missing]
         told = {blob.sha256: counter("fetching", blob.name, blob.size) for blob in wanted}
-        self._blobs(namespace, sealed=manifest.sealed).fetch_all(
-            wanted, self._partial, self._publish, told=lambda blob, done: told[blob.sha256](done)
+        if not self._breaker.allows():
+            raise TierUnavailable("the daemon did not answer a moment ago", reason="unreachable")
+        Guard(self._breaker).call(
+            lambda: self._blobs(namespace, sealed=manifest.sealed).fetch_all(
+                wanted,
+                self._partial,
+                self._publish,
+                have=lambda blob: self._store.has(blob.sha256),
+                told=lambda blob, done: told[blob.sha256](done),
+            )
         )
 
     def send(self, item: Item, end: float) -> bool:
@@ -58,18 +69,23 @@ class SharedFiles:
         """
         manifest = Manifest.decode(item.payload)
         blobs = self._blobs(item.namespace, sealed=manifest.sealed)
-        for file in manifest.files:
+        for number, file in enumerate(manifest.files):
             if file.link or not file.cid:
                 continue
             path = self._store.blob(file.sha256)
             if not path.exists():
                 return False
-            label = f"{manifest.digest[:16]}/{file.path or manifest.name}"
-            name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{label}"
+            name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{self._label(item, manifest, number)}"
             told = _until(end, counter("adding", file.path or manifest.name, file.size))
             if blobs.add(path, name, pin=bool(item.pin), told=told) != file.cid:
                 return False
         return True
+
+    def _label(self, item: Item, manifest: Manifest, number: int) -> str:
+        if not manifest.sealed:
+            return f"{manifest.digest[:16]}/{manifest.files[number].path or manifest.name}"
+        # Whoever runs the daemon reads the names of its pins, and is to learn nothing from those of sealed files.
+        return f"{self._credential.tag(item.namespace, manifest.digest).hex()}/{number}"
 
     def _blobs(self, namespace: str, *, sealed: bool) -> Blobs:
         return Blobs(self._transport, ChunkCipher.of(self._credential, namespace) if sealed else None)

@@ -56,7 +56,7 @@ class Shared:
         self.breaker = Breaker(self.transport.version)
         self.index = Index(settings.dir / "index.db", self.credential, report, _heeding(ledger))
         self.outbox = Outbox(settings.dir / "outbox.db", report)
-        self.files = SharedFiles(self.transport, self.credential, artifacts)
+        self.files = SharedFiles(self.transport, self.credential, artifacts, self.breaker)
         self.tier = IpfsTier(
             self.transport,
             self.index,

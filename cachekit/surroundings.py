@@ -12,6 +12,7 @@ from typing import Any, Final
 from cachekit.canonical import canonical
 from cachekit.effects import coordinates, written_only
 from cachekit.framing import frame, is_secret_name, seal
+from cachekit.model import ARTIFACT
 from cachekit.sources import module_name, plain_globals, source_digest
 
 PLAIN: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
@@ -46,6 +47,15 @@ class Describer:
         else:
             names = (str(function.__module__), str(function.__qualname__))
         return frame(*(name.encode() for name in names), self._version(function, version))
+
+    def codec(self, chosen: Any, version: str | None) -> bytes:
+        """What the stored form of a value depends on. Codecs by name read each other's entries, but for files."""
+        if isinstance(chosen, str):
+            return chosen.encode() if chosen == ARTIFACT else b""
+        kind = type(chosen)
+        methods = [getattr(kind, name, None) for name in ("dump", "save", "load")]
+        parts = [self.identity(one, version) for one in methods if isinstance(one, types.FunctionType)]
+        return frame(kind.__module__.encode(), kind.__qualname__.encode(), *parts)
 
     def _version(self, function: Any, version: str | None) -> bytes:
         if version is not None:

@@ -288,13 +288,16 @@ def test_what_a_killed_process_left_beside_an_output_goes_a_day_later(
     """With the next artifact that is wanted there; what is younger, or somebody else's, stays."""
     manifest, place = store.ingest(tree), tmp_path / "place"
     place.mkdir()
-    old, young, foreign = (place / name for name in (".cachekit-999999999-1-a", ".cachekit-999999999-1-b", "other"))
-    for path in (old, young, foreign):
+    old, young = (place / f".cachekit-999999999-1-{mark * 12}" for mark in "ab")
+    foreign = [
+        place / name for name in ("other", ".cachekit-notes", ".cachekit-1-2", f".cachekit-replaced-9-1-{'c' * 12}")
+    ]
+    for path in (old, young, *foreign):
         path.write_text("left")
-    for path in (old, foreign):
+    for path in (old, *foreign):
         os.utime(path, ns=(0, 0))
     store.place(manifest, place / "out")
-    assert {path.name for path in place.iterdir()} == {young.name, "other", "out"}
+    assert {path.name for path in place.iterdir()} == {young.name, "out", *(path.name for path in foreign)}
 
 
 def test_assembled_of_blobs(store: ArtifactStore, tree: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ FLOORS = [
         "syntax",
         "portable",
         "at_once",
+        "inputs",
     },
     {
         "content",

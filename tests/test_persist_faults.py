@@ -554,6 +554,41 @@ def _kept(directory: Path) -> int:
     return sum(path.stat().st_size for path in found)
 
 
+TOGETHER = FETCH.replace(
+    'path = weights("large")',
+    """from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(4) as pool:
+    (path,) = set(pool.map(weights, ["large"] * 4))""",
+)
+
+
+def test_who_comes_while_it_is_fetched_waits_for_it(team: tuple[dict[str, str], Path], kubo_api: str) -> None:
+    """Two processes of four threads each: nobody builds, and each file comes over the wire about once."""
+    environ, source = team
+    with relay(kubo_api) as counting:
+        asking = [run(TOGETHER, environ={**environ, "CACHEKIT_IPFS_API": counting.api}) for _ in range(2)]
+        paths = {Path(finish(process).strip()) for process in asking}
+    assert len(paths) == 1 and same(paths.pop(), source)
+    assert counting.passed < 2 * 32 * MIB
+
+
+def test_the_names_of_pins_tell_nothing_of_sealed_files(team: tuple[dict[str, str], Path], kubo_api: str) -> None:
+    """Whoever runs the daemon sees names of pins: of plain files their paths, of sealed ones a number."""
+    from cachekit.credentials import load_credential
+    from cachekit.kubo import KuboTransport
+
+    environ, _source = team
+    transport = KuboTransport(kubo_api)
+    try:
+        names = [str(pin.get("Name", "")) for pin in transport._ask("pin/ls", {"names": "true"}, 20)["Keys"].values()]
+    finally:
+        transport.close()
+    credential = load_credential(None, Path(environ["CACHEKIT_SECRET_FILE"]))
+    said = {name.rpartition("/")[2] for name in names if credential.namespace_id("default") in name}
+    assert said >= ({"a", "b"} if environ["SEALED"] == "0" else {"0", "1"})
+    assert environ["SEALED"] == "0" or not said & {"a", "b"}
+
+
 def test_a_connection_that_breaks_is_the_origins_turn(team: tuple[dict[str, str], Path], kubo_api: str) -> None:
     """Cut after 20 of 32 MiB: the origin is asked, and what came is kept for the next time."""
     environ, source = team
