@@ -82,6 +82,38 @@ def time_hits(scale: Scale) -> list[Figure]:
     ]
 
 
+_KEY = """
+import sys, time
+from pathlib import Path
+import cachekit
+from cachekit.default import default
+@cachekit.distributed_cache(version="1")
+def size(tree: Path) -> int:
+    return 0
+default()
+begin = time.perf_counter()
+size.key_for(Path(sys.argv[1]))
+print(time.perf_counter() - begin)
+"""
+
+
+def time_keys(scale: Scale) -> list[Figure]:
+    """The key of a large tree in a process of its own that knows it from an earlier one, beside one that reads it."""
+    size, found = size_of(scale), []
+    with directory() as place:
+        source, kept = tree(place / "tree", size), place / "cache"
+        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        environ.update(CACHEKIT_DIR=str(kept), CACHEKIT_IPFS="off", CACHEKIT_MODE="on")
+        for _ in range(min(scale.rounds, 5)):
+            shutil.rmtree(kept, ignore_errors=True)
+            command = [sys.executable, "-c", _KEY, str(source)]
+            found.append([float(subprocess.check_output(command, env=environ, text=True)) for _ in range(2)])
+    cold, warm = (statistics.median(one[at] for one in found) * 1e3 for at in (0, 1))
+    ratio = statistics.median(second / first for first, second in found)
+    label = f"key of {size // MIB} MiB in {FILES} files, in a new process / reading it"
+    return [Figure(label, ratio, note=f"{warm:.2f} ms beside {cold:.0f}")]
+
+
 def time_storing(scale: Scale) -> list[Figure]:
     """From the call until every file stands pinned in the daemon, beside `ipfs add` of the same directory."""
     size, turns = size_of(scale), min(scale.rounds, 5)
@@ -322,4 +354,4 @@ def _seconds(body: Callable[[], object]) -> float:
     return perf_counter() - begin
 
 
-ALL = [time_hits, time_storing, time_restoring, time_memory]
+ALL = [time_hits, time_keys, time_storing, time_restoring, time_memory]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from cachekit.artifacts import ArtifactStore
     from cachekit.config import Resolved
+    from cachekit.digests import Digests
     from cachekit.protocols import Listener, Tier
     from cachekit.sharing import Shared
     from cachekit.tiers.disk import DiskTier
@@ -63,6 +64,7 @@ class Cache:
         self.memory: MemoryTier | None = None
         self.disk: DiskTier | None = None
         self.artifacts: ArtifactStore | None = None
+        self.digests: Digests | None = None
         self.near_tiers: tuple[tuple[str, Tier], ...] = ()
         self._ready = False
         self._lock = threading.Lock()
@@ -103,7 +105,7 @@ class Cache:
         made = opened(self.resolved, self._environ, self.ledger, self.tell, log)
         self.tiers, self.shared, self._states = made.tiers, made.shared, made.states
         self.near_tiers = tuple((name, self.tiers[name]) for name in ("memory", "disk") if name in self.tiers)
-        self.memory, self.disk, self.artifacts = made.memory, made.disk, made.artifacts
+        self.memory, self.disk, self.artifacts, self.digests = made.memory, made.disk, made.artifacts, made.digests
         self._house.begin(self.disk)
         watch(self)
         for warning in self.resolved.warnings:
@@ -200,6 +202,8 @@ class Cache:
             log.debug("closing: %s", error)
         for tier in self.tiers.values():
             tier.close()
+        if self.digests is not None:
+            self.digests.close()
         self.ledger.close()
         self._background.close()
         self._house.disk = None

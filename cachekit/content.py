@@ -1,7 +1,8 @@
 """What stands at a path: digests of files and trees, remembered by stat signature.
 
 A file is read once, in pieces, whatever its size. As long as its signature stays as it was, its digest is known from
-memory; a signature so young that another write could have left it unchanged is not trusted.
+memory, and that of a large file from a shelf which other processes share, where there is one; a signature so young that
+another write could have left it unchanged is not trusted.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import hashlib
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from cachekit.errors import CannotKey
 from cachekit.framing import frame
@@ -20,10 +22,36 @@ Signature = tuple[int, ...]
 
 PIECE: Final = 1 << 20
 """Bytes read at a time."""
+SHELVED: Final = 1 << 20
+"""Bytes from which a file's digest is worth a look at the shelf; a smaller one is read as fast."""
 _TICK_NS: Final = 10_000_000
+_WRITTEN_OUT_NS: Final = 60_000_000_000
+"""The system writes a changed page out in less, by default after some 30 s."""
 _MEMO_LIMIT: Final = 65_536
 _ATTEMPTS: Final = 3
 _files: dict[str, tuple[Signature, bytes]] = {}
+
+
+class Shelf(Protocol):
+    """Digests that outlive the process, by absolute path and signature. It never raises; it may know nothing."""
+
+    def get(self, path: str, known: Signature, /) -> bytes | None: ...
+
+    def put(self, path: str, known: Signature, digest: bytes, /) -> None: ...
+
+
+_shelves: list[Shelf] = []
+
+
+def keep_in(shelf: Shelf) -> None:
+    """From now on digests of large files are looked up and kept there, instead of where they were."""
+    _shelves[:] = [shelf]
+
+
+def release(shelf: Shelf) -> None:
+    """Ends that, unless another shelf took its place."""
+    if shelf in _shelves:
+        _shelves.clear()
 
 
 def content_digest(path: Path, *, where: str) -> bytes:
@@ -42,12 +70,13 @@ def file_digest(path: str | os.PathLike[str], status: os.stat_result | None = No
     Raises OSError, and ValueError for a file that changes each time it is read.
     """
     key = os.path.abspath(os.fspath(path))
-    known = _files.get(key)
-    if known is not None and known[0] == signature(status or os.stat(path)):
-        return known[1]
+    found = _known(key, signature(status or os.stat(path)))
+    if found is not None:
+        return found
     for _ in range(_ATTEMPTS):
         began = time.time_ns()
         with open(path, "rb") as stream:
+            _write_out(stream, began)
             before = signature(os.fstat(stream.fileno()))
             digest = stream_digest(stream)
             after = signature(os.fstat(stream.fileno()))
@@ -81,6 +110,36 @@ def remember(path: str, known: Signature, digest: bytes, began: int) -> None:
     """Keep the digest of the file at this absolute path, if its signature was settled when reading `began` (ns)."""
     if not settled(known, began):
         return
+    _keep(path, known, digest)
+    for shelf in tuple(_shelves) if _large(known) else ():
+        shelf.put(path, known, digest)
+
+
+def _known(path: str, now: Signature) -> bytes | None:
+    known = _files.get(path)
+    if known is not None and known[0] == now:
+        return known[1]
+    for shelf in tuple(_shelves) if _large(now) else ():
+        if (digest := shelf.get(path, now)) is not None:
+            _keep(path, now, digest)
+            return digest
+    return None
+
+
+def _write_out(stream: BinaryIO, now: int) -> None:
+    # A store through a memory map moves the signature only when it is the page's first since it was written out. The
+    # shelf would remember for ever what the next stores make wrong, so the pages of a young file are written out first.
+    known = signature(os.fstat(stream.fileno()))
+    if _shelves and _large(known) and not settled(known, now - _WRITTEN_OUT_NS):
+        with suppress(OSError):  # refused there: what a map hides stays hidden, and nothing else
+            os.fsync(stream.fileno())
+
+
+def _large(known: Signature) -> bool:
+    return known[2] >= SHELVED
+
+
+def _keep(path: str, known: Signature, digest: bytes) -> None:
     if len(_files) >= _MEMO_LIMIT:
         _files.clear()
     _files[path] = (known, digest)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from cachekit.directory import prepare
 from cachekit.errors import TierError
+from cachekit.gate import current, decide
 from cachekit.model import Event, TierState
 from cachekit.tiers.memory import MemoryTier
 
 if TYPE_CHECKING:
     from cachekit.artifacts import ArtifactStore
     from cachekit.config import Resolved
+    from cachekit.digests import Digests
     from cachekit.ledger import Ledger
     from cachekit.model import Key, Record
     from cachekit.protocols import Tier
@@ -34,6 +36,7 @@ class Opened:
     disk: DiskTier | None = None
     shared: Shared | None = None
     artifacts: ArtifactStore | None = None
+    digests: Digests | None = None
     failures: list[Event] = field(default_factory=list)
 
     def failed(self, tier: str, reason: str, error: Exception) -> None:
@@ -81,10 +84,12 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
     # Not at import: diskcache brings pickle and SQLite along, a quarter of what `import cachekit` would take.
     from cachekit import progress
     from cachekit.artifacts import ArtifactStore
+    from cachekit.digests import Digests
     from cachekit.tiers.disk import DiskTier
 
     made.tiers["disk"] = made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning)
     made.artifacts = ArtifactStore(settings.dir / "artifacts", told=progress.tell)
+    made.digests = Digests(settings.dir / "digests", lambda: decide(settings.mode, current())).open()
     made.states["disk"] = TierState(True, resolved.reason("dir"))
 
 

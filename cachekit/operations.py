@@ -65,13 +65,15 @@ def sync() -> int:
 def gc() -> dict[str, int]:
     """Drops what expired, what dead processes left, and what is over the limit; pinned things stay.
 
-    Returns {"dropped": entries, "artifacts": contents, "leftovers": temporaries and contents that nothing has}.
+    Returns {"dropped": entries, "artifacts": contents, "leftovers": temporaries, contents
+    that nothing has, and digests of files that nobody asked for in 30 days}.
     """
     cache = default()
     dropped = cache.disk.cull(everything_expired=True) if cache.disk is not None else 0
     if cache.artifacts is None or cache.disk is None:
         return {"dropped": dropped, "artifacts": 0, "leftovers": 0}
-    leftovers = cache.artifacts.collect(time.time_ns())
+    now = time.time_ns()
+    leftovers = cache.artifacts.collect(now) + (cache.digests.collect(now) if cache.digests is not None else 0)
     return {"dropped": dropped, "artifacts": registry().trim(cache.settings.size_limit), "leftovers": leftovers}
 
 

@@ -41,7 +41,7 @@ FLOORS = [
         "sealing",
         "key_files",
     },
-    {"readable", "leaves", "artifact_files", "artifact_tree"},
+    {"readable", "leaves", "artifact_files", "artifact_tree", "digests"},
     {
         "artifact_blobs",
         "artifact_output",

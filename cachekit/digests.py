@@ -1,0 +1,115 @@
+"""Digests of large files that outlive the process: `digests/ab/<sha256 of the path>`, one small file each.
+
+An entry is believed only for the very path and stat signature it was written for, which its checksum covers; anything
+else is no entry. So nothing has to be durable, and a torn, foreign or forged-by-accident file costs one reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cachekit import content
+from cachekit.content import Signature
+from cachekit.framing import frame
+from cachekit.model import NANOSECONDS, Mode
+from cachekit.temporaries import abandoned, new_name
+
+UNUSED: Final = 30 * 24 * 3600 * NANOSECONDS
+"""Nanoseconds without use after which `collect` removes an entry."""
+_DAY: Final = 24 * 3600 * NANOSECONDS
+_FORMAT: Final = b"cachekit digest 1"
+_DIGEST: Final = 32
+
+
+class Digests:
+    """What is known in `directory`. `mode` says whether a call made here and now may read and write there.
+
+    No call raises OSError: where the directory cannot be had, files are read in each process.
+    """
+
+    def __init__(self, directory: Path, mode: Callable[[], Mode]) -> None:
+        self._directory = directory
+        self._temporaries = directory / "tmp"
+        self._mode = mode
+
+    def open(self) -> Digests:
+        """From now on file digests are looked up and kept here; whoever opened last has them."""
+        content.keep_in(self)
+        return self
+
+    def close(self) -> None:
+        """No longer, if it was here."""
+        content.release(self)
+
+    def get(self, path: str, known: Signature) -> bytes | None:
+        """The digest of the file at the absolute `path`, if it was kept under the signature that the file has now."""
+        if self._mode() == "off" or not _telling(known):
+            return None
+        try:
+            with open(self._place(path), "rb", buffering=0) as stream:
+                data, used = stream.read(1 << 10), os.fstat(stream.fileno()).st_mtime_ns
+        except OSError:  # not there, or not to be read: the caller reads its own file then
+            return None
+        digest = data[-2 * _DIGEST : -_DIGEST]
+        if data != _entry(path, known, digest):
+            return None
+        self._note_use(path, used)
+        return digest
+
+    def put(self, path: str, known: Signature, digest: bytes) -> None:
+        """Keeps the digest of the file at the absolute `path`; `known` was settled when its reading began."""
+        if not self._may_write() or not _telling(known):
+            return
+        place, temporary = self._place(path), self._temporaries / new_name()
+        try:
+            for directory in (self._temporaries, place.parent):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                temporary.write_bytes(_entry(path, known, digest))
+                os.replace(temporary, place)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError:
+            return  # no room, no permission: this process remembers it all the same
+
+    def collect(self, now: int) -> int:
+        """Removes entries not used for 30 days before `now` (ns), and what dead processes left; how many that were."""
+        removed = 0
+        try:
+            unused = [path for path in self._directory.glob("??/*") if now - path.stat().st_mtime_ns >= UNUSED]
+            for path in (*unused, *abandoned(self._temporaries, now)):
+                path.unlink(missing_ok=True)
+                removed += 1
+        except OSError:
+            pass  # somebody else is at it, or it cannot be written: the next time
+        return removed
+
+    def _place(self, path: str) -> Path:
+        name = hashlib.sha256(os.fsencode(path)).hexdigest()
+        return self._directory / name[:2] / name
+
+    def _note_use(self, path: str, used: int) -> None:
+        if time.time_ns() - used >= _DAY and self._may_write():
+            try:
+                os.utime(self._place(path))
+            except OSError:
+                pass  # removed meanwhile, or read-only: it is as old as it looks
+
+    def _may_write(self) -> bool:
+        return self._mode() in ("on", "refresh")
+
+
+def _telling(known: Signature) -> bool:
+    # Times in whole seconds come from a file system that keeps no finer ones, or from an image built with set times:
+    # there another content of the same size can have the same signature. On Windows the last instant is the creation's.
+    return os.name == "posix" and known[4] % NANOSECONDS != 0
+
+
+def _entry(path: str, known: Signature, digest: bytes) -> bytes:
+    body = frame(_FORMAT, " ".join(map(str, known)).encode()) + digest
+    return body + hashlib.sha256(frame(os.fsencode(path), body)).digest()
