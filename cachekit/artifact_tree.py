@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from cachekit.errors import UsageError
 from cachekit.manifest import EXECUTABLE, PLAIN
-from cachekit.portable import name_problem, tree_problem
+from cachekit.portable import DEEPEST, name_problem, too_deep, tree_problem
 
 _KINDS: Final = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -64,6 +64,8 @@ def survey(path: Path) -> Survey:
 
 
 def _walk(found: Survey, path: str, status: os.stat_result) -> None:
+    if path.count("/") >= DEEPEST:
+        raise _refused(f"{path[:80]}…", too_deep())
     if stat.S_ISREG(status.st_mode):
         found.kind = found.kind if path else "file"
         found.files[path] = (status.st_size, EXECUTABLE if status.st_mode & stat.S_IXUSR else PLAIN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -25,7 +26,7 @@ from cachekit.database import locked
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.manifest import File, Manifest, problem_of
 from cachekit.system import has_locks
-from cachekit.temporaries import ABANDONED, abandoned, new_name, remove, temporary
+from cachekit.temporaries import ABANDONED, abandoned, below, new_name, remove, temporary
 
 __all__ = ["ArtifactStore", "Progress"]
 
@@ -166,12 +167,12 @@ class ArtifactStore:
     def volume(self) -> int:
         """Bytes that the store occupies, each file once whatever its names."""
         sizes: dict[tuple[int, int], int] = {}
-        for above, _, names in os.walk(self._directory):
-            for name in names:
-                try:
-                    status = os.lstat(os.path.join(above, name))
-                except OSError:
-                    continue  # removed meanwhile
+        for entry in below(self._directory):
+            try:
+                status = os.lstat(entry)
+            except OSError:
+                continue  # removed meanwhile
+            if not stat.S_ISDIR(status.st_mode):
                 sizes[status.st_dev, status.st_ino] = status.st_size
         return sum(sizes.values())
 

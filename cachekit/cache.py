@@ -188,7 +188,10 @@ class Cache:
         self.ready()
         self.save_totals()
         if self.shared is not None:
-            self.shared.tier.flush(FLUSH_BOUND if timeout is None else timeout)
+            from cachekit.progress import waiting
+
+            with waiting():
+                self.shared.tier.flush(FLUSH_BOUND if timeout is None else timeout)
 
     def close(self, bound: float = EXIT_BOUND) -> None:
         """Uploads for at most `bound` seconds, saves the totals and closes the files."""

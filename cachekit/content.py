@@ -58,8 +58,8 @@ def content_digest(path: Path, *, where: str) -> bytes:
     """Canonical bytes of what stands at `path`, a file or a tree; its own name does not count. Raises CannotKey."""
     try:
         return _content(os.fspath(path), ())
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+    except (OSError, ValueError, RecursionError) as error:
+        why = _inside(error, path) + (getattr(error, "strerror", None) or str(error))
         message = f"{where!r} is a path whose content cannot be read ({why}): pass one that exists, or a str"
         raise CannotKey(f"{message}, or leave it out with ignore=({where!r},) or key=", where) from error
 
@@ -143,6 +143,11 @@ def _keep(path: str, known: Signature, digest: bytes) -> None:
     if len(_files) >= _MEMO_LIMIT:
         _files.clear()
     _files[path] = (known, digest)
+
+
+def _inside(error: Exception, root: Path) -> str:
+    name = error.filename if isinstance(error, OSError) else None
+    return f"{os.path.relpath(name, root)!r} in it: " if isinstance(name, str) and name != os.fspath(root) else ""
 
 
 def _content(path: str, above: tuple[tuple[int, int], ...]) -> bytes:

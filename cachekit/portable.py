@@ -11,8 +11,12 @@ from typing import Final
 
 _LONGEST: Final = 255
 """UTF-8 bytes of one name."""
+DEEPEST: Final = 200
+"""Names in one path. Python stops at 1000 nested calls, some of which are the caller's, and Linux at 4096 bytes a path;
+what is walked one level a call stays far from both."""
 _HOPS: Final = 40
 """Links followed in one path, as Linux has it."""
+_RESERVED: Final = frozenset('*?"<>|')
 _DEVICES: Final = frozenset(
     ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"]
     + [f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"]
@@ -29,6 +33,8 @@ def name_problem(name: str) -> str:
         return "is no name of its own"
     if any(character in "/\\:" or unicodedata.category(character) == "Cc" for character in name):
         return "has a separator, a colon or a control character in it"
+    if not _RESERVED.isdisjoint(name):
+        return 'has one of * ? " < > | in it, which Windows refuses'
     if name[-1] in ". ":
         return "ends in a dot or a space, which Windows drops"
     if name.split(".")[0].rstrip(" ").upper() in _DEVICES:
@@ -36,9 +42,17 @@ def name_problem(name: str) -> str:
     return f"is longer than {_LONGEST} bytes" if size > _LONGEST else ""
 
 
+def too_deep() -> str:
+    """What is said of a path with more names than `DEEPEST`."""
+    return f"is more than {DEEPEST} directories deep"
+
+
 def path_problem(path: str) -> str:
     """Why a relative path cannot be had everywhere; "" if it can."""
-    for name in path.split("/"):
+    names = path.split("/")
+    if len(names) > DEEPEST:
+        return f"{path[:80]!r}… {too_deep()}"
+    for name in names:
         if problem := name_problem(name):
             return f"{path!r} {problem}" if name == path else f"{path!r}: {name!r} {problem}"
     return ""

@@ -1,28 +1,35 @@
 """What is told while files are hashed, stored, added and fetched: to programs, to a terminal, else to the log.
 
 A terminal gets a bar for each file that is under way, a log a line every few seconds; both only for work of `LARGE`
-bytes and more, which is what it takes to keep somebody waiting.
+bytes and more, which is what it takes to keep somebody waiting. What is added behind the calls has no bar, but while
+somebody waits for it (`waiting`).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from cachekit.artifact_files import Progress
+from cachekit.errors import UsageError
 
-__all__ = ["LARGE", "Progress", "counter", "on_progress", "tell"]
+__all__ = ["LARGE", "Progress", "counter", "on_progress", "tell", "waiting"]
 
 LARGE: Final = 64 << 20
 _PAUSE: Final = 5.0
 """Seconds of silence after which work is over, or was given up."""
 _REDRAW: Final = 0.1
 _LINE: Final = 4.0
+_END: Final = 1.0
+"""Seconds that the end of a file waits to be shown."""
+_SCREEN: Final = os.terminal_size((80, 24))
 _WIDTH: Final = 24
 log: Final = logging.getLogger("cachekit")
 
@@ -43,62 +50,110 @@ class _File:
 
     def text(self) -> str:
         rate = (self.done - self.begin) / max(self.at - self.since, 1e-3)
+        speed = f", {rate / (1 << 20):.0f} MiB/s" if rate > 0 else ""
         left = f", {_time((self.total - self.done) / rate)} left" if rate > 0 and self.done < self.total else ""
         share = self.done * 100 // max(self.total, 1)
-        return f"{share:3d}% of {self.total / (1 << 20):.0f} MiB, {rate / (1 << 20):.0f} MiB/s{left}"
+        return f"{share:3d}% of {self.total / (1 << 20):.0f} MiB{speed}{left}"
 
 
 class Display:
-    """Shows the files under way. What another thread is just showing is left out; nobody ever waits here."""
+    """Shows the files under way, with `clock` in seconds. What another thread is just showing is left out.
 
-    def __init__(self) -> None:
+    Bars stand below the cursor, which stays where it was: what the program prints goes over them, never they over it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._waiters: list[int] = []
+        self._renew()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._files: dict[tuple[str, str, int], _File] = {}
         self._burst = 0
-        self._heard = 0.0
-        self._drawn = 0
-        self._next = 0.0
+        self._since = self._heard = self._next = -_PAUSE
+        self._drawn = False
 
     def __call__(self, told: Progress) -> None:
-        # Never waited for: at a fork another thread may hold it for ever.
-        if not self._lock.acquire(blocking=False):
+        if self._pid != os.getpid():  # at the fork another thread may have held the lock for ever
+            self._renew()
+        # Only the end of a file is waited for: else its bar would stay.
+        if not self._lock.acquire(timeout=_END if told.done >= told.total else 0):
             return
         try:
-            self._take(told, time.monotonic())
+            if told.what != "adding" or os.getpid() in self._waiters or not _terminal():
+                self._take(told, self._clock())
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        # No counter: a list needs no lock, and a forked child must not find itself waiting with its parent.
+        waiter = os.getpid()
+        self._waiters.append(waiter)
+        try:
+            yield
+        finally:
+            self._waiters.remove(waiter)
+            if waiter not in self._waiters:
+                self._forget_adding()
+
+    def _forget_adding(self) -> None:
+        if not self._lock.acquire(timeout=_END):
+            return
+        try:
+            self._files = {key: file for key, file in self._files.items() if file.what != "adding"}
+            if self._drawn and _terminal():
+                self._draw(self._clock(), at_once=True)
         finally:
             self._lock.release()
 
     def _take(self, told: Progress, now: float) -> None:
         if now - self._heard > _PAUSE:
-            self._burst = 0
+            self._burst, self._since = 0, now
         self._heard = now
         key = (told.what, told.name, threading.get_ident())
         file = self._files.setdefault(key, _File(told.what, told.name, told.total, told.done, now))
         self._burst += max(0, told.done - file.done)
         file.done, file.at = told.done, now
-        large = told.total >= LARGE or self._burst >= LARGE
         over = told.done >= told.total
         for other in [one for one, it in self._files.items() if now - it.at > _PAUSE or (over and one == key)]:
             del self._files[other]
-        if large and _terminal():
+        large = told.total >= LARGE or self._burst >= LARGE
+        if (large or self._drawn) and _terminal():
             self._draw(now, at_once=over)
         elif large:
-            self._write(file, now, at_once=over and told.total >= LARGE)
+            self._write(file, now, over=over)
 
     def _draw(self, now: float, *, at_once: bool) -> None:
         if now < self._next and not at_once:
             return
         self._next = now + _REDRAW
-        lines = [_bar(file) for file in self._files.values()]
-        up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        sys.stderr.write(up + "\x1b[J" + "".join(f"{line}\n" for line in lines))
+        columns, rows = _screen()
+        lines = [_bar(file, columns - 1) for file in self._files.values()][: rows - 1]
+        # Room is made below (a terminal scrolls for it) before the cursor is noted: where it is noted, it can return.
+        room = "\x1bD" * len(lines) + f"\x1b[{len(lines)}A"
+        bars = room + "\x1b7" + "".join(f"\r\n{line}" for line in lines) + "\x1b8" if lines else ""
+        sys.stderr.write("\x1b[J" + bars)
         sys.stderr.flush()
-        self._drawn = len(lines)
+        self._drawn = bool(lines)
 
-    def _write(self, file: _File, now: float, *, at_once: bool) -> None:
-        if now >= self._next or at_once:
+    def _write(self, file: _File, now: float, *, over: bool) -> None:
+        # Small files are told of when they are over, large ones when there is a rate to tell.
+        alone = file.total >= LARGE
+        due = now >= self._next and now - (file.since if alone else self._since) >= _LINE
+        if (due and (alone or over)) or (alone and over):
             self._next = now + _LINE
             log.info("%s %s: %s", file.what, _plain(file.name), file.text())
+
+
+def _screen() -> os.terminal_size:
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return _SCREEN
+    return size if min(size) > 1 else _SCREEN
 
 
 def _terminal() -> bool:
@@ -108,9 +163,10 @@ def _terminal() -> bool:
         return False
 
 
-def _bar(file: _File) -> str:
-    full = _WIDTH * file.done // max(file.total, 1)
-    return f"{file.what:<8} {'#' * full:.<{_WIDTH}} {_plain(file.name)[-30:]} {file.text()}"[:118]
+def _bar(file: _File, width: int) -> str:
+    bar, text = f"{'#' * (_WIDTH * file.done // max(file.total, 1)):.<{_WIDTH}}", file.text()
+    room = min(30, max(8, width - len(f"{file.what:<8} {bar}  {text}")))
+    return f"{file.what:<8} {bar} {_plain(file.name)[-room:]} {text}"[:width]
 
 
 def _plain(name: str) -> str:
@@ -131,7 +187,10 @@ def on_progress(callback: Callback) -> Callable[[], None]:
     """Tells `callback` of every MiB from now on, of small files too; returns what takes it off again.
 
     It is called in the thread that does the work. What it raises ends that work, and nothing is left half done.
+    UsageError for what cannot be called.
     """
+    if not callable(callback):
+        raise UsageError(f"on_progress takes a function of one Progress, not {type(callback).__name__}")
     _callbacks.append(callback)
 
     def remove() -> None:
@@ -146,6 +205,11 @@ def tell(told: Progress) -> None:
     for callback in tuple(_callbacks):
         callback(told)
     _display(told)
+
+
+def waiting() -> AbstractContextManager[None]:
+    """Around waiting for what is added behind the calls: its bars are shown until the block ends, and then gone."""
+    return _display.waiting()
 
 
 def counter(what: str, name: str, total: int) -> Callable[[int], None]:

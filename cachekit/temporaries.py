@@ -7,7 +7,8 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ from cachekit.model import NANOSECONDS
 
 ABANDONED: Final = 24 * 3600 * NANOSECONDS
 """Nanoseconds without a change after which a dead process's temporaries are removed."""
+_LEVELS: Final = 8
+"""Directories below one another that `remove` leaves so: at 255 bytes a name they fit in a path."""
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def remove(path: Path) -> None:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             path.unlink()
             return
-        make_writable(path)
+        _flatten(path)
     except OSError:
         pass  # rmtree removes what it may
     shutil.rmtree(path, ignore_errors=True)
@@ -85,7 +88,7 @@ def _start(pid: int) -> int:
 def _newest(path: Path) -> int:
     """The last change (ns) of anything in it."""
     newest = 0
-    for place in (path, *path.rglob("*")) if path.is_dir() and not path.is_symlink() else (path,):
+    for place in chain((path,), below(path)):
         try:
             newest = max(newest, os.lstat(place).st_mtime_ns)
         except OSError:
@@ -93,11 +96,47 @@ def _newest(path: Path) -> int:
     return newest
 
 
+def below(path: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything below a directory, each before what it holds; links are not followed, what cannot be listed is empty.
+
+    At any depth: `os.walk`, `Path.rglob` and `shutil.rmtree` of Python 3.11 and before call themselves at each level.
+    """
+    todo = [] if os.path.islink(path) else [os.fspath(path)]
+    while todo:
+        for entry in _listed(todo.pop()):
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(entry.path)
+
+
 def make_writable(path: Path) -> None:
     """Lets the owner take things out of every directory of a tree. Raises OSError."""
     os.chmod(path, 0o700)
-    for above, directories, _ in os.walk(path):
-        for name in directories:
-            place = os.path.join(above, name)
-            if not os.path.islink(place):
-                os.chmod(place, 0o700)
+    for entry in below(path):
+        if entry.is_dir(follow_symlinks=False):
+            os.chmod(entry.path, 0o700)
+
+
+def _flatten(path: Path) -> None:
+    """Makes every directory writable, and moves what lies deeper than `_LEVELS` to the top, where a path reaches it."""
+    os.chmod(path, 0o700)
+    todo = [(os.fspath(path), 0)]
+    while todo:
+        above, level = todo.pop()
+        for entry in _listed(above):
+            if not entry.is_dir(follow_symlinks=False):
+                continue
+            with suppress(OSError):  # somebody else's; the others can still go
+                os.chmod(entry.path, 0o700)
+                place = entry.path if level < _LEVELS else os.path.join(path, secrets.token_hex(8))
+                if place != entry.path:
+                    os.rename(entry.path, place)
+                todo.append((place, level + 1 if level < _LEVELS else 1))
+
+
+def _listed(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except OSError:  # removed meanwhile, or closed to us
+        return []

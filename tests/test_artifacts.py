@@ -159,6 +159,41 @@ def test_what_cannot_be_kept_is_refused_by_name(store: ArtifactStore, tree: Path
     assert not (tree.parent / "store").exists() or not [p for p in (tree.parent / "store").rglob("*") if p.is_file()]
 
 
+def deep(top: Path, levels: int) -> Path:
+    """Directories below one another, made from inside: their path may be longer than the system takes."""
+    here = os.open(".", os.O_RDONLY)
+    top.mkdir()
+    os.chdir(top)
+    for _ in range(levels):
+        os.mkdir("deeper")
+        os.chdir("deeper")
+    Path("file").touch(mode=0o400)
+    os.fchdir(here)
+    os.close(here)
+    return top
+
+
+def test_a_tree_too_deep_is_refused(store: ArtifactStore, tmp_path: Path) -> None:
+    """The place and the limit are named, nothing is left in the store, and 200 levels still come back."""
+    assert store.have(store.ingest(deep(tmp_path / "fine", 199))) is not None
+    with pytest.raises(UsageError, match=r"'deeper/.*more than 200 directories"), store.scratch() as scratch:
+        store.ingest(deep(scratch / "model", 1200), own=True)
+    assert not any(path.is_dir() for path in (tmp_path / "store" / "scratch").glob("*"))
+    remove(tmp_path / "fine")
+
+
+@pytest.mark.parametrize("levels", [1200, 3000])
+def test_leftovers_of_any_depth_are_removed(store: ArtifactStore, tmp_path: Path, levels: int) -> None:
+    """What a killed process left is measured and collected, deeper than Python calls and than a path is long."""
+    left = tmp_path / "store" / "scratch"
+    left.mkdir(parents=True)
+    deep(left / "1-1-abc", levels)
+    assert store.volume() == 0
+    assert store.collect(time.time_ns()) == 0
+    assert store.collect(time.time_ns() + 2 * DAY) == 1
+    assert list(left.iterdir()) == []
+
+
 def test_nothing_there_is_a_usage_error(store: ArtifactStore, tmp_path: Path) -> None:
     """A path that leads nowhere, and a circle."""
     (tmp_path / "circle").symlink_to("circle")

@@ -30,6 +30,7 @@ from cachekit.canonical import canonical
 from cachekit.errors import CannotKey
 from cachekit.framing import is_secret_name
 from cachekit.readable import readable
+from cachekit.temporaries import remove
 
 
 class Colour(enum.Enum):
@@ -356,6 +357,29 @@ def test_links_in_a_tree_count_by_content_and_loops_are_refused(tmp_path: Path) 
     (linked / "up").symlink_to(linked)
     with pytest.raises(CannotKey):
         key(linked)
+
+
+def test_what_cannot_be_read_in_a_tree_is_named(tmp_path: Path) -> None:
+    """A link to nothing deep in an input is named by its path inside the input; the input itself by the argument only."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "gone").symlink_to("nowhere")
+    with pytest.raises(CannotKey, match=r"\('sub/gone' in it: No such file"):
+        key(tmp_path)
+    with pytest.raises(CannotKey, match=r"\(No such file"):
+        key(tmp_path / "absent")
+
+
+def test_an_input_too_deep_is_refused(tmp_path: Path) -> None:
+    """Directories below one another without end cannot be keyed; no RecursionError."""
+    at = tmp_path
+    for _ in range(1200):
+        at = at / "d"
+        os.mkdir(at)
+    try:
+        with pytest.raises(CannotKey):
+            key(tmp_path)
+    finally:
+        remove(tmp_path / "d")
 
 
 def test_pydantic_extras_count() -> None:

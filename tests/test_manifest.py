@@ -81,6 +81,7 @@ ESCAPING = [
         "C:/x",
     ),
     *("a:stream", "CON", "con.txt", "a/NUL", "nul.tar.gz", "COM1", "lpt9.x", "COM¹", "aux .c", "CONIN$"),
+    *("a*b", "a?b", 'a"b', "a<b", "a>b", "a|b", "a/b*", "\x1f", "/".join("d" * 201)),
     *("dot.", "space ", "a./b", "a /b", "new\nline", "\x7f", "\ud800", "x" * 256),
 ]
 

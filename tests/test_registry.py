@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import pty
+import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -383,15 +387,53 @@ def test_a_log_line_for_large_files_only(caplog: pytest.LogCaptureFixture) -> No
 def test_many_small_files_count_together(caplog: pytest.LogCaptureFixture) -> None:
     """A tree of small files that comes to 64 MiB is told of as well."""
     caplog.set_level(logging.INFO, "cachekit")
-    display = Display()
+    clock = Clock()
+    display = Display(clock)
     for number in range(65):
         display(Progress("adding", str(number), 0, 1 << 20))
+        clock.now += 0.1
         display(Progress("adding", str(number), 1 << 20, 1 << 20))
-    assert caplog.messages
+    assert [line.split(",")[0] for line in caplog.messages] == ["adding 63: 100% of 1 MiB"]
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_first_log_line_has_something_to_tell(caplog: pytest.LogCaptureFixture) -> None:
+    """It comes after the first interval, with a rate, or when the file is done; the next file's likewise."""
+    caplog.set_level(logging.INFO, "cachekit")
+    clock = Clock()
+    display = Display(clock)
+    for name in ("first", "second"):
+        for done in range(11):
+            display(Progress("fetching", name, done * LARGE, 10 * LARGE))
+            clock.now += 1
+    display(Progress("hashing", "at once", LARGE, LARGE))
+    assert [line.partition(" of ")[0] for line in caplog.messages] == [
+        *("fetching first:  40%", "fetching first:  80%", "fetching first: 100%"),
+        *("fetching second:  40%", "fetching second:  80%", "fetching second: 100%"),
+        "hashing at once: 100%",
+    ]
+    assert all("64 MiB/s" in line for line in caplog.messages[:-1])
+    assert " 0 MiB/s" not in caplog.text
+
+
+@pytest.mark.parametrize("what", [None, "print", 3])
+def test_what_cannot_be_called_is_refused(what: Any) -> None:
+    """At once, and not in the middle of the next call's work."""
+    with pytest.raises(UsageError, match="on_progress takes a function"):
+        on_progress(what)
+    build("model-undisturbed", "x")
 
 
 BARS = """
-from cachekit.progress import Progress, tell
+from itertools import count
+from cachekit.progress import Display, Progress
+tell = Display(count().__next__)
 for done in range(0, 129, 32):
     tell(Progress("fetching", "weights.bin", done << 20, 128 << 20))
 """
@@ -405,9 +447,127 @@ def test_a_terminal_gets_bars() -> None:
         said = _read(leader)
     assert child.returncode == 0
     assert b"fetching" in said
-    assert b"weights.bin" in said
-    assert b"MiB/s" in said
+    assert b"ights.bin" in said
+    assert b"50% of 128 MiB, 32 MiB/s, 2 s left" in said
     assert said.rstrip().endswith(b"\x1b[J")
+
+
+def screen(program: str, *, height: int = 12) -> tuple[bytes, list[str]]:
+    """What a program sent to a terminal, standard output too, and the lines that stand there then (with those above)."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", height, 100, 0, 0))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=follower, stderr=follower, cwd=ROOT) as child:
+        os.close(follower)
+        said = _read(leader)
+    assert child.returncode == 0, said
+    return said, _shown(said.decode(), height)
+
+
+def _shown(said: str, height: int) -> list[str]:
+    lines, row, column, saved, top = [""], 0, 0, (0, 0), 0
+    for escape, text in re.findall(r"(\x1b(?:\[\d*[A-Z]|[78D]))|([^\x1b]|\x1b)", said):
+        if escape == "\x1b7":
+            saved = (row, column)
+        elif escape == "\x1b8":
+            row, column = saved
+        elif escape == "\x1b[J":
+            lines[row:] = [lines[row][:column]]
+        elif escape.endswith("A"):
+            row = max(top, row - int(escape[2:-1] or 1))
+        elif text == "\r":
+            column = 0
+        elif escape == "\x1bD" or text == "\n":
+            row += 1
+            # A noted place is one of the screen, which may have been moved on since.
+            saved, top = (saved[0] + (row - top >= height), saved[1]), max(top, row - height + 1)
+        else:
+            assert text.isprintable(), (escape, text)
+            lines[row] = lines[row].ljust(column)[:column] + text + lines[row][column + 1 :]
+            column += 1
+        lines += [""] * (row + 1 - len(lines))
+    return lines
+
+
+BEHIND = """
+import threading
+from cachekit.progress import Progress, tell, waiting
+
+def add():
+    for done in range(0, 129, 4):
+        begin.wait()
+        tell(Progress("adding", "weights.bin", done << 20, 128 << 20))
+        end.wait()
+
+begin, end = threading.Barrier(2), threading.Barrier(2)
+threading.Thread(target=add, daemon=True).start()
+for epoch in range(33):
+    print("epoch", epoch, flush=True)
+    begin.wait()
+    end.wait()
+"""
+
+
+def test_what_is_added_behind_the_calls_is_not_shown() -> None:
+    """A terminal hears nothing of a background upload: the program's own lines are all that stands there."""
+    said, lines = screen(BEHIND)
+    assert lines == [*(f"epoch {epoch}" for epoch in range(33)), ""]
+    assert b"\x1b" not in said
+
+
+FLUSH = """
+import cachekit
+from cachekit.default import default
+from cachekit.progress import Progress, tell
+
+class Uploading:
+    def flush(self, timeout):
+        for done in range(0, 96, 32):
+            tell(Progress("adding", "weights.bin", done << 20, 128 << 20))
+        raise cachekit.TierError("it takes too long")
+
+class Shared:
+    tier = Uploading()
+    def close(self, bound): ...
+
+cachekit.configure(dir="DIR", ipfs="off")
+default().ready().shared = Shared()
+print("before", flush=True)
+try:
+    cachekit.flush(1)
+except cachekit.TierError:
+    print("after", flush=True)
+tell(Progress("adding", "weights.bin", 128 << 20, 128 << 20))
+"""
+
+
+def test_flush_shows_what_is_added(tmp_path: Path) -> None:
+    """While it waits there are bars; afterwards none, though the upload goes on."""
+    said, lines = screen(FLUSH.replace("DIR", str(tmp_path)))
+    assert b"adding" in said and b"weights.bin" in said
+    assert lines == ["before", "after", ""]
+
+
+BETWEEN = """
+from cachekit.progress import Progress, tell
+print("begin: ", end="", flush=True)
+for epoch in range(20):
+    for name in ("a.bin", "b.bin"):
+        tell(Progress("fetching", name, 1 << 20, 128 << 20))  # given up: nobody says its end
+        tell(Progress("fetching", name * 30, 128 << 20, 128 << 20))
+    print("epoch", epoch, "x" * 90, flush=True)
+    print("and", epoch, "x" * 90, flush=True)
+    print("then", epoch, "x" * 90, flush=True)
+for name in ("a.bin", "b.bin"):
+    tell(Progress("fetching", name, 128 << 20, 128 << 20))
+"""
+
+
+def test_no_bar_goes_over_what_the_program_prints() -> None:
+    """Between two calls, of work that was given up, at the end of the screen: every line of the program still stands."""
+    said, lines = screen(BETWEEN)
+    assert b"fetching" in said
+    own = [f"{word} {epoch} {'x' * 90}" for epoch in range(20) for word in ("epoch", "and", "then")]
+    assert lines == ["begin: " + own[0], *own[1:], ""]
 
 
 def _read(leader: int) -> bytes:
