@@ -11,6 +11,7 @@ from cachekit.manifest import Manifest
 from cachekit.model import Key
 
 CID: Final = re.compile(r"baf[ky][a-z2-7]{55}")
+_SHOWN: Final = 20
 _FEWEST: Final = 4
 """Digits of a digest that may stand for it."""
 
@@ -61,14 +62,26 @@ def fits(found: Artifact, text: str) -> bool:
 
 
 def only(text: str, fitting: list[Artifact]) -> Artifact | None:
-    """The one of `fitting` to take; None where there is none, UsageError where their contents differ.
-
-    What a call would be answered with goes before what merely lies in the store.
-    """
-    fitting = [found for found in fitting if found.entry] or fitting
+    """The one of `fitting` to take; None where there is none, UsageError where their contents differ."""
+    fitting = preferred(fitting)
     if len({found.manifest.digest for found in fitting}) > 1:
-        keys = ", ".join(str(found.key) for found in fitting[:3])
-        raise UsageError(
-            f"{text!r} fits {len(fitting)} artifacts; give one's key or the beginning of its digest: {keys}"
-        )
+        raise several(text, fitting)
     return max(fitting, key=lambda found: (found.entry, found.used), default=None)
+
+
+def preferred(fitting: list[Artifact]) -> list[Artifact]:
+    """What a call would be answered with goes before what merely lies in the store."""
+    return [found for found in fitting if found.entry] or fitting
+
+
+def several(text: str, fitting: list[Artifact]) -> UsageError:
+    """What is said where `text` is not enough: a line for each, with its key and when it was made."""
+    lines = [f"  {found.key or found.manifest.digest}  made {_made(found)}" for found in fitting[:_SHOWN]]
+    more = [f"  and {len(fitting) - _SHOWN} more"] if len(fitting) > _SHOWN else []
+    said = f"{text!r} fits {len(fitting)} artifacts; give one's key or the beginning of its digest:"
+    return UsageError("\n".join([said, *lines, *more]))
+
+
+def _made(found: Artifact) -> str:
+    made = found.manifest.about.get("made", "")
+    return made if made and made.isprintable() else "at an unknown time"

@@ -99,12 +99,14 @@ def own_scratch() -> Path:
 
 @contextmanager
 def _removed_on_error(build: Build) -> Iterator[Path | None]:
-    scratch = own_scratch() if build.needs_scratch else None
+    scratch = own_scratch() / "scratch" if build.needs_scratch else None
     try:
+        if scratch is not None:
+            scratch.mkdir()
         yield scratch
     except BaseException:
         if scratch is not None:
-            remove(scratch)
+            remove(scratch.parent)
         raise
 
 
@@ -113,9 +115,9 @@ def _given(build: Build, result: Any, scratch: Path | None) -> Any:
     if scratch is None:
         return result
     if not isinstance(result, (str, os.PathLike)) or not inside(Path(os.fspath(result)), scratch):
-        remove(scratch)
+        remove(scratch.parent)
         return result
-    return result if build.output is None else handed_over(build, Unkept(checked(build, result), scratch))
+    return result if build.output is None else handed_over(build, Unkept(checked(build, result), scratch.parent))
 
 
 def inside(path: Path, scratch: Path | None) -> bool:

@@ -9,11 +9,23 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from cachekit import cli_artifacts, cli_look, cli_node, cli_run, operations
 from cachekit import default as library
-from cachekit.cli_answer import INTERRUPTED, NO, USAGE, YES, Answer, disk_of, find_key, no_such
+from cachekit.cli_answer import (
+    INTERRUPTED,
+    NO,
+    USAGE,
+    YES,
+    Answer,
+    disk_of,
+    explained,
+    find_key,
+    no_such,
+    unanswered,
+)
 from cachekit.errors import CachekitError, UsageError
 from cachekit.model import EVERYWHERE
 
@@ -35,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cachekit: {error}", file=sys.stderr)
         return USAGE
     except (CachekitError, sqlite3.Error, OSError) as error:
-        print(f"cachekit: {error}", file=sys.stderr)
+        print(f"cachekit: {explained(error)}", file=sys.stderr)
         return NO
 
 
@@ -125,9 +137,9 @@ def _add_ipfs(commands: Any) -> None:
         "--timeout", type=_seconds, default=None, metavar="SECONDS", help="how long to wait at most; 60 by default"
     )
     _command(commands, "sync", cli_node.sync, "pull what other writers published")
-    _command(commands, "pins", cli_node.pins, "what is pinned in IPFS, by reference")
+    _command(commands, "pins", _pins, "what is pinned in IPFS, by reference")
     _command(commands, "unpin", cli_node.unpin, "give up the references to a CID, or a key's").add_argument(
-        "subject", metavar="CID|KEY", help="as `cachekit pins` and `cachekit ls` print them"
+        "subject", metavar="CID|KEY|NAME", help="as `cachekit pins`, `cachekit ls` and `ls --artifacts` print them"
     )
     storing = _command(commands, "store", cli_node.store, "put a file into IPFS, unencrypted; prints the CID")
     storing.add_argument("path", metavar="PATH", help="the file; `-` is standard input")
@@ -166,6 +178,16 @@ def _seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
+
+
+def _pins(options: argparse.Namespace) -> Answer:
+    answer = cli_node.pins(options)
+    shared = library.default().shared
+    state = None if shared is None else shared.state()
+    if state is None or state.on:
+        return answer
+    print(f"cachekit: only what is known here: {unanswered(state.reason)}", file=sys.stderr)
+    return replace(answer, status=NO)
 
 
 # -- removing -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
+from cachekit import default as library
 from cachekit.errors import TierUnavailable, UsageError
 from cachekit.model import NANOSECONDS, Key
 
@@ -22,6 +23,7 @@ USAGE: Final = 2
 INTERRUPTED: Final = 130
 """What a shell says of a program that Ctrl-C ended."""
 
+_SILENT: Final = ("refused", "timeout", "unresolved", "reset", "network")
 _DIGEST: Final = 64
 _HEX: Final = re.compile(r"[0-9a-fA-F]{1,64}")
 
@@ -73,6 +75,21 @@ def disk_of(cache: Cache) -> DiskTier:
     if cache.disk is None:
         raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
     return cache.disk
+
+
+def explained(error: Exception) -> str:
+    """What to say of an error: of a daemon that does not answer, which one was asked, and the remedy."""
+    if not isinstance(error, TierUnavailable) or error.reason not in _SILENT:
+        return str(error)
+    shared = library.default().shared
+    return str(error) if shared is None else unanswered(f"{shared.api}: {error}")
+
+
+def unanswered(why: str) -> str:
+    return (
+        f"the IPFS daemon does not answer ({printable(why)}); `cachekit doctor` looks closer, "
+        "`cachekit node start` starts a private one"
+    )
 
 
 def find_key(cache: Cache, text: str) -> Key | None:

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
-import shutil
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any
 
-from cachekit.artifact_output import put_path
-from cachekit.cli_answer import Answer
+from cachekit.artifact_output import refuse_place
+from cachekit.cli_answer import Answer, printable
+from cachekit.cli_command import perform
+from cachekit.cli_outputs import collect, look, place
+from cachekit.content import content_digest
 from cachekit.decorators import persist_artifact
-from cachekit.errors import UsageError
+from cachekit.default import add_listener, current_mode, default
+from cachekit.errors import CannotKey, UsageError
+from cachekit.model import Event
+from cachekit.portable import name_problem
+from cachekit.temporaries import remove
 
-_PIECE: Final = 1 << 16
+
+class NotKept(Exception):
+    """The command ran, and nothing of it is stored: its status is passed on, and `why` is said where that is a surprise."""
+
+    def __init__(self, status: int, why: str = "") -> None:
+        super().__init__(why)
+        self.status, self.why = status, why
 
 
-class Failed(Exception):
-    """The command ended with another status than 0: passed on, and nothing is stored."""
+@dataclass(slots=True)
+class Attempt:
+    """What this call did itself: the command's `status`, None where it was not run, and where its outcome was built."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the command ended with status {status}")
-        self.status = status
+    status: int | None = None
+    work: Path | None = None
+    events: list[Event] = field(default_factory=list)
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -35,27 +48,78 @@ def run(options: argparse.Namespace) -> Answer:
         raise UsageError(
             "`cachekit run` takes a command: cachekit run --input FILE --output FILE -- COMMAND ARGUMENTS…"
         )
-    ran: list[bool] = []
-    outputs = [Path(text).absolute() for text in options.output]
+    outputs = [_named("--output", text) for text in options.output]
+    inputs = [_readable(text) for text in options.input]
+    for path in outputs:
+        refuse_place(path, default().settings.dir, inputs)
+    environment = {name: os.environ.get(name) for name in options.env}
+    attempt = Attempt()
     try:
-        outcome: Path = _kept(options, ran)(
-            command=command,
-            inputs=[_existing(text) for text in options.input],
-            environment={name: os.environ.get(name) for name in options.env},
-            outputs=outputs,
-        )
-    except Failed as failed:
-        return Answer({"hit": False, "status": failed.status}, "", _passed_on(failed.status), raw=b"")
-    if not ran:
-        _replayed(outcome, outputs, aside=options.json)
-    return Answer({"hit": not ran, "status": 0, "outputs": [str(path) for path in outputs]}, "", raw=b"")
+        outcome = _outcome(options, attempt, command, inputs, environment, outputs)
+    except NotKept as ended:
+        if ended.why:
+            print(f"cachekit: nothing was kept: {printable(ended.why)}", file=sys.stderr)
+        return _answer(outputs, status=ended.status, kept=False)
+    if attempt.status is None:
+        place(outcome, outputs)
+        _print(outcome, aside=options.json)
+    return _answer(outputs, hit=attempt.status is None)
 
 
-def _kept(options: argparse.Namespace, ran: list[bool]) -> Callable[..., Any]:
-    aside = bool(options.json)
+def _answer(outputs: Sequence[Path], *, hit: bool = False, status: int = 0, kept: bool = True) -> Answer:
+    data = {"hit": hit, "status": status, "kept": kept, "outputs": [str(path) for path in outputs]}
+    return Answer(data, "", status, raw=b"")
 
+
+def _outcome(
+    options: argparse.Namespace,
+    attempt: Attempt,
+    command: Sequence[str],
+    inputs: Sequence[Path],
+    environment: Mapping[str, str | None],
+    outputs: Sequence[Path],
+) -> Path:
+    """Where the outcome stands in the store. Raises NotKept where it does not, and the command ran."""
+    if current_mode() == "off" or default().artifacts is None:
+        why = "" if current_mode() == "off" else f"there is no disk tier: {default().status()['disk'].reason}"
+        raise NotKept(perform(command, None, aside=options.json).status, why)
+    kept = _kept(options, attempt, _name(command, outputs))
+    remove_listener = add_listener(attempt.events.append)
+    try:
+        outcome: Path = kept(command=command, inputs=inputs, environment=environment, outputs=outputs)
+    except OSError as error:  # there was no room for a scratch directory, not even outside the store
+        status = perform(command, None, aside=options.json).status if attempt.status is None else attempt.status
+        raise NotKept(status, str(error)) from error
+    except UsageError as error:
+        if attempt.work is None:
+            raise
+        raise NotKept(0, str(error)) from error  # of what the command made: the store does not take it
+    finally:
+        remove_listener()
+    _check_stored(outcome, attempt)
+    return outcome
+
+
+def _check_stored(outcome: Path, attempt: Attempt) -> None:
+    refused = [event for event in attempt.events if event.what == "error" and event.tier in ("artifacts", "disk")]
+    left = attempt.work is not None and outcome.resolve().is_relative_to(attempt.work.resolve())
+    if left and attempt.work is not None:
+        remove(attempt.work.parent)
+    if left or (refused and attempt.work is not None):
+        raise NotKept(0, str(refused[0].error or refused[0].reason) if refused else "the store did not take it")
+
+
+def _kept(options: argparse.Namespace, attempt: Attempt, name: str) -> Callable[..., Any]:
+    aside, storing = bool(options.json), current_mode() in ("on", "refresh")
+
+    # Version 2: the command gets no standard input, and the permissions of its outputs are kept.
     @persist_artifact(
-        pin=options.pin, ttl=options.ttl, version="1", scratch="work", key=_identity, ignore=("aside", "ran")
+        pin=options.pin,
+        ttl=options.ttl,
+        version="2",
+        scratch="work",
+        key=_identity,
+        ignore=("aside", "attempt", "name", "storing"),
     )
     def outcome(
         command: Sequence[str],
@@ -65,17 +129,45 @@ def _kept(options: argparse.Namespace, ran: list[bool]) -> Callable[..., Any]:
         work: Path | None = None,
     ) -> Path:
         assert work is not None
-        ran.append(True)
-        kept = work / "outcome"
-        kept.mkdir()
-        status = _performed(command, kept, aside=aside)
-        if status:
-            raise Failed(status)
-        for number, path in enumerate(outputs):
-            _taken(path, kept / "outputs" / str(number))
-        return kept
+        if attempt.status is not None:  # the store lost it at once: a command is not run twice for that
+            raise NotKept(attempt.status, "the store did not keep it")
+        _build(attempt, command, outputs, work / name if storing else None, aside=aside)
+        attempt.work = work
+        attempt.events.clear()  # those before say nothing about storing it
+        return work / name
 
     return outcome
+
+
+def _build(
+    attempt: Attempt, command: Sequence[str], outputs: Sequence[Path], kept: Path | None, *, aside: bool
+) -> None:
+    before = [look(path) for path in outputs]
+    refusal = _refusal(kept)
+    ended = perform(command, None if refusal else kept, aside=aside)
+    attempt.status = ended.status
+    if ended.status or kept is None:
+        raise NotKept(ended.status)
+    if refusal or ended.problem:
+        raise NotKept(0, refusal or ended.problem)
+    for path, seen in zip(outputs, before, strict=True):
+        if not path.exists():
+            raise UsageError(f"--output {path} was not made by the command; nothing is stored")
+        if seen and look(path) == seen:
+            raise NotKept(0, f"--output {path} stood there before, and the command left it as it was")
+    try:
+        collect(outputs, kept)
+    except OSError as error:
+        raise NotKept(0, str(error)) from error
+
+
+def _refusal(kept: Path | None) -> str:
+    try:
+        if kept is not None:
+            kept.mkdir()
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _identity(bound: Mapping[str, Any]) -> Any:
@@ -83,69 +175,42 @@ def _identity(bound: Mapping[str, Any]) -> Any:
     return {
         "command": list(bound["command"]),
         "inputs": list(bound["inputs"]),
-        "environment": dict(bound["environment"]),
+        # What a manifest tells of the call is for the team; the values may be passwords.
+        "environment": {name: _digest(value) for name, value in bound["environment"].items()},
         "outputs": [path.name for path in bound["outputs"]],
     }
 
 
-def _existing(text: str) -> Path:
-    path = Path(text).absolute()
-    if not path.exists():
+def _digest(value: str | None) -> str | None:
+    return None if value is None else hashlib.sha256(os.fsencode(value)).hexdigest()
+
+
+def _name(command: Sequence[str], outputs: Sequence[Path]) -> str:
+    """What `ls --artifacts` and `show` call the outcome."""
+    name = outputs[0].name if outputs else Path(command[0]).name
+    return "outcome" if name_problem(name) else name
+
+
+def _named(option: str, text: str) -> Path:
+    if not text:
+        raise UsageError(f"{option} takes the path of a file or a directory")
+    return Path(os.path.abspath(text))
+
+
+def _readable(text: str) -> Path:
+    path = _named("--input", text)
+    if not os.path.exists(path):
         raise UsageError(f"--input {text} does not exist")
+    try:
+        if current_mode() != "off":
+            content_digest(path, where="--input")
+    except CannotKey as error:
+        why = error.__cause__
+        raise UsageError(f"--input {text} cannot be read ({why}): it counts by its content") from error
     return path
 
 
-def _performed(command: Sequence[str], kept: Path, *, aside: bool) -> int:
-    try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except OSError as error:
-        raise UsageError(f"{command[0]} cannot be run: {error.strerror or error}") from error
-    streams = ((process.stdout, "stdout", sys.stderr if aside else sys.stdout), (process.stderr, "stderr", sys.stderr))
-    copying = [
-        threading.Thread(target=_copied, args=(source, kept / name, shown.buffer), name=f"cachekit-{name}")
-        for source, name, shown in streams
-    ]
-    for thread in copying:
-        thread.start()
-    for thread in copying:
-        thread.join()
-    return process.wait()
-
-
-def _copied(source: IO[bytes], kept: Path, shown: IO[bytes]) -> None:
-    with kept.open("wb") as file:
-        while piece := os.read(source.fileno(), _PIECE):
-            file.write(piece)
-            shown.write(piece)
-            shown.flush()
-
-
-def _taken(path: Path, place: Path) -> None:
-    if not path.exists():
-        raise UsageError(f"--output {path} was not made by the command; nothing is stored")
-    place.mkdir(parents=True)
-    if path.is_dir():
-        shutil.copytree(path, place / path.name, symlinks=True)
-    else:
-        shutil.copy2(path, place / path.name)
-
-
-def _replayed(outcome: Path, outputs: Sequence[Path], *, aside: bool) -> None:
-    for number, path in enumerate(outputs):
-        put_path(outcome / "outputs" / str(number) / path.name, path, movable=False)
-        _make_writable(path)
+def _print(outcome: Path, *, aside: bool) -> None:
     for name, shown in (("stdout", sys.stderr if aside else sys.stdout), ("stderr", sys.stderr)):
         shown.buffer.write((outcome / name).read_bytes())
         shown.flush()
-
-
-def _make_writable(path: Path) -> None:
-    """What came out of the store is read-only there; the caller's copy is the caller's."""
-    for place in (path, *path.rglob("*")) if path.is_dir() else (path,):
-        if not place.is_symlink():
-            place.chmod(place.stat().st_mode | 0o200)
-
-
-def _passed_on(status: int) -> int:
-    """As a shell says it: 128 and the signal's number for a command that a signal ended."""
-    return 128 - status if status < 0 else status

@@ -135,12 +135,12 @@ def pins() -> list[dict[str, Any]]:
 def unpin(subject: Key | str) -> bool:
     """Gives up the references to a CID, or one key's; the daemon unpins with the last, at the next flush.
 
-    An artifact's files go with it, but for those that another pinned artifact has. On disk it may then be evicted.
+    An artifact's files go with it, but for those that another pinned artifact has. On disk it may then be evicted. The
+    name of an artifact of this machine stands for its key. Raises UsageError where several have that name.
     """
-    if isinstance(subject, str) and "/" in subject:
-        subject = parse_key(subject)
     if isinstance(subject, str):
-        _check_cid(subject)
+        subject = _named(subject)
+    if isinstance(subject, str):
         tier = _ipfs()
         here = [one.key for one in registry().all() if one.cid == subject and one.key is not None]
         return sum([tier.unpin(subject), *map(_unpin_here, here)]) > 0
@@ -154,9 +154,17 @@ def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None
     """An artifact's read-only path, its files fetched and verified; with `output` it is placed there, replacing what is.
 
     Takes a name, the beginning of a digest, a key, or the CID of a manifest. Raises TierError `not_found` where nothing
-    like it is known here or to the team, UsageError where it fits several artifacts.
+    like it is known here or to the team, UsageError where it fits several artifacts, or where replacing what stands at
+    `output` would take more with it.
     """
-    text, known = str(name_or_cid_or_key), registry()
+    text = str(name_or_cid_or_key)
+    if not text:
+        raise UsageError("restore() takes an artifact's name, key or CID; `cachekit ls --artifacts` lists them")
+    if output is not None:
+        from cachekit.artifact_output import refuse_place
+
+        refuse_place(Path(output), default().settings.dir)
+    known = registry()
     found = known.find(text) or known.find_far(text)
     if found is None:
         where = "" if default().shared is not None else ", and IPFS is off"
@@ -167,6 +175,11 @@ def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None
     path = known.path(found, remember=current_mode() in ("on", "refresh"))
     if output is None:
         return path
+    if found.manifest.kind == "file" and os.path.isdir(output):
+        name = os.path.join(output, found.manifest.name)
+        raise UsageError(
+            f"{os.fspath(output)!r} is a directory, and the artifact a file: name the file, such as {name!r}"
+        )
     store = default().artifacts
     assert store is not None
     store.place(found.manifest, Path(output))
@@ -181,6 +194,20 @@ def registry() -> Registry:
     from cachekit.registry import Registry
 
     return Registry(cache.artifacts, cache.disk, cache.shared, cache.ledger.covers, cache.settings.namespace)
+
+
+def _named(text: str) -> Key | str:
+    """The key that is written there, or of the artifact that is called so; `text` itself where it is a CID."""
+    if "/" in text:
+        return parse_key(text)
+    found = registry().key(text) if text and default().artifacts is not None else None
+    if found is not None:
+        return found
+    try:
+        _check_cid(text)
+    except UsageError as error:
+        raise UsageError(f"no artifact of this machine is called {text!r}, and {error}") from error
+    return text
 
 
 def _unpin_here(key: Key) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cachekit.artifact_names import CID, Artifact, fits, key_of, only, parsed
+from cachekit.artifact_names import CID, Artifact, fits, key_of, only, parsed, preferred, several
 from cachekit.errors import IntegrityError, TierError
 from cachekit.index import alive, cid_of
 from cachekit.manifest import Manifest
@@ -82,6 +82,13 @@ class Registry:
         Raises UsageError where that fits several contents.
         """
         return only(text, [found for found in self.all() if fits(found, text)])
+
+    def key(self, text: str) -> Key | None:
+        """The key of this machine's artifact with this name, or beginning of a digest. UsageError for several keys."""
+        fitting = preferred([found for found in self.all() if fits(found, text) and text != found.cid])
+        if len({found.key for found in fitting}) > 1:
+            raise several(text, fitting)
+        return fitting[0].key if fitting else None
 
     def find_far(self, text: str) -> Artifact | None:
         """The same among what the team shares: by key, by the CID of a manifest, or by name among what is pinned."""

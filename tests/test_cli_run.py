@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from cachekit import cli_command, cli_outputs, configure
+from cachekit.cli import main
 
 SCRIPT = """
 import os, sys
@@ -27,16 +33,19 @@ def place(tmp_path: Path) -> Path:
 
 
 def cachekit(place: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("CACHEKIT_")},
-        **{"CACHEKIT_DIR": str(place / "cache"), "CACHEKIT_IPFS": "off", "XDG_CONFIG_HOME": str(place / "config")},
-        **variables,
-    }
-    root = str(Path(__file__).parent.parent)
     return subprocess.run(
         [sys.executable, "-m", "cachekit", *arguments],
-        cwd=place, env={**environ, "PYTHONPATH": root}, capture_output=True, text=True, check=False,
+        cwd=place, env=environment(place, **variables), capture_output=True, text=True, check=False, input="typed",
     )  # fmt: skip
+
+
+def environment(place: Path, **variables: str) -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("CACHEKIT_")},
+        **{"CACHEKIT_DIR": str(place / "cache"), "CACHEKIT_IPFS": "off", "XDG_CONFIG_HOME": str(place / "config")},
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        **variables,
+    }
 
 
 def convert(place: Path, *more: str, output: str = "out.txt", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -92,6 +101,7 @@ def test_json_says_whether_it_was_a_hit(place: Path) -> None:
         (("run",), "takes a command"),
         (("run", "--input", "nowhere", "--", "true"), "nowhere"),
         (("run", "--", "no-such-command-here"), "cannot be run"),
+        (("run", "--input", "", "--", "true"), "--input takes the path"),
         (("run", "--output", "never", "--", sys.executable, "-c", ""), "was not made"),
     ],
 )
@@ -101,3 +111,173 @@ def test_wrong_inputs_are_said(place: Path, arguments: tuple[str, ...], said: st
     assert refused.returncode == 2
     assert said in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("tree", [False, True])
+def test_what_stood_there_before_was_not_made_by_the_command(place: Path, tree: bool) -> None:
+    """Said, the command's status passed on, nothing kept: and kept as soon as the command writes to it."""
+    output = place / "out"
+    file = output / "part" if tree else output
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("stale")
+    skipping = ("run", "--json", "--output", "out", "--input", "changes", "--", sys.executable, "script.py")
+    (place / "script.py").write_text(f"open('ran','a').write('x'); print(open('changes').read(), file=open({str(file)!r}, 'a')"
+                                     " if open('changes').read() else None)")  # fmt: skip
+    (place / "changes").write_text("")
+    for _ in range(2):
+        found = cachekit(place, *skipping)
+        assert found.returncode == 0
+        assert json.loads(found.stdout)["kept"] is False
+        assert "nothing was kept" in found.stderr
+        assert "stood there before" in found.stderr
+    assert runs(place) == 2
+    (place / "changes").write_text("now")
+    assert [json.loads(cachekit(place, *skipping).stdout)["hit"] for _ in range(2)] == [False, True]
+
+
+def test_the_command_gets_no_standard_input(place: Path) -> None:
+    """What is not part of the key cannot reach the command."""
+    found = cachekit(place, "run", "--", sys.executable, "-c", "import sys; print(repr(sys.stdin.read()))")
+    assert (found.returncode, found.stdout) == (0, "''\n")
+
+
+@pytest.mark.parametrize("full", ["scratch", "copy", "printed", "store", "record"])
+def test_a_full_disk_costs_only_the_keeping(
+    place: Path, full: str, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The outputs are where the command put them, it ran once, its status is passed on, and one line says it."""
+
+    def refuse(*_arguments: Any, **_keywords: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    def write(descriptor: int, data: Any) -> int:
+        return refuse()  # type: ignore[no-any-return]
+
+    monkeypatch.chdir(place)
+    with configure(dir=place / "cache", ipfs="off"):
+        assert main(["gc"]) == 0
+        if full == "scratch":
+            monkeypatch.setattr("cachekit.artifact_work.own_scratch", refuse)
+            monkeypatch.setattr("cachekit.artifacts.new_name", refuse)
+        elif full == "copy":
+            monkeypatch.setattr(cli_outputs.shutil, "copy2", refuse)
+        elif full == "printed":
+            monkeypatch.setattr(cli_command.os, "write", write)
+        elif full == "store":
+            monkeypatch.setattr("cachekit.artifacts.stage_found", refuse)
+        else:
+            from cachekit.default import default
+            from cachekit.errors import TierFull
+
+            def no_room(*_arguments: Any) -> None:
+                raise TierFull("No space left on device")
+
+            monkeypatch.setattr(type(default().disk), "put", no_room)
+        status = main(["run", "--output", "out.txt", "--", sys.executable, "script.py", "in.txt", "out.txt"])
+    monkeypatch.undo()
+    printed, said = capfdbinary.readouterr()
+    assert (status, runs(place), (place / "out.txt").read_text()) == (0, 1, "HELLO")
+    assert b"said" in printed
+    assert said.count(b"cachekit: nothing was kept: ") == 1
+    assert b"No space left" in said
+    assert b"Traceback" not in said
+    scratch = place / "cache" / "artifacts" / "scratch"
+    assert not scratch.exists() or list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["off", "read-only"])
+def test_a_mode_that_keeps_nothing_copies_nothing(place: Path, mode: str) -> None:
+    """The command runs as if it stood alone; nothing is left in the temporary directory or in the store."""
+    temporary = place / "tmp"
+    temporary.mkdir()
+    for _ in range(2):
+        done = convert(place, CACHEKIT_MODE=mode, TMPDIR=str(temporary))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "said \n", "warned\n")
+    assert runs(place) == 2
+    assert list(temporary.iterdir()) == []
+    assert not list(place.glob("cache/artifacts/scratch/*"))
+
+
+WAITING = """
+import signal, sys, time
+if "gentle" in sys.argv:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "how", "status"),
+    [
+        (signal.SIGTERM, "plain", 143),
+        (signal.SIGHUP, "plain", 129),
+        (signal.SIGINT, "plain", 130),
+        (signal.SIGTERM, "gentle", 0),
+    ],
+)
+def test_signals_reach_the_command(place: Path, number: signal.Signals, how: str, status: int) -> None:
+    """Cachekit ends as the command did, and keeps nothing of what a signal broke off."""
+    (place / "waiting.py").write_text(WAITING)
+    command = [sys.executable, "-m", "cachekit", "run", "--", sys.executable, "waiting.py", how]
+    with subprocess.Popen(
+        command, cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        child.send_signal(number)
+        said = child.communicate(timeout=30)[1]
+    assert child.returncode == status
+    assert (b"was passed on" in said) == (status == 0)
+    assert json.loads(cachekit(place, "ls", "--artifacts", "--json").stdout) == []
+
+
+def test_an_outcome_is_called_after_its_output(place: Path) -> None:
+    """Else after the command; `show` finds it by that name, and one that no artifact may have is left."""
+    convert(place)
+    cachekit(place, "run", "--", "/bin/sh", "-c", "echo hello")
+    (place / "nul").symlink_to("/bin/sh")
+    cachekit(place, "run", "--", "./nul", "-c", "echo hello")
+    found = json.loads(cachekit(place, "ls", "--artifacts", "--json").stdout)
+    assert sorted(one["name"] for one in found) == ["out.txt", "outcome", "sh"]
+    assert "out.txt" in cachekit(place, "show", "out.txt").stdout
+
+
+def test_an_unreadable_input_is_named_before_the_command_runs(place: Path) -> None:
+    """Exit status 2, and the sentence has the option and the file, not a parameter of ours."""
+    os.mkfifo(place / "pipe")
+    refused = convert(place, "--input", "pipe")
+    assert (refused.returncode, runs(place)) == (2, 0)
+    assert refused.stderr.startswith("cachekit: --input pipe cannot be read")
+    assert "Warning" not in refused.stderr
+
+
+MAKING = """
+import os, sys
+os.makedirs("tree/below")
+for name, mode in (("secret", 0o600), ("tree/key", 0o640), ("tree/below/tool", 0o755)):
+    open(name, "w").close()
+    os.chmod(name, mode)
+os.chmod("tree/below", 0o500)
+"""
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_permissions_come_back(place: Path, umask: int) -> None:
+    """Those that the umask allows, and never more than the command's own output had."""
+    (place / "making.py").write_text(MAKING)
+    said = ("run", "--json", "--output", "secret", "--output", "tree", "--", sys.executable, "making.py")
+    before = os.umask(umask)
+    try:
+        assert json.loads(cachekit(place, *said).stdout)["hit"] is False
+        (place / "tree" / "below").chmod(0o700)
+        shutil.rmtree(place / "tree")
+        (place / "secret").unlink()
+        assert [json.loads(cachekit(place, *said).stdout)["hit"] for _ in range(2)] == [True, True]
+    finally:
+        os.umask(before)
+    wanted = {"secret": 0o600, "tree/key": 0o640, "tree/below/tool": 0o755, "tree/below": 0o500}
+    assert {name: (place / name).stat().st_mode & 0o777 for name in wanted} == {
+        name: mode & ~umask for name, mode in wanted.items()
+    }
+    assert not list(place.glob(".cachekit-*"))

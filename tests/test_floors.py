@@ -125,7 +125,7 @@ FLOORS = [
     {"cached"},
     {"decorators"},
     {"cachekit"},
-    {"cli_answer", "doctor"},
+    {"cli_answer", "cli_command", "cli_outputs", "doctor"},
     {"cli_artifacts", "cli_run"},
     {"cli_look", "cli_node"},
     {"cli"},

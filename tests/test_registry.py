@@ -10,6 +10,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -164,6 +165,83 @@ def test_a_name_of_several_contents_is_refused() -> None:
     with pytest.raises(UsageError, match=str(build.key_for("model-a", "one"))):
         restore("model-a")
     assert (restore(build.key_for("model-a", "two")) / "0.bin").read_text() == "two"
+
+
+def test_the_refusal_of_a_name_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each, with its key and when it was made: what there is to choose by."""
+    for text in ("one", "two"):
+        build("model-a", text)
+    for command in ("show", "restore", "unpin"):
+        status, _, err = run(capsys, command, "model-a")
+        assert status == 2
+        for text in ("one", "two"):
+            assert f"  {build.key_for('model-a', text)}  made 20" in err
+
+
+def test_unpin_takes_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it names one artifact of this machine; a name of none is said to be none."""
+    build("model-a", "one")
+    build("model-b", "two")
+    assert cachekit.unpin("model-a")
+    assert {one.manifest.name: one.pinned for one in registry().all()} == {"model-a": False, "model-b": True}
+    assert run(capsys, "unpin", "model-b")[0] == 0
+    assert not any(one.pinned for one in registry().all())
+    status, _, err = run(capsys, "unpin", "model-c")
+    assert status == 2
+    assert "no artifact of this machine is called 'model-c'" in err
+
+
+def test_one_name_of_two_calls_is_not_unpinned_for_one_of_them() -> None:
+    """The same content for two keys is one artifact to restore, and two to unpin."""
+    build("model-a", "same")
+    assert build.put(restore("model-a"), "model-a", "other")
+    with pytest.raises(UsageError, match="fits 2 artifacts"):
+        cachekit.unpin("model-a")
+    assert all(one.pinned for one in registry().all())
+
+
+@pytest.mark.parametrize("command", [("restore", ""), ("warm", "--artifact", ""), ("show", ""), ("unpin", "")])
+def test_no_name_is_no_artifact(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """The empty text is refused, however few artifacts there are; in the SDK too."""
+    build("model-a", "one")
+    status, out, err = run(capsys, *command)
+    assert (status, out) == (2, "")
+    assert err.startswith("cachekit: ")
+    with pytest.raises(UsageError):
+        restore("")
+
+
+@pytest.mark.parametrize("command", [("restore", "nowhere"), ("flush",), ("pins",), ("sync",)])
+def test_a_daemon_that_is_down_is_named(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address that was asked and the remedy, on standard error, with exit status 1."""
+    monkeypatch.setenv("CACHEKIT_SECRET_FILE", str(tmp_path / "credential"))
+    with socket.socket() as taken:  # bound and not listening: nobody answers there, and nobody else gets it
+        taken.bind(("127.0.0.1", 0))
+        api = f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"
+        with cachekit.configure(ipfs="rw", ipfs_api=api):
+            build("model-down", "x")
+            status, _, err = run(capsys, *command)
+    assert status == 1
+    assert api in err
+    assert "`cachekit doctor`" in err
+    assert "`cachekit node start`" in err
+
+
+def test_restore_destroys_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the directory that somebody works in, nor a directory where a file is to be."""
+    build("model-a", "one"), loose("model-x", "x")
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "precious").touch()
+    monkeypatch.chdir(tmp_path / "desk")
+    for output in ("", ".", tmp_path):
+        with pytest.raises(UsageError, match="working directory"):
+            restore("model-a", output)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="model-x"):
+        restore("model-x", "desk")
+    assert (tmp_path / "desk" / "precious").exists()
 
 
 def test_show_tells_from_what_it_was_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
