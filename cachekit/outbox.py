@@ -95,6 +95,12 @@ class Outbox:
         """Queue the end of a pin's reference."""
         self._insert("unpin", namespace, key, cid, b"", at, 0, 0.0, 0.0, "", 0, 0)
 
+    def drop_pin(self, key: Key) -> bool:
+        """What waits for this key will not be pinned; whether anything would have been."""
+        said = "UPDATE queue SET pin = 0 WHERE kind = 'entry' AND pin = 1 AND namespace = ? AND key = ?"
+        with self._database.use() as connection:
+            return connection.execute(said, (key.namespace, key.digest)).rowcount > 0
+
     def last(self) -> int:
         """The number of the newest item; 0 where none waits."""
         with self._database.use() as connection:

@@ -338,6 +338,25 @@ def test_files_are_pinned_until_their_last_artifact_is_unpinned(team: Team) -> N
     assert [one.pinned for one in registry().all()] == [False, False]
 
 
+def test_unpinned_before_it_was_sent(team: Team) -> None:
+    """Nothing is pinned that nobody wants pinned any more, and who gets it from the team does not pin it either."""
+    build("model-early", "text")
+    key = build.key_for("model-early", "text")
+    assert cachekit.unpin(key)
+    cachekit.flush(60)
+    (cid,) = cids("model-early")
+    assert cid not in team.pinned
+    build("model-late", "more text")
+    cachekit.flush(60)
+    assert cachekit.unpin(build.key_for("model-late", "more text"))
+    cachekit.flush(60)
+    with team.on("two"):
+        cachekit.sync()
+        build("model-early", "text"), build("model-late", "more text")
+        assert [one.pinned for one in registry().all()] == [False, False]
+    assert BUILT.count("model-early") == BUILT.count("model-late") == 1
+
+
 def test_another_machine_unpins(team: Team) -> None:
     """The files go with the last reference, whichever machine took it off."""
     build("model-far", "far away")

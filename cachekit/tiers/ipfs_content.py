@@ -40,7 +40,7 @@ class Content:
 
     def unpin(self, what: str | Key) -> int:
         """Take a key's reference off, or all of a CID; how many. Kubo's pin ends at the next flush, with the last."""
-        at, taken = time.time_ns(), 0
+        at, taken = time.time_ns(), int(isinstance(what, Key) and self._outbox.drop_pin(what))
         for pin in self._referring(what):
             if self._index.dereference(pin.namespace, pin.key, at):
                 self._outbox.add_unpin(pin.namespace, pin.key, pin.cid, at)

@@ -56,5 +56,6 @@ class Reader:
             entry.grace,
             entry.seconds,
             tags=tuple(map(veiled, entry.tags)),
-            pin=bool(entry.flags & PINNED),
+            # A reference may have been taken off since.
+            pin=bool(entry.flags & PINNED and self._index.references(cid_of(entry))),
         )
