@@ -17,7 +17,7 @@ from cachekit.cli_command import perform
 from cachekit.cli_outputs import collect, look, place
 from cachekit.content import content_digest
 from cachekit.decorators import persist_artifact
-from cachekit.default import add_listener, current_mode, default
+from cachekit.default import ROOT, add_listener, current_mode, default
 from cachekit.errors import CannotKey, UsageError
 from cachekit.model import Event
 from cachekit.portable import name_problem
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> Answer:
     outputs = [_named("--output", text) for text in options.output]
     inputs = [_readable(text) for text in options.input]
     for path in outputs:
-        refuse_place(path, default().settings.dir, inputs)
+        refuse_place(path, ROOT.cache().settings.dir, inputs)
     environment = {name: os.environ.get(name) for name in options.env}
     attempt = Attempt()
     try:
@@ -203,6 +203,7 @@ def _readable(text: str) -> Path:
         raise UsageError(f"--input {text} does not exist")
     try:
         if current_mode() != "off":
+            default()  # what other processes read of it is known there
             content_digest(path, where="--input")
     except CannotKey as error:
         why = error.__cause__

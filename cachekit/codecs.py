@@ -50,8 +50,8 @@ def keeps_files(choice: str | Codec | ArtifactCodec) -> bool:
 def check_codec(choice: Any) -> None:
     """Raises UsageError for what is no codec; it names what is."""
     if isinstance(choice, str):
-        if choice not in _DUMPERS and choice != ARTIFACT:
-            raise UsageError(f"there is no codec {choice!r}; there are {', '.join(_DUMPERS)}")
+        if choice != ARTIFACT:
+            _check_name(choice)
         return
     made = not isinstance(choice, type) and callable(getattr(choice, "load", None))
     if not (made and any(callable(getattr(choice, name, None)) for name in ("dump", "save"))):
@@ -67,8 +67,16 @@ def codec_for(choice: str | Codec, annotation: Callable[[], object]) -> LoadingC
     `annotation` gives what the function returns (awaited, for a coroutine function); it is called at most once, when
     an instance of a class is met, and may raise: then no class is known. Raises as `check_codec` does.
     """
+    if isinstance(choice, str):
+        _check_name(choice)
+        return _Builtin(choice, annotation)
     check_codec(choice)
-    return _Builtin(choice, annotation) if isinstance(choice, str) else _Foreign(choice)
+    return _Foreign(choice)
+
+
+def _check_name(choice: str) -> None:
+    if choice not in _DUMPERS:
+        raise UsageError(f"there is no codec {choice!r}; there are {', '.join(_DUMPERS)}")
 
 
 class _Builtin:
