@@ -7,6 +7,7 @@ a path. Where the store refuses, the caller gets what the origin built, and the 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from cachekit import plan as plans
@@ -44,7 +45,7 @@ async def acall(build: Build, *, again: bool = False) -> Any:
     import asyncio
 
     # Inputs are read for the key.
-    prepared = await asyncio.to_thread(_prepared, build) if _has_paths(build) else _prepared(build)
+    prepared = await asyncio.to_thread(_prepared, build) if _inputs(build) else _prepared(build)
     if prepared is None:
         return await auncached(build)
     work, found = Work(prepared, build), None if again else prepared.nearby()
@@ -105,14 +106,18 @@ async def aput(build: Build, value: Any) -> bool:
     return bool(await aperform(work.prepared, plans.put(work.prepared.request, found), nothing, announce=True))
 
 
-def _has_paths(build: Build) -> bool:
-    return next(paths_in((build.owned, build.kwargs)), None) is not None
+def _inputs(build: Build) -> list[Path]:
+    """The paths that the call is made of, and that are there."""
+    ignored = build.target.policy.ignore
+    bound = build.target.bound(build.owned, build.kwargs)
+    found = paths_in([value for name, value in bound.items() if name not in ignored])
+    return [path for path in found if path.exists()]
 
 
 def _prepared(build: Build) -> Prepared | None:
     """None where the call must go straight to the origin; the reason is counted."""
     if build.output is not None:
-        refuse_place(build.output, ROOT.cache().settings.dir, paths_in((build.owned, build.kwargs)))
+        refuse_place(build.output, ROOT.cache().settings.dir, _inputs(build))
     prepared = prepare(build.target, build.owned, build.kwargs)
     return prepared if prepared is not None and _has_store(prepared) else None
 

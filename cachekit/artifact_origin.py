@@ -122,7 +122,10 @@ def _given(build: Build, result: Any, scratch: Path | None) -> Any:
 
 def inside(path: Path, scratch: Path | None) -> bool:
     """Whether what stands at `path` goes with the scratch directory."""
-    return scratch is not None and path.resolve().is_relative_to(scratch.resolve())
+    if scratch is None:
+        return False
+    # A link in it goes with it, wherever that leads.
+    return path.absolute().is_relative_to(scratch.absolute()) or path.resolve().is_relative_to(scratch.resolve())
 
 
 def handed_over(build: Build, found: Unkept) -> Any:

@@ -16,6 +16,7 @@ from cachekit.artifact_tree import survey
 from cachekit.content import file_digest
 from cachekit.errors import TierUnavailable, UsageError
 from cachekit.manifest import File, Manifest
+from cachekit.system import of_another_user
 from cachekit.temporaries import abandoned, new_name, remove
 
 _PREFIX: Final = ".cachekit-"
@@ -29,8 +30,10 @@ def refuse_place(output: Path, cache: Path, inputs: Iterable[Path] = ()) -> None
     """
     target = os.path.realpath(os.path.dirname(os.path.abspath(output)))
     place = Path(target, os.path.basename(os.path.abspath(output)))
-    held = [(Path.cwd(), "the working directory"), (Path.home(), "your home directory")]
-    held += [(path, f"the input {os.fspath(path)!r}") for path in inputs if Path(os.path.realpath(path)) != place]
+    held = [(path, f"the input {os.fspath(path)!r}") for path in inputs if Path(os.path.realpath(path)) != place]
+    for find, called in ((Path.cwd, "the working directory"), (Path.home, "your home directory")):
+        with contextlib.suppress(OSError, RuntimeError):  # removed meanwhile; a user without a home
+            held.append((find(), called))
     what = next((what for path, what in held if Path(os.path.realpath(path)).is_relative_to(place)), "")
     if not what and _overlap(place, Path(os.path.realpath(cache))):
         what = "what cachekit keeps"
@@ -114,7 +117,7 @@ def _sweep(directory: Path) -> None:
     """Removes copies that a killed process left unfinished here, a day later: no janitor knows where outputs were wanted."""
     with contextlib.suppress(OSError):  # a place that may be written and not listed
         for path in abandoned(directory, time.time_ns(), _PREFIX):
-            if _OURS.fullmatch(path.name):
+            if _OURS.fullmatch(path.name) and not of_another_user(path.lstat()):
                 remove(path)
 
 

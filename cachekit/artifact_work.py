@@ -7,6 +7,7 @@ there), fetched from the team where it is not here.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,18 +19,22 @@ from cachekit.artifact_origin import Build, Unkept, checked, handed_over, inside
 from cachekit.errors import CannotEncode, IntegrityError, TierError
 from cachekit.manifest import Manifest
 from cachekit.model import MISS, Event
-from cachekit.prepare import Prepared
+from cachekit.portable import name_problem
+from cachekit.prepare import Prepared, changed_inputs
 from cachekit.request import STREAMING, Request
 from cachekit.temporaries import new_name, remove
 
 
 @dataclass(slots=True)
 class Work:
-    """`made` is what the origin gave, and `built` what became of it; `over`, that the caller has an answer already."""
+    """`made` is what the origin gave, `place` where that stood, and `built` what became of it; `over` says that the caller
+    has an answer already.
+    """
 
     prepared: Prepared
     build: Build
     made: Any = None
+    place: Path | None = None
     built: Manifest | None = None
     over: bool = False
 
@@ -46,7 +51,15 @@ class Work:
         """Nothing is stored of what the artifact store does not have; `cacheable` judged before it was taken in."""
         # Built again behind the call, the new content and the old one would be written to one place.
         window = 0.0 if self.build.output is not None else request.stale_while_revalidate
-        return replace(request, judge=_unkept, cacheable=None, stale_while_revalidate=window)
+        return replace(
+            request, judge=_unkept, cacheable=None, stale_while_revalidate=window, changed=self._input_changed
+        )
+
+    def _input_changed(self) -> bool:
+        # A function may build inside its input, as compilers do: that the result is there now changes nothing else.
+        made = [Path(os.path.realpath(path)) for path in (self.place, self.build.output) if path is not None]
+        changed = (Path(os.path.realpath(path)) for path in changed_inputs(self.prepared))
+        return any(not any(path.is_relative_to(one) for path in made) for one in changed)
 
     def tell(self, error: TierError | OSError) -> None:
         reason = error.reason if isinstance(error, TierError) else "io"
@@ -135,12 +148,13 @@ def _new_scratch(work: Work) -> Path:
 
 def _called(work: Work) -> str:
     name = str(getattr(work.build.target.function, "__name__", ""))
-    return name if name.isidentifier() else "artifact"
+    return name if name.isidentifier() and not name_problem(name) else "artifact"
 
 
 def taken_in(work: Work, result: Any, scratch: Scratch) -> Manifest | Unkept:
     """What the origin gave, in the store; as it is, with the reason counted, where it does not get there."""
     path = checked(work.build, result) if work.build.codec is None else None
+    work.place = path
     manifest = _kept(work, result, path, scratch)
     if manifest is not None:
         work.built, work.made = manifest, result

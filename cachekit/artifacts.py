@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,6 @@ from cachekit.content import Signature
 from cachekit.database import locked
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.manifest import File, Manifest, problem_of
-from cachekit.system import has_locks
 from cachekit.temporaries import ABANDONED, abandoned, below, new_name, remove, temporary
 
 __all__ = ["ArtifactStore", "Progress"]
@@ -188,15 +187,13 @@ class ArtifactStore:
 
     @contextmanager
     def _alone_at(self, output: Path) -> Iterator[None]:
-        """Keeps others out of `output`, as far as this system has locks."""
-        if not has_locks():
-            yield
-            return
+        """Keeps others out of `output`, as far as that can be had: it saves them trouble, and nothing depends on it."""
         place = self._directory / "places"
-        with degrading("keeping others from the output"):
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = hashlib.sha256(os.fsencode(os.path.abspath(output))).hexdigest()[:2]
-        with locked(place / name, time.monotonic() + _PLACING_SECONDS):
+        name = hashlib.sha256(os.fsencode(os.path.realpath(output))).hexdigest()[:2]
+        with ExitStack() as stack:
+            with suppress(OSError, TierError):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                stack.enter_context(locked(place / name, time.monotonic() + _PLACING_SECONDS))
             yield
 
     def _ingested(self, found: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:

@@ -36,37 +36,48 @@ def _pooled(
 ) -> list[Result]:
     try:
         # Imported late: at the end of a program, where calls may still be cached, it cannot be imported any more.
-        from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
     except RuntimeError as error:
         raise _NoThreads from error
-    stop, jobs = threading.Event(), list[Future[Result]]()
+    stop, lock = threading.Event(), threading.Lock()
+    waiting, results = iter(enumerate(items)), dict[int, Result]()
 
     def go_on() -> None:
         if stop.is_set():
             raise _Stopped
 
+    def run() -> None:
+        while not stop.is_set():
+            with lock:
+                following = next(waiting, None)
+            if following is None:
+                return
+            results[following[0]] = work(following[1], go_on)
+
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix=name) as pool:
         try:
-            for item in items:
-                jobs.append(_begun(pool, work, item, go_on, first=not jobs))
+            jobs = _begun(pool, run, min(workers, len(items)))
             done, _running = wait(jobs, return_when=FIRST_EXCEPTION)
             failed = [raised for job in done if (raised := job.exception()) is not None]
             if failed:
-                raise next((raised for raised in failed if not isinstance(raised, _Stopped)), failed[0])
-            return [job.result() for job in jobs]
+                raise failed[0]
+            return [results[index] for index in range(len(items))]
         finally:
             # Ctrl-C comes this way too.
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begun(pool: Any, work: Any, item: Any, go_on: Callable[[], None], *, first: bool) -> Any:
+def _begun(pool: Any, run: Callable[[], None], count: int) -> list[Any]:
+    """As many of `count` as may be: one that gets no thread of its own finds nothing left to do."""
+    jobs: list[Any] = []
     try:
-        return pool.submit(work, item, go_on)
+        for _ in range(count):
+            jobs.append(pool.submit(run))
     except RuntimeError as error:
-        if first:
+        if not jobs:
             raise _NoThreads from error
-        raise
+    return jobs
 
 
 def _go_on() -> None:

@@ -233,7 +233,7 @@ def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
     check_codec(policy.codec)
     target = Target(function, policy)
     for said, name in (("output", policy.output), ("scratch", policy.scratch)):
-        if name and not target.keyer.takes(name):
+        if name and name not in target.keyer.parameters:
             raise UsageError(f"{said}={name!r}: {target.name} has no parameter of that name")
         if name and not target.keeps_files:
             raise UsageError(f"{said}= is for artifacts; {target.name} has a codec that keeps values")

@@ -77,7 +77,7 @@ async def acall_owned(target: Target, origin: Callable[[], Awaitable[Any]], args
 
 
 def _prepared(lane: Lane, known: Known, args: Any, kwargs: Any) -> Prepared:
-    return Prepared(lane.cache, lane.target, known.key, lane.target.full(args, kwargs), "on", lane.target.policy.sample)
+    return Prepared(lane.cache, lane.target, known.key, lane.target.full(args, kwargs), "on")
 
 
 def _answer(prepared: Prepared, found: Any, origin: Callable[[], Any]) -> Any:

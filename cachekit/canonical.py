@@ -160,7 +160,11 @@ def _record(encoder: _Encoder, value: Any) -> bytes | None:
 
 def _located(encoder: _Encoder, value: Any) -> bytes | None:
     if isinstance(value, Path):
-        return content_digest(value, where=encoder.where)
+        digest = content_digest(value, where=encoder.where)
+        # Whoever builds a key wants to know later whether it is still so.
+        if (inputs := getattr(encoder.describe, "inputs", None)) is not None:
+            inputs.append((value, digest))
+        return digest
     if isinstance(value, PurePath):
         return frame(b"purepath", type(value).__name__.encode(), str(value).encode("utf-8", "surrogatepass"))
     return None

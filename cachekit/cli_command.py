@@ -16,6 +16,7 @@ from cachekit.errors import UsageError
 
 _PIECE: Final = 1 << 16
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
+_LOOK: Final = 0.2
 _PATIENCE: Final = 1.0
 """Seconds for the last words of a command that a signal ended: what it started may hold the pipe for as long as it likes."""
 
@@ -43,11 +44,21 @@ def perform(command: Sequence[str], kept: Path | None, *, aside: bool) -> Ended:
         signals.reach(process)
         copying = _copying(process, kept, lost, aside=aside)
         status = process.wait()
-        for thread in copying:
-            thread.join(_PATIENCE if signals.heard else None)
+        ended = bool(signals.heard)
+        _await(copying, signals)
+    if signals.heard and not ended:  # the command was over, and only what it started still held the pipe
+        status = -signals.heard[0]
     if signals.heard:
         lost.append(f"{signal.Signals(signals.heard[0]).name} was passed on to the command")
     return Ended(128 - status if status < 0 else status, lost[0] if lost else "")
+
+
+def _await(copying: Sequence[threading.Thread], signals: _Signals) -> None:
+    while not signals.heard and any(thread.is_alive() for thread in copying):
+        for thread in copying:
+            thread.join(_LOOK)
+    for thread in copying:
+        thread.join(_PATIENCE)
 
 
 def _copying(process: subprocess.Popen[bytes], kept: Path | None, lost: list[str], *, aside: bool) -> list[Any]:

@@ -101,6 +101,8 @@ def _outcome(
 
 
 def _check_stored(outcome: Path, attempt: Attempt) -> None:
+    if any(event.what == "skipped" and event.reason == "input_changed" for event in attempt.events):
+        raise NotKept(0, "an --input is another one than before the command, which may have been made of either")
     refused = [event for event in attempt.events if event.what == "error" and event.tier in ("artifacts", "disk")]
     left = attempt.work is not None and outcome.resolve().is_relative_to(attempt.work.resolve())
     if left and attempt.work is not None:

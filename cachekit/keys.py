@@ -58,6 +58,11 @@ class Keyer:
         for template in policy.tags:
             self._check_template(template)
 
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The function's own, by name."""
+        return self._bind.signature.parameters
+
     def takes(self, name: str) -> bool:
         """Whether the function has a parameter of this name, or takes any."""
         return name in self._bind.signature.parameters or bool(self._bind.extra_kwargs)
@@ -90,7 +95,7 @@ class Keyer:
         digest = self._prefix(space, self._policy.sample if sample is None else sample).copy()
         digest.update(frame(*[describe.closure(name, cell) for name, cell in self._unplain()]))
         digest.update(self._arguments(self.bind(args, kwargs), describe))
-        return Key(space, digest.digest(), self.name, self._shareable(describe))
+        return Key(space, digest.digest(), self.name, self._shareable(describe), inputs=tuple(describe.inputs))
 
     def explain(
         self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 NANOSECONDS: Final = 1_000_000_000
@@ -70,7 +71,7 @@ class Key:
 
     `function` is the dotted name for people; `shareable` is False where other machines could not have computed the
     same digest (source unavailable), so the entry must stay here; `parts` are (name, readable text) pairs, filled only
-    when somebody asks for an explanation.
+    when somebody asks for an explanation; `inputs` are the paths that count by content, with the digest of each.
     """
 
     namespace: str
@@ -78,6 +79,7 @@ class Key:
     function: str = field(default="", compare=False)
     shareable: bool = field(default=True, compare=False)
     parts: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    inputs: tuple[tuple[Path, bytes], ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.digest.hex()}"

@@ -172,14 +172,14 @@ def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None
             f"no artifact is known as {text!r}{where}; `cachekit ls --artifacts` lists those of this machine",
             reason="not_found",
         )
-    path = known.path(found, remember=current_mode() in ("on", "refresh"))
-    if output is None:
-        return path
-    if found.manifest.kind == "file" and os.path.isdir(output):
+    if output is not None and found.manifest.kind == "file" and os.path.isdir(output):
         name = os.path.join(output, found.manifest.name)
         raise UsageError(
             f"{os.fspath(output)!r} is a directory, and the artifact a file: name the file, such as {name!r}"
         )
+    path = known.path(found, remember=current_mode() in ("on", "refresh"))
+    if output is None:
+        return path
     store = default().artifacts
     assert store is not None
     store.place(found.manifest, Path(output))

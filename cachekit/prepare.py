@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from marshal import dumps
+from pathlib import Path
 from typing import Any
 
 from cachekit.binding import Unbound
 from cachekit.cache import Cache
+from cachekit.content import content_digest
 from cachekit.default import ROOT
 from cachekit.errors import CannotKey
 from cachekit.gate import current, decide
-from cachekit.inputs import paths_in
 from cachekit.lanes import LONGEST_ARGUMENTS, lane_safe
 from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
 from cachekit.nearby import Nearby, at_hand
@@ -24,12 +25,11 @@ from cachekit.targets import Call, Target, about
 class Prepared:
     """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not."""
 
-    __slots__ = ("_request", "cache", "call", "key", "mode", "refined", "sample", "streamed", "target")
+    __slots__ = ("_request", "cache", "call", "key", "mode", "refined", "streamed", "target")
 
     def __init__(
-        self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode, sample: int, *, streamed: bool = False
+        self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode, *, streamed: bool = False
     ) -> None:
-        self.sample = sample
         self.cache, self.target, self.key, self.call, self.streamed = cache, target, key, call, streamed
         self.mode: Mode = mode
         self.refined: Callable[[Request], Request] | None = None
@@ -60,8 +60,7 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
     cache.ready()
     call = target.full(args, kwargs)
     try:
-        sample = sample_of(target)
-        key = target.key(call, namespace_of(target, cache), sample)
+        key = target.key(call, namespace_of(target, cache), sample_of(target))
     except CannotKey as error:
         if cache.settings.strict:
             raise
@@ -73,7 +72,7 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
         # Python's own refusal of the arguments: the origin raises it better than we could.
         _passed(cache, target, "unbound", quiet=quiet)
         return None
-    return Prepared(cache, target, key, call, mode, sample, streamed=streamed)
+    return Prepared(cache, target, key, call, mode, streamed=streamed)
 
 
 def _passed(cache: Cache, target: Target, reason: str, *, quiet: bool) -> None:
@@ -85,10 +84,9 @@ def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
     cache = ROOT.cache()
     mode = decide(cache.settings.mode, current())
     call = target.full(args, kwargs)
-    sample = sample_of(target)
-    key = target.key(call, namespace_of(target, cache), sample)
+    key = target.key(call, namespace_of(target, cache), sample_of(target))
     cache.ready()
-    return Prepared(cache, target, key, call, mode, sample)
+    return Prepared(cache, target, key, call, mode)
 
 
 def _request(prepared: Prepared) -> Request:
@@ -115,18 +113,20 @@ def _request(prepared: Prepared) -> Request:
     )
 
 
+def changed_inputs(prepared: Prepared) -> Iterator[Path]:
+    """Paths whose content is another one now than when the key was built: the value may be of either."""
+    return (path for path, digest in prepared.key.inputs if _is_other(path, digest))
+
+
 def _changed(prepared: Prepared) -> bool:
-    """Whether a file that the call names is another one now than when the key was built: the value may be of either."""
-    paths = list(paths_in(prepared.call))
-    key = prepared.key
+    return next(changed_inputs(prepared), None) is not None
+
+
+def _is_other(path: Path, digest: bytes) -> bool:
     try:
-        # A function may take its input away; what it took away it has read.
-        if not paths or not all(path.exists() for path in paths):
-            return False
-        return prepared.target.key(prepared.call, key.namespace, prepared.sample).digest != key.digest
-    except Exception as error:  # a key= of the caller's may raise anything, and the value is there already: it is told
-        prepared.cache.tell(Event("error", prepared.target.name, "key", type(error).__name__, error=error))
-        return True
+        return content_digest(path, where="path") != digest
+    except CannotKey:
+        return path.exists()  # a function may take its input away: what it took away it has read
 
 
 def _ttl(policy: Policy, cache: Cache) -> float | None:

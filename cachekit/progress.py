@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -135,8 +135,9 @@ class Display:
         # Room is made below (a terminal scrolls for it) before the cursor is noted: where it is noted, it can return.
         room = "\x1bD" * len(lines) + f"\x1b[{len(lines)}A"
         bars = room + "\x1b7" + "".join(f"\r\n{line}" for line in lines) + "\x1b8" if lines else ""
-        sys.stderr.write("\x1b[J" + bars)
-        sys.stderr.flush()
+        with suppress(OSError):  # a terminal that is gone ends no work
+            sys.stderr.write("\x1b[J" + bars)
+            sys.stderr.flush()
         self._drawn = bool(lines)
 
     def _write(self, file: _File, now: float, *, over: bool) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from cachekit.canonical import canonical
 from cachekit.effects import coordinates, written_only
+from cachekit.errors import CannotKey
 from cachekit.framing import frame, is_secret_name, seal
 from cachekit.model import ARTIFACT
 from cachekit.sources import module_name, plain_globals, source_digest
@@ -25,10 +27,13 @@ def is_plain(value: Any) -> bool:
 
 
 class Describer:
-    """Bytes for functions met inside a key. `portable` turns False once a source could not be had."""
+    """Bytes for functions met inside a key. `portable` turns False once a source could not be had; `inputs` are the
+    paths that were met, with the digest of their content.
+    """
 
     def __init__(self) -> None:
         self.portable = True
+        self.inputs: list[tuple[Path, bytes]] = []
         self._open: list[types.FunctionType] = []
 
     def __call__(self, function: types.FunctionType) -> bytes:
@@ -53,9 +58,16 @@ class Describer:
         if isinstance(chosen, str):
             return chosen.encode() if chosen == ARTIFACT else b""
         kind = type(chosen)
-        methods = [getattr(kind, name, None) for name in ("dump", "save", "load")]
+        found = [getattr(chosen, name, None) for name in ("dump", "save", "load")]
+        methods = [getattr(one, "__func__", one) for one in found]
         parts = [self.identity(one, version) for one in methods if isinstance(one, types.FunctionType)]
-        return frame(kind.__module__.encode(), kind.__qualname__.encode(), *parts)
+        return frame(kind.__module__.encode(), kind.__qualname__.encode(), self._state_of(chosen), *parts)
+
+    def _state_of(self, chosen: Any) -> bytes:
+        try:
+            return canonical(chosen, where="codec", describe=self)
+        except CannotKey:  # most codecs say nothing of themselves: what they hold is what tells them apart
+            return canonical(getattr(chosen, "__dict__", {}), where="codec", describe=self)
 
     def _version(self, function: Any, version: str | None) -> bytes:
         if version is not None:

@@ -239,6 +239,16 @@ def test_signals_reach_the_command(place: Path, number: signal.Signals, how: str
     assert json.loads(cachekit(place, "ls", "--artifacts", "--json").stdout) == []
 
 
+def test_an_input_that_the_command_changes_is_said(place: Path) -> None:
+    """Its status is passed on, and a line says that nothing was kept, and why."""
+    (place / "both").write_text("x")
+    for _ in range(2):
+        done = cachekit(place, "run", "--input", "both", "--", "/bin/sh", "-c", "echo more >> both")
+        assert done.returncode == 0
+        assert "--input is another one" in done.stderr
+    assert (place / "both").read_text() == "xmore\nmore\n"
+
+
 def test_an_outcome_is_called_after_its_output(place: Path) -> None:
     """Else after the command; `show` finds it by that name, and one that no artifact may have is left."""
     convert(place)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +398,111 @@ def test_a_name_means_what_calls_are_answered_with(tmp_path: Path) -> None:
     assert restore(str(named.key_for())).read_text() == "2"
     old = next(one for one in cachekit.operations.registry().all() if not one.entry)
     assert (old.key, old.pinned) == (None, False)
+
+
+# -- what a second review found -----------------------------------------------------------------------------------------
+
+
+def test_neither_an_output_nor_a_log_hides_that_an_input_changed(tmp_path: Path) -> None:
+    """Paths that do not count are not asked whether they are there; inputs inside dataclasses are."""
+
+    @dataclass(frozen=True)
+    class Inputs:
+        source: Path
+
+    @persist_artifact(scratch="work", output="output", ignore=("log",), version="1")
+    def read(inputs: Inputs, log: Path, output: Path, work: Path | None = None) -> Path:
+        BUILT.append(1)
+        assert work is not None
+        if len(BUILT) == 1:
+            inputs.source.write_text("newer")
+        (work / "read").write_text(inputs.source.read_text())
+        return work / "read"
+
+    for _ in range(2):
+        (tmp_path / "source").write_text("older")
+        read(Inputs(tmp_path / "source"), tmp_path / "log", tmp_path / f"out{len(BUILT)}")
+    assert (tmp_path / "out0").read_text() == "newer"
+    assert (tmp_path / "out1").read_text() == "older"
+    assert len(BUILT) == 2
+
+
+def test_arguments_that_the_function_changes_are_its_own_business(tmp_path: Path) -> None:
+    """Only files are looked at again."""
+    (tmp_path / "source").touch()
+
+    @distributed_cache(version="1")
+    def convert(source: Path, options: dict[str, str]) -> str:
+        BUILT.append(1)
+        return options.pop("dtype")
+
+    assert convert(tmp_path / "source", {"dtype": "f16"}) == convert(tmp_path / "source", {"dtype": "f16"}) == "f16"
+    assert len(BUILT) == 1
+
+
+def test_a_function_may_build_inside_its_input(tmp_path: Path) -> None:
+    """As compilers do: on a fresh checkout of the same project the result is a hit."""
+
+    @persist_artifact(version="1")
+    def compiled(project: Path) -> Path:
+        BUILT.append(1)
+        (project / "build").mkdir()
+        (project / "build" / "program").write_text("binary")
+        return project / "build"
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "main.c").write_text("int main;")
+        assert (compiled(tmp_path / name) / "program").read_text() == "binary"
+    assert len(BUILT) == 1
+
+
+class Rounded:
+    def __init__(self, digits: int) -> None:
+        self.digits = digits
+
+    def save(self, value: float, path: Path) -> None:
+        path.write_text(str(round(value, self.digits)))
+
+    def load(self, path: Path) -> float:
+        return float(path.read_text())
+
+
+def test_what_a_codec_holds_is_part_of_the_key() -> None:
+    """One that keeps a digit more is another one."""
+
+    def pi() -> float:
+        return 3.14159
+
+    one, five = (persist_artifact(codec=Rounded(digits))(pi) for digits in (1, 5))
+    assert one.key_for() != five.key_for()
+    assert persist_artifact(codec=Rounded(1))(pi).key_for() == one.key_for()
+
+
+def test_an_output_without_a_working_directory_or_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is needed to put a result at an absolute place; nor is a lock."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(Path, "home", classmethod(lambda _cls: (_ for _ in ()).throw(RuntimeError("no home"))))
+    default().ready()
+    (default().settings.dir / "artifacts").mkdir(exist_ok=True)
+    (default().settings.dir / "artifacts" / "places").touch()
+    assert len(list(Path(tree("text", tmp_path / "out")).iterdir())) == 20
+    assert BUILT == ["text"]
+
+
+def test_one_thread_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a second one is refused, the first does all the work."""
+    start, started = threading.Thread.start, []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("cachekit-artifact"):
+            started.append(thread.name)
+            if len(started) > 1:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert len(list(tree("text").iterdir())) == 20
+    assert len(started) > 1

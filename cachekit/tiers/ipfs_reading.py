@@ -57,5 +57,8 @@ class Reader:
             entry.seconds,
             tags=tuple(map(veiled, entry.tags)),
             # A reference may have been taken off since.
-            pin=bool(entry.flags & PINNED and self._index.references(cid_of(entry))),
+            pin=bool(entry.flags & PINNED) and self._is_referred(namespace, entry),
         )
+
+    def _is_referred(self, namespace: str, entry: Entry) -> bool:
+        return any((pin.namespace, pin.key) == (namespace, entry.key) for pin in self._index.references(cid_of(entry)))
