@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from cachekit.artifact_files import duplicate
 from cachekit.artifact_tree import survey
 from cachekit.content import file_digest
-from cachekit.errors import TierUnavailable, UsageError
+from cachekit.database import locked
+from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.manifest import File, Manifest
 from cachekit.system import of_another_user
 from cachekit.temporaries import abandoned, new_name, remove
 
+_PLACING_SECONDS: Final = 3600.0
+"""How long somebody else may take to put an artifact at the same place."""
 _PREFIX: Final = ".cachekit-"
 _OURS: Final = re.compile(r"\.cachekit-[0-9]+-[0-9]+-[0-9a-f]{12}")
 
@@ -45,6 +49,17 @@ def refuse_place(output: Path, cache: Path, inputs: Iterable[Path] = ()) -> None
 
 def _overlap(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+@contextlib.contextmanager
+def alone_at(output: Path, locks: Path) -> Iterator[None]:
+    """Keeps others out of `output`, as far as that can be had: it saves them trouble, and nothing depends on it."""
+    name = hashlib.sha256(os.fsencode(os.path.realpath(output))).hexdigest()[:2]
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, TierError):
+            locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(locked(locks / name, time.monotonic() + _PLACING_SECONDS))
+        yield
 
 
 def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> None:

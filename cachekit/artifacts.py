@@ -6,31 +6,24 @@ and goes with `collect`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
 
 from cachekit.artifact_blobs import Blobs
 from cachekit.artifact_files import Progress, Told, degrading, lasting
-from cachekit.artifact_output import put_copy
+from cachekit.artifact_output import alone_at, put_copy
 from cachekit.artifact_stage import give_back, stage_blobs, stage_found
 from cachekit.artifact_store import FROZEN, Trees
 from cachekit.artifact_tree import Survey, survey
 from cachekit.content import Signature
-from cachekit.database import locked
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.manifest import File, Manifest, problem_of
 from cachekit.temporaries import ABANDONED, abandoned, below, new_name, remove, temporary
 
 __all__ = ["ArtifactStore", "Progress"]
-
-_PLACING_SECONDS: Final = 3600.0
-"""How long somebody else may take to put an artifact at the same place."""
 
 
 class ArtifactStore:
@@ -130,7 +123,7 @@ class ArtifactStore:
         source = self.have(manifest)
         if source is None:
             raise TierUnavailable(f"the artifact {manifest.name} is not here", reason="incomplete")
-        with self._alone_at(output):
+        with alone_at(output, self._directory / "places"):
             put_copy(source, manifest, Path(output), self._directory)
 
     def scratch(self) -> AbstractContextManager[Path]:
@@ -184,17 +177,6 @@ class ArtifactStore:
             used = {file.sha256 for manifest, _ in self._trees.entries() for file in manifest.files}
             orphans = [path for path in self._blobs.all() if path.name not in used and self._is_old(path, now)]
             return len(found) + sum(self._drop_unused(path) for path in orphans)
-
-    @contextmanager
-    def _alone_at(self, output: Path) -> Iterator[None]:
-        """Keeps others out of `output`, as far as that can be had: it saves them trouble, and nothing depends on it."""
-        place = self._directory / "places"
-        name = hashlib.sha256(os.fsencode(os.path.realpath(output))).hexdigest()[:2]
-        with ExitStack() as stack:
-            with suppress(OSError, TierError):
-                place.mkdir(mode=0o700, parents=True, exist_ok=True)
-                stack.enter_context(locked(place / name, time.monotonic() + _PLACING_SECONDS))
-            yield
 
     def _ingested(self, found: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:
         manifest = stage_found(found, staged, about, movable, self._told)

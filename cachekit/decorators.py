@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from cachekit.cached import Cached, cached
+from cachekit.cached import Cached
+from cachekit.decorating import cached
 from cachekit.errors import UsageError
 from cachekit.model import Adapter, Retry
 from cachekit.policies import ARTIFACT, policy_of

@@ -44,7 +44,6 @@ FLOORS = [
     {"readable", "leaves", "artifact_files", "artifact_tree", "digests"},
     {
         "artifact_blobs",
-        "artifact_output",
         "artifact_names",
         "progress",
         "steps",
@@ -56,7 +55,7 @@ FLOORS = [
         "credentials",
         "request",
     },
-    {"keeping", "artifact_store", "artifact_stage"},
+    {"keeping", "artifact_store", "artifact_stage", "artifact_output"},
     {"surroundings", "artifacts"},
     {
         "snapshot",
@@ -123,6 +122,7 @@ FLOORS = [
     {"calls", "methods", "operations"},
     {"artifact_calls"},
     {"cached"},
+    {"decorating"},
     {"decorators"},
     {"cachekit"},
     {"cli_answer", "cli_command", "cli_outputs", "doctor"},
