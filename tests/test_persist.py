@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -16,8 +17,10 @@ BUILT: list[object] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_built() -> None:
+def nothing_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     BUILT.clear()
+    # What nobody keeps stays where it was made.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @persist_artifact(scratch="work", version="1")  # pytest rewrites the asserts in it, so no source would match

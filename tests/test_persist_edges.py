@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ BUILT: list[object] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_built() -> None:
+def nothing_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     BUILT.clear()
+    # What nobody keeps stays where it was made.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @persist_artifact(output="output", scratch="work", version="1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ BUILT: list[object] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_built() -> None:
+def nothing_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     BUILT.clear()
+    # What nobody keeps stays where it was made.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 class Model:
