@@ -239,6 +239,17 @@ def test_signals_reach_the_command(place: Path, number: signal.Signals, how: str
     assert json.loads(cachekit(place, "ls", "--artifacts", "--json").stdout) == []
 
 
+def test_values_of_the_environment_are_not_written_down(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They decide the key, and may be passwords: neither `show` nor any file of the cache has them."""
+    for number, url in enumerate(("postgres://user:hunter2@host", "postgres://user:hunter3@host")):
+        monkeypatch.setenv("DATABASE", url)
+        done = cachekit(place, "run", "--json", "--env", "DATABASE", "--", "true")
+        assert json.loads(done.stdout)["hit"] is False, number
+    directory = Path(environment(place)["CACHEKIT_DIR"])
+    assert not [path for path in directory.rglob("*") if path.is_file() and b"hunter" in path.read_bytes()]
+    assert json.loads(cachekit(place, "ls", "--artifacts", "--json").stdout)
+
+
 def test_an_input_that_the_command_changes_is_said(place: Path) -> None:
     """Its status is passed on, and a line says that nothing was kept, and why."""
     (place / "both").write_text("x")
