@@ -8,12 +8,10 @@ import types
 from collections.abc import Mapping
 from pathlib import Path
 
+from cachekit.keys import ARGUMENT
 from cachekit.model import Event
 from cachekit.prepare import Prepared
 from cachekit.sources import source_digest
-
-ARGUMENT = "argument "
-"""What the name of an argument has before it."""
 
 
 def about(prepared: Prepared) -> Mapping[str, str]:

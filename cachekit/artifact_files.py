@@ -14,10 +14,8 @@ from typing import BinaryIO, Final, NamedTuple
 
 from cachekit.content import PIECE, settled, signature
 from cachekit.errors import TierFull, TierUnavailable, UsageError
-from cachekit.system import clone
+from cachekit.system import NO_ROOM, clone
 
-_NO_ROOM: Final = (27, 28, 122)
-"""EFBIG, ENOSPC, EDQUOT."""
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -40,7 +38,7 @@ def degrading(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise TierFull(f"no room while {doing}: {error}") from error
         raise TierUnavailable(f"{doing} failed: {error}", reason="io") from error
 

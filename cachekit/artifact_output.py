@@ -32,8 +32,7 @@ def refuse_place(output: Path, cache: Path, inputs: Iterable[Path] = ()) -> None
 
     Nothing that is called with an output may lose the directory it runs in, its home, its inputs, or the cache.
     """
-    target = os.path.realpath(os.path.dirname(os.path.abspath(output)))
-    place = Path(target, os.path.basename(os.path.abspath(output)))
+    place = _place(output)
     held = [(path, f"the input {os.fspath(path)!r}") for path in inputs if Path(os.path.realpath(path)) != place]
     for find, called in ((Path.cwd, "the working directory"), (Path.home, "your home directory")):
         with contextlib.suppress(OSError, RuntimeError):  # removed meanwhile; a user without a home
@@ -45,6 +44,12 @@ def refuse_place(output: Path, cache: Path, inputs: Iterable[Path] = ()) -> None
         raise UsageError(
             f"the output {os.fspath(output)!r} holds {what}, which replacing it would destroy: name another"
         )
+
+
+def _place(output: Path) -> Path:
+    """Where it would stand: links on the way there followed, one that stands there itself not."""
+    target = Path(os.path.abspath(output))
+    return Path(os.path.realpath(target.parent), target.name)
 
 
 def _overlap(one: Path, other: Path) -> bool:
@@ -145,8 +150,7 @@ def _moved(source: Path, target: Path) -> bool:
 
 
 def _refuse_the_store(target: Path, store: Path) -> None:
-    resolved, kept = target.parent.resolve() / target.name, store.resolve()
-    if kept.is_relative_to(resolved) or resolved.is_relative_to(kept):
+    if _overlap(_place(target), Path(os.path.realpath(store))):
         raise UsageError(f"the output {os.fspath(target)!r} is where cachekit keeps its artifacts: name another place")
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit import default as library
 from cachekit import operations
-from cachekit.artifact_about import ARGUMENT
 from cachekit.cli_answer import NO, Answer, instant, printable, table
+from cachekit.keys import ARGUMENT
 
 if TYPE_CHECKING:
     from cachekit.artifact_names import Artifact

@@ -1,4 +1,4 @@
-"""The paths among the arguments of a call: what stands there can change while the function runs."""
+"""The paths among the arguments of a call: inputs, which no output may take with it."""
 
 from __future__ import annotations
 

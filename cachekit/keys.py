@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Part = tuple[str, str]
 
+ARGUMENT: Final = "argument "
+"""What stands before the name of an argument in the parts of an explanation."""
 _PREFIX_LIMIT: Final = 64
 
 
@@ -105,7 +107,7 @@ class Keyer:
         index = self._policy.sample if sample is None else sample
         parts = [*self._own_parts(), ("namespace", key.namespace), *([("sample", str(index))] if index else [])]
         bound = self.bind(args, kwargs)
-        parts += [(f"argument {name}", _text(name, value)) for name, value in self._identifying(bound).items()]
+        parts += [(f"{ARGUMENT}{name}", _text(name, value)) for name, value in self._identifying(bound).items()]
         return Key(key.namespace, key.digest, key.function, key.shareable, tuple(parts))
 
     def tags(self, bound: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ try:
 except ImportError:  # Windows, WebAssembly
     fcntl = None  # type: ignore[assignment]
 
+NO_ROOM: Final = (27, 28, 122)
+"""EFBIG, ENOSPC, EDQUOT."""
 _FICLONE: Final = 0x40049409
 NO_LOCKS: Final = (
     f"this system ({sys.platform}) has no file locks (fcntl), so the private node and sending to IPFS are not "

@@ -12,11 +12,12 @@ import copy
 import functools
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from cachekit import Adapter, Answers, UsageError, Wanted
-from cachekit_adapters import openai_wire, tei, tei_wire, tgi, tgi_wire
+from cachekit_adapters import openai_wire, tei, tgi
 from cachekit_adapters.huggingface_values import LINES, Came, Posted
 from cachekit_adapters.native import Native, Streaming, adapter
 from cachekit_adapters.versions import Version, Versions
@@ -56,29 +57,10 @@ _CHAT: Final = Native(
     ),
     server=tgi.SERVER,
 )
-_TEXT: Final = Native(
-    name="huggingface.text_generation",
-    ttl=3600,
-    routes={"": "/"},
-    judge=tgi_wire.judge,
-    usage=tgi_wire.usage,
-    about=tgi_wire.about,
-    sampled=tgi_wire.sampled,
-    identity=tgi.identity,
-    streaming=tgi.STREAMING,
-    fitted=tgi.fitted,
-    server=tgi.SERVER,
-)
-_FEATURES: Final = Native(
-    name="huggingface.feature_extraction",
-    ttl=86400,
-    routes={"": "/embed"},
-    judge=tei.judge,
-    usage=tei_wire.usage,
-    about=tei_wire.about,
-    sampled=tei_wire.sampled,
-    identity=tei.identity,
-    server=tei.SERVER,
+# The same servers as behind plain HTTP, asked at one URL.
+_TEXT: Final = replace(tgi.NATIVE, name="huggingface.text_generation", routes={"": "/"})
+_FEATURES: Final = replace(
+    tei.OPERATIONS["tei.embed"], name="huggingface.feature_extraction", routes={"": "/embed"}, parts=None
 )
 
 CHAT: Final[Adapter] = adapter(_CHAT, LINES)

@@ -10,12 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
-
-_NO_ROOM: Final = (27, 28, 122)
-"""EFBIG, ENOSPC, EDQUOT."""
+from cachekit.system import NO_ROOM
 
 
 class CacheFile:
@@ -63,7 +61,7 @@ class CacheFile:
         return TierUnavailable(f"the cache file does not answer: {error}", reason="sqlite")
 
     def failed_write(self, error: Exception) -> TierError:
-        if "full" in str(error).lower() or getattr(error, "errno", None) in _NO_ROOM:
+        if "full" in str(error).lower() or getattr(error, "errno", None) in NO_ROOM:
             return TierFull(f"no room in the cache directory: {error}")
         if isinstance(error, sqlite3.Error):
             return self.unavailable(error)

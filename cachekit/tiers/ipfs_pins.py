@@ -9,11 +9,10 @@ from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError, TierError
 from cachekit.index import Index
 from cachekit.manifest import Manifest
+from cachekit.model import ARTIFACT
 from cachekit.protocols import Transport
 from cachekit.tiers.ipfs_files import read_file
 
-ARTIFACT: Final = "path"
-"""The codec whose payload speaks of files."""
 _CODEC: Final = bytes([len(ARTIFACT)]) + ARTIFACT.encode()
 Left = Callable[[], float]
 """How many seconds are left; may raise TierError when there are none."""

@@ -42,6 +42,13 @@ def open_client() -> Iterator[Any]:
         each.close()
 
 
+def halves(go: threading.Event) -> Iterator[bytes]:
+    """A stream whose second half waits for `go`."""
+    yield b'data:{"index":1,"token":{"id":1,"text":"a","logprob":0,"special":false},"generated_text":null}\n\n'
+    assert go.wait(30)
+    yield b'data:{"index":2,"token":{"id":2,"text":"b","logprob":0,"special":false},"generated_text":"ab"}\n\n'
+
+
 def streamed(client: Any, path: str = "/generate_stream", body: Any = ASKED) -> list[bytes]:
     with client.stream("POST", path, json=body) as response:
         assert response.status_code == 200
@@ -71,12 +78,7 @@ def test_the_first_chunk_is_not_held_back(open_client: Any) -> None:
     """The first event reaches the reader while the server still waits to send the others."""
     go = threading.Event()
 
-    def frames() -> Iterator[bytes]:
-        yield b'data:{"index":1,"token":{"id":1,"text":"a","logprob":0,"special":false},"generated_text":null}\n\n'
-        assert go.wait(30)
-        yield b'data:{"index":2,"token":{"id":2,"text":"b","logprob":0,"special":false},"generated_text":"ab"}\n\n'
-
-    with scripted_server(lambda _: Reply(200, frames(), {}, "text/event-stream", "chunked")) as server:
+    with scripted_server(lambda _: Reply(200, halves(go), {}, "text/event-stream", "chunked")) as server:
         client = open_client(server.url)
         with client.stream("POST", "/generate_stream", json=ASKED) as response:
             chunks = response.iter_bytes()
@@ -220,12 +222,7 @@ def test_followers_share_the_leader_s_stream(open_client: Any) -> None:
     """Who asks while it streams gets it from its start, with no request of its own."""
     go = threading.Event()
 
-    def frames() -> Iterator[bytes]:
-        yield b'data:{"index":1,"token":{"id":1,"text":"a","logprob":0,"special":false},"generated_text":null}\n\n'
-        assert go.wait(30)
-        yield b'data:{"index":2,"token":{"id":2,"text":"b","logprob":0,"special":false},"generated_text":"ab"}\n\n'
-
-    with scripted_server(lambda _: Reply(200, frames(), {}, "text/event-stream", "chunked")) as server:
+    with scripted_server(lambda _: Reply(200, halves(go), {}, "text/event-stream", "chunked")) as server:
         client = open_client(server.url)
         with client.stream("POST", "/generate_stream", json=ASKED) as leader:
             chunks = leader.iter_bytes()
