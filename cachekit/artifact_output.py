@@ -109,16 +109,16 @@ def holds(target: Path, manifest: Manifest) -> bool:
 
 
 def put_path(source: Path, output: Path, *, movable: bool) -> None:
-    """Replaces what stands at `output` by what stands at `source`, which is moved if it may be. UsageError likewise."""
+    """Replaces what stands at `output` by what stands at `source`, which is moved if it may be.
+
+    Raises UsageError where `output` cannot be written; what it would take with it is not looked at here.
+    """
     target, source = Path(os.path.abspath(output)), source.resolve()
     beside = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not (movable and _moved(source, beside)):
-            if source.is_dir():
-                shutil.copytree(source, beside, symlinks=True)
-            else:
-                shutil.copy2(source, beside)
+            copy_any(source, beside)
         _replace(beside, target)
     except OSError as error:
         why = error.strerror or str(error)
@@ -127,6 +127,14 @@ def put_path(source: Path, output: Path, *, movable: bool) -> None:
         ) from error
     finally:
         remove(beside)
+
+
+def copy_any(source: Path, target: Path) -> None:
+    """A file or a tree, links in it kept, at a place where nothing stands. Raises OSError."""
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target)
 
 
 def _beside(target: Path) -> Path:

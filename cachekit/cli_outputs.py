@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from cachekit.artifact_output import put_path
+from cachekit.artifact_output import copy_any, put_path
 from cachekit.content import Signature, signature
 from cachekit.errors import UsageError
 from cachekit.temporaries import new_name, remove
@@ -34,10 +33,7 @@ def collect(outputs: Sequence[Path], kept: Path) -> None:
     for number, output in enumerate(outputs):
         place = kept / "outputs" / str(number)
         place.mkdir(parents=True)
-        if output.is_dir():
-            shutil.copytree(output, place / output.name, symlinks=True)
-        else:
-            shutil.copy2(output, place / output.name)
+        copy_any(output, place / output.name)
     # An artifact's files are as readable as the store: what they may be elsewhere is content like any other.
     (kept / _MODES).write_text(json.dumps([_modes(output) for output in outputs]), encoding="utf-8")
 
@@ -60,10 +56,7 @@ def _placed(source: Path, output: Path, modes: Mapping[str, int]) -> None:
     private.mkdir(mode=0o700)
     try:
         staged = private / "output"
-        if source.is_dir():
-            shutil.copytree(source, staged, symlinks=True)
-        else:
-            shutil.copy2(source, staged)
+        copy_any(source, staged)
         _permit(staged, modes, _allowed(private))
         put_path(staged, output, movable=True)
     finally:

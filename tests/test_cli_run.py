@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cachekit import cli_command, cli_outputs, configure
+from cachekit import cli_command, configure
 from cachekit.cli import main
 
 SCRIPT = """
@@ -160,7 +160,7 @@ def test_a_full_disk_costs_only_the_keeping(
             monkeypatch.setattr("cachekit.artifact_work.own_scratch", refuse)
             monkeypatch.setattr("cachekit.artifacts.new_name", refuse)
         elif full == "copy":
-            monkeypatch.setattr(cli_outputs.shutil, "copy2", refuse)
+            monkeypatch.setattr(shutil, "copy2", refuse)
         elif full == "printed":
             monkeypatch.setattr(cli_command.os, "write", write)
         elif full == "store":
