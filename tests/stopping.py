@@ -1,4 +1,4 @@
-"""Stopping a real process, so that it hangs."""
+"""Stopping a real process, so that it hangs; and a child that heeds signals."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ def stop(pid: int) -> None:
     while any(_state(task) != "T" for task in Path(f"/proc/{pid}/task").glob("*/stat")):
         assert time.monotonic() < deadline, "the process does not stop"
         time.sleep(0.001)
+
+
+def heed() -> None:
+    """For `preexec_fn`: a test run in the background ignores interrupts, and so would its children."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _state(task: Path) -> str:

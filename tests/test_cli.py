@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopping import heed
 
 ROOT = Path(__file__).parents[1]
 CID = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
@@ -324,8 +325,7 @@ def test_ctrl_c_ends_a_command_with_130(environ: dict[str, str], tmp_path: Path)
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A test run in the background ignores interrupts, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed,
     ) as process:
         assert process.stdin is not None
         # It is past its imports when it has read this: a pipe holds 64 KiB, so the rest blocks until somebody reads.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopping import heed
 
 from cachekit import cli_command, configure
 from cachekit.cli import main
@@ -207,12 +208,6 @@ time.sleep(60)
 """
 
 
-def _heed() -> None:
-    # Whoever runs the tests in the background may have them ignored.
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize(
     ("number", "how", "status"),
     [
@@ -228,7 +223,7 @@ def test_signals_reach_the_command(place: Path, number: signal.Signals, how: str
     command = [sys.executable, "-m", "cachekit", "run", "--", sys.executable, "waiting.py", how]
     with subprocess.Popen(
         command, cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        preexec_fn=_heed,
+        preexec_fn=heed,
     ) as child:  # fmt: skip
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopping import heed
 
 import cachekit
 from cachekit import CachekitError, Progress, TierError, UsageError, on_progress, persist_artifact, restore
@@ -714,7 +715,9 @@ def test_ctrl_c_leaves_nothing_broken(tmp_path: Path) -> None:
     command = [sys.executable, str(program), str(cache), str(big)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
-    with subprocess.Popen([*command, "interrupt"], env=environ, stdin=pipe, stdout=pipe, stderr=pipe) as child:
+    with subprocess.Popen(
+        [*command, "interrupt"], env=environ, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=heed
+    ) as child:
         assert child.stdout is not None
         while b"half" not in (line := child.stdout.readline()):
             assert line, "it ended before it was interrupted"
