@@ -10,7 +10,7 @@ from itertools import islice
 from cachekit.chunked import PLAIN_BYTES, ChunkCipher, chunk_count, sealed_size
 from cachekit.cids import CHUNK_BYTES
 from cachekit.errors import IntegrityError
-from cachekit.protocols import Transport
+from cachekit.kubo import Transport
 from cachekit.unixfs import leaves
 
 

@@ -18,7 +18,7 @@ from cachekit.chunked import ChunkCipher, pieces, sealed_size
 from cachekit.cids import CHUNK_BYTES
 from cachekit.content import Signature, signature
 from cachekit.errors import CachekitError, IntegrityError, TierError, TierFull
-from cachekit.protocols import Transport
+from cachekit.kubo import Transport
 from cachekit.system import has_locks, try_lock, unlock
 from cachekit.unixfs import FileCid
 

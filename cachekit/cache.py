@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,6 @@ from cachekit.cooldown import Cooldowns
 from cachekit.errors import TierError, UsageError
 from cachekit.flight import Flights
 from cachekit.housekeeping import Housekeeper
-from cachekit.lanes import Lanes
 from cachekit.leases import Leases
 from cachekit.ledger import Ledger
 from cachekit.lifetime import EXIT_BOUND, watch
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cachekit.artifacts import ArtifactStore
     from cachekit.config import Resolved
     from cachekit.digests import Digests
+    from cachekit.lanes import Known, Lane
     from cachekit.protocols import Listener, Tier
     from cachekit.sharing import Shared
     from cachekit.tiers.disk import DiskTier
@@ -41,6 +42,32 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("cachekit")
 FLUSH_BOUND: Final = 60.0
 """Seconds that `flush()` takes at most when it is not told."""
+MEMORY: Final = 16 << 20
+"""Bytes that the arguments remembered by all lanes of a cache may take; beyond it every lane starts again."""
+
+OVERHEAD: Final = 500
+"""Bytes charged for a remembered call besides its arguments: the objects around it, measured with tracemalloc."""
+
+
+class Lanes:
+    """All lanes that lead into one cache, and the memory they take together."""
+
+    def __init__(self) -> None:
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        self._used = 0
+
+    def remember(self, lane: Lane, arguments: bytes, known: Known) -> None:
+        """Adds a call. The sum is approximate under threads: it bounds memory, and nothing else rests on it."""
+        self._used += len(arguments) + OVERHEAD
+        if self._used > MEMORY:
+            self.close()
+        lane.known[arguments] = known
+        self._lanes.add(lane)
+
+    def close(self) -> None:
+        self._used = 0
+        for lane in list(self._lanes):
+            lane.close()
 
 
 class Cache:

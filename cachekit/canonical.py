@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Final
 
-from cachekit.content import content_digest
+from cachekit.content import content_digest, frame
 from cachekit.errors import CannotKey
-from cachekit.framing import cannot_key, frame, framed_name, names_secret, seal
+from cachekit.framing import cannot_key, framed_name, names_secret, seal
 from cachekit.plain import LEAVES, plain
 from cachekit.scalars import SCALARS, array
 from cachekit.shapes import fields, revealer

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from cachekit.errors import CannotKey
-from cachekit.framing import frame
 
 Signature = tuple[int, ...]
 
@@ -30,6 +29,14 @@ _WRITTEN_OUT_NS: Final = 60_000_000_000
 _MEMO_LIMIT: Final = 65_536
 _ATTEMPTS: Final = 3
 _files: dict[str, tuple[Signature, bytes]] = {}
+
+
+def frame(*parts: bytes) -> bytes:
+    """Join parts so that no byte can move from one to its neighbour."""
+    pieces = [len(parts).to_bytes(4, "big")]
+    for part in parts:
+        pieces += (len(part).to_bytes(8, "big"), part)
+    return b"".join(pieces)
 
 
 class Shelf(Protocol):

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cachekit import content
-from cachekit.content import Signature
-from cachekit.framing import frame
+from cachekit.content import Signature, frame
 from cachekit.model import NANOSECONDS, Mode
 from cachekit.temporaries import abandoned, new_name
 

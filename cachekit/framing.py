@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from typing import Any, Final
 
+from cachekit.content import frame
 from cachekit.errors import CannotKey
 
 _SECRET_ENDINGS: Final = (
@@ -16,14 +17,6 @@ _SECRET_ENDINGS: Final = (
     *("secret", "credential", "credentials", "cookie"),
 )
 _SECRET_DOMAIN: Final = b"cachekit secret v1"
-
-
-def frame(*parts: bytes) -> bytes:
-    """Join parts so that no byte can move from one to its neighbour."""
-    pieces = [len(parts).to_bytes(4, "big")]
-    for part in parts:
-        pieces += (len(part).to_bytes(8, "big"), part)
-    return b"".join(pieces)
 
 
 def framed_name(cls: type) -> bytes:

@@ -19,7 +19,7 @@ from cachekit.errors import TierError, TierUnavailable
 from cachekit.index_pull import ROOT, Pull, left
 from cachekit.index_rows import SKEW, File, IndexMark, Pin, alive, cid_of
 from cachekit.index_table import IndexTable, nobody, tag_of
-from cachekit.protocols import Transport
+from cachekit.kubo import Transport
 from cachekit.segments import ENTRY, MAX_BYTES, MAX_ENTRIES, Entry, encode
 from cachekit.writers import WriterKey
 

@@ -9,7 +9,7 @@ from typing import Final
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.index_rows import File
 from cachekit.index_table import IndexTable
-from cachekit.protocols import Transport
+from cachekit.kubo import Transport
 from cachekit.segments import MAX_BYTES
 
 ROOT: Final = "/cachekit/v1"

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from cachekit.binding import Arguments, Binder
 from cachekit.canonical import canonical
+from cachekit.content import frame
 from cachekit.effects import written_only
 from cachekit.errors import UsageError
-from cachekit.framing import frame, is_secret_name
+from cachekit.framing import is_secret_name
 from cachekit.model import Key, Policy
 from cachekit.plain import plain
 from cachekit.readable import readable

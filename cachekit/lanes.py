@@ -9,7 +9,6 @@ with a buffer then finds nothing, because its encoding has a node that no rememb
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from marshal import dumps
 from time import monotonic, perf_counter_ns
@@ -28,15 +27,8 @@ if TYPE_CHECKING:
 LONGEST_ARGUMENTS: Final = 1 << 16
 """Bytes of marshalled arguments up to which a call is remembered; longer ones would push out too many others."""
 
-MEMORY: Final = 16 << 20
-"""Bytes that the arguments remembered by all lanes of a cache may take; beyond it every lane starts again."""
-
 TIMED: Final = 15
 """A mask: one hit in sixteen is timed, because reading the clock and noting the time would cost the others a tenth."""
-
-OVERHEAD: Final = 500
-"""Bytes charged for a remembered call besides its arguments: the objects around it, measured with tracemalloc."""
-
 
 current = CURRENT.get
 """`gate.current` without its Python frame: every call pays for it."""
@@ -145,27 +137,6 @@ def serve(lane: Lane, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if timed:
         lane.time(perf_counter_ns() - begin)
     return value
-
-
-class Lanes:
-    """All lanes that lead into one cache, and the memory they take together."""
-
-    def __init__(self) -> None:
-        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
-        self._used = 0
-
-    def remember(self, lane: Lane, arguments: bytes, known: Known) -> None:
-        """Adds a call. The sum is approximate under threads: it bounds memory, and nothing else rests on it."""
-        self._used += len(arguments) + OVERHEAD
-        if self._used > MEMORY:
-            self.close()
-        lane.known[arguments] = known
-        self._lanes.add(lane)
-
-    def close(self) -> None:
-        self._used = 0
-        for lane in list(self._lanes):
-            lane.close()
 
 
 def _nothing(*, crowded: bool) -> None:

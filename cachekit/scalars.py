@@ -17,7 +17,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
-from cachekit.framing import frame
+from cachekit.content import frame
 
 _WIDE: Final = 4096
 

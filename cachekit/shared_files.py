@@ -15,10 +15,10 @@ from cachekit.chunked import ChunkCipher
 from cachekit.content import Signature
 from cachekit.credentials import Credential
 from cachekit.errors import TierError, TierUnavailable
+from cachekit.kubo import Transport
 from cachekit.manifest import File, Manifest
 from cachekit.outbox import Item
 from cachekit.progress import Progress, counter, tell
-from cachekit.protocols import Transport
 from cachekit.tiers.ipfs_guard import Guard
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit.canonical import canonical
+from cachekit.content import frame
 from cachekit.effects import coordinates, written_only
 from cachekit.errors import CannotKey
-from cachekit.framing import frame, is_secret_name, seal
+from cachekit.framing import is_secret_name, seal
 from cachekit.model import ARTIFACT
 from cachekit.sources import module_name, plain_globals, source_digest
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachekit.canonical import canonical
-from cachekit.framing import frame
+from cachekit.content import frame
 from cachekit.keys import Keyer
 from cachekit.lanes import lane_safe
 from cachekit.model import Policy

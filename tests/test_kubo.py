@@ -20,8 +20,7 @@ from stopping import stop
 
 from cachekit.cids import binary_cid, file_cid, raw_cid
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
-from cachekit.kubo import KuboTransport
-from cachekit.protocols import Transport
+from cachekit.kubo import KuboTransport, Transport
 
 MIB = 1 << 20
 LONG = 20.0

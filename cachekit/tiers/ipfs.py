@@ -14,9 +14,9 @@ from cachekit.breaker import Breaker
 from cachekit.credentials import Credential
 from cachekit.errors import TierError
 from cachekit.index import Index, Pin
+from cachekit.kubo import Transport
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 from cachekit.outbox import Item, Outbox
-from cachekit.protocols import Transport
 from cachekit.segments import MAX_TAGS, Entry
 from cachekit.tiers.ipfs_content import Content
 from cachekit.tiers.ipfs_guard import Guard

@@ -8,9 +8,9 @@ from typing import Final
 from cachekit.cids import binary_cid
 from cachekit.credentials import Credential
 from cachekit.index import Index, Pin
+from cachekit.kubo import Transport
 from cachekit.model import Key
 from cachekit.outbox import Outbox
-from cachekit.protocols import Transport
 from cachekit.tiers.ipfs_files import read_file
 from cachekit.tiers.ipfs_guard import Guard
 from cachekit.tiers.ipfs_sending import Sender

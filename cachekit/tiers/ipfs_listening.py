@@ -9,8 +9,8 @@ from typing import Final
 from cachekit.breaker import Breaker
 from cachekit.errors import TierError, TierUnavailable
 from cachekit.index import Index
+from cachekit.kubo import Transport
 from cachekit.model import EVERYWHERE
-from cachekit.protocols import Transport
 from cachekit.tiers.ipfs_worker import Worker
 
 LISTENING_SECONDS: Final = 5.0

@@ -8,9 +8,9 @@ from typing import Final
 from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError, TierError
 from cachekit.index import Index
+from cachekit.kubo import Transport
 from cachekit.manifest import Manifest
 from cachekit.model import ARTIFACT
-from cachekit.protocols import Transport
 from cachekit.tiers.ipfs_files import read_file
 
 _CODEC: Final = bytes([len(ARTIFACT)]) + ARTIFACT.encode()

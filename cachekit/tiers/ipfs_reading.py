@@ -8,9 +8,9 @@ from cachekit.cids import file_cid, raw_cid
 from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError
 from cachekit.index import Index, alive, cid_of
+from cachekit.kubo import Transport
 from cachekit.ledger import veiled
 from cachekit.model import Key, Record
-from cachekit.protocols import Transport
 from cachekit.segments import ENCRYPTED, PINNED, UNIXFS, Entry
 
 

@@ -11,9 +11,9 @@ from cachekit.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
 from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.index import Index, tag_of
+from cachekit.kubo import Transport
 from cachekit.model import ARTIFACT, Mark
 from cachekit.outbox import Item, Outbox
-from cachekit.protocols import Transport
 from cachekit.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Entry
 from cachekit.tiers.ipfs_pins import Holdings
 from cachekit.writers import WriterKey
