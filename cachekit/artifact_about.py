@@ -8,10 +8,10 @@ import types
 from collections.abc import Mapping
 from pathlib import Path
 
-from cachekit.keys import ARGUMENT
+from cachekit.keys.keyer import ARGUMENT
+from cachekit.keys.source import source_digest
 from cachekit.model import Event
 from cachekit.prepare import Prepared
-from cachekit.sources import source_digest
 
 
 def about(prepared: Prepared) -> Mapping[str, str]:

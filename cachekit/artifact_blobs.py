@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from cachekit.artifact_files import duplicate, lasting, link, open_source, sha256_of
-from cachekit.content import Signature, settled, signature
 from cachekit.errors import IntegrityError, TierUnavailable
+from cachekit.files.copying import duplicate, lasting, link, open_source, sha256_of
+from cachekit.files.digests import Signature, settled, signature
+from cachekit.files.temporary import new_name
 from cachekit.manifest import EXECUTABLE
-from cachekit.temporaries import new_name
 
 READ_ONLY: Final = 0o444
 EXECUTED: Final = 0o555

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from cachekit.artifact_output import put_path
 from cachekit.errors import UsageError
+from cachekit.files.temporary import remove
 from cachekit.perform import aretried, retried
 from cachekit.targets import Target
-from cachekit.temporaries import remove
 
 
 class Build(NamedTuple):

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cachekit.artifact_blobs import Blobs
-from cachekit.artifact_files import Progress, Told, copy, duplicate, take
 from cachekit.artifact_tree import Survey
-from cachekit.at_once import at_once
+from cachekit.files.copying import Progress, Told, copy, duplicate, take
+from cachekit.files.parallel import at_once
+from cachekit.files.temporary import make_writable
 from cachekit.manifest import PLAIN, File, Manifest
-from cachekit.temporaries import make_writable
 
 
 def stage_found(found: Survey, staged: Path, about: Mapping[str, str], movable: bool, told: Told | None) -> Manifest:

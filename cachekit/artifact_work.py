@@ -17,12 +17,12 @@ from typing import Any
 from cachekit.artifact_about import about
 from cachekit.artifact_origin import Build, Unkept, checked, handed_over, inside, own_scratch, same
 from cachekit.errors import CannotEncode, IntegrityError, TierError
+from cachekit.files.temporary import new_name, remove
 from cachekit.manifest import Manifest
 from cachekit.model import MISS, Event
 from cachekit.portable import name_problem
 from cachekit.prepare import Prepared, changed_inputs
 from cachekit.request import STREAMING, Request
-from cachekit.temporaries import new_name, remove
 
 
 @dataclass(slots=True)

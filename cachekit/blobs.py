@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from cachekit.at_once import at_once
 from cachekit.blob_source import Source
 from cachekit.chunked import ChunkCipher, pieces, sealed_size
 from cachekit.cids import CHUNK_BYTES
-from cachekit.content import Signature, signature
 from cachekit.errors import CachekitError, IntegrityError, TierError, TierFull
+from cachekit.files.digests import Signature, signature
+from cachekit.files.locks import has_locks, try_lock, unlock
+from cachekit.files.parallel import at_once
 from cachekit.kubo import Transport
-from cachekit.system import has_locks, try_lock, unlock
 from cachekit.unixfs import FileCid
 
 IDLE_SECONDS: Final = 10.0

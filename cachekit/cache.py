@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from cachekit.artifacts import ArtifactStore
-    from cachekit.config import Resolved
-    from cachekit.digests import Digests
+    from cachekit.config.resolve import Resolved
+    from cachekit.files.digest_cache import Digests
     from cachekit.lanes import Known, Lane
-    from cachekit.protocols import Listener, Tier
+    from cachekit.model import Listener, Tier
     from cachekit.sharing import Shared
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.memory import MemoryTier

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cachekit import default as library
 from cachekit import operations
 from cachekit.cli_answer import NO, Answer, instant, printable, table
-from cachekit.keys import ARGUMENT
+from cachekit.keys.keyer import ARGUMENT
 
 if TYPE_CHECKING:
     from cachekit.artifact_names import Artifact

@@ -9,9 +9,10 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from cachekit import cli_artifacts, config
+from cachekit import cli_artifacts
 from cachekit import default as library
 from cachekit.cli_answer import NO, YES, Answer, disk_of, find_key, instant, no_such, printable, table
+from cachekit.config import resolve
 from cachekit.doctor import examine
 from cachekit.errors import IntegrityError
 from cachekit.model import FOREVER, Key, Record
@@ -143,8 +144,8 @@ def _in_ipfs(key: Key) -> str:
 
 
 def env(options: argparse.Namespace) -> Answer:
-    resolved = config.resolve(os.environ)
-    rows = config.explain(resolved)
+    resolved = resolve.resolve(os.environ)
+    rows = resolve.explain(resolved)
     columns = ("variable", "value", "source", "reason") if options.explain else ("variable", "value")
     text = table([name.upper() for name in columns], [[_shown(row[name]) for name in columns] for row in rows])
     file = None if resolved.file is None else str(resolved.file)

@@ -13,7 +13,7 @@ from typing import Any
 from cachekit import default as library
 from cachekit import operations
 from cachekit.cli_answer import NO, YES, Answer, find_key, no_such, printable, table
-from cachekit.config import data_dir
+from cachekit.config.resolve import data_dir
 from cachekit.errors import TierUnavailable, UsageError
 
 

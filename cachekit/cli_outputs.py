@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.artifact_output import copy_any, put_path
-from cachekit.content import Signature, signature
 from cachekit.errors import UsageError
-from cachekit.temporaries import new_name, remove
+from cachekit.files.digests import Signature, signature
+from cachekit.files.temporary import new_name, remove
 
 Look = Mapping[tuple[str, bool], Signature]
 _MODES: Final = "modes.json"

@@ -15,13 +15,13 @@ from cachekit.artifact_output import refuse_place
 from cachekit.cli_answer import Answer, printable
 from cachekit.cli_command import perform
 from cachekit.cli_outputs import collect, look, place
-from cachekit.content import content_digest
 from cachekit.decorators import persist_artifact
 from cachekit.default import ROOT, add_listener, current_mode, default
 from cachekit.errors import CannotKey, UsageError
+from cachekit.files.digests import content_digest
+from cachekit.files.temporary import remove
 from cachekit.model import Event
 from cachekit.portable import name_problem
-from cachekit.temporaries import remove
 
 
 class NotKept(Exception):

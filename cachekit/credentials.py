@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.errors import UsageError
-from cachekit.key_files import read_or_create
+from cachekit.files.secret_files import read_or_create
 from cachekit.sealing import SEED_BYTES, Cipher, public_of, sign, verify
 
 KEY_BYTES: Final = 16

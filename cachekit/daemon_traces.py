@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.errors import UsageError
-from cachekit.system import NO_LOCKS, has_locks, try_lock
+from cachekit.files.locks import NO_LOCKS, has_locks, try_lock
 
 _POLL_SECONDS: Final = 0.05
 

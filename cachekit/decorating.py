@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cachekit.cached import AsyncCached, Cached, GeneratorCached
-from cachekit.codecs import check_codec
 from cachekit.errors import UsageError
 from cachekit.model import Policy
 from cachekit.targets import Target
+from cachekit.values.codecs import check_codec
 
 if TYPE_CHECKING:
     from cachekit.artifact_origin import Build

@@ -14,7 +14,7 @@ from cachekit.model import Adapter, Retry
 from cachekit.policies import ARTIFACT, policy_of
 
 if TYPE_CHECKING:
-    from cachekit.protocols import ArtifactCodec, Codec
+    from cachekit.model import ArtifactCodec, Codec
 
 P = ParamSpec("P")
 R = TypeVar("R")

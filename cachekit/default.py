@@ -14,8 +14,8 @@ from cachekit.model import Event, Mode, TierState
 from cachekit.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from cachekit.config import Resolved
-    from cachekit.protocols import Listener
+    from cachekit.config.resolve import Resolved
+    from cachekit.model import Listener
 
 
 class Root:
@@ -55,9 +55,9 @@ class Root:
 
 def _resolved(overrides: dict[str, Any]) -> Resolved:
     # Settings are read at the first call, and so is the code that reads them.
-    from cachekit import config
+    from cachekit.config import resolve
 
-    return config.resolve(os.environ, overrides=overrides)
+    return resolve.resolve(os.environ, overrides=overrides)
 
 
 ROOT = Root()

@@ -13,14 +13,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from cachekit import config
-from cachekit.directory import prepare
+from cachekit.config import resolve
 from cachekit.errors import CachekitError, TierError, UsageError
-from cachekit.system import NO_LOCKS, has_locks
+from cachekit.files.locks import NO_LOCKS, has_locks
+from cachekit.files.places import prepare
 
 if TYPE_CHECKING:
     from cachekit.cache import Cache
-    from cachekit.config import Resolved
+    from cachekit.config.resolve import Resolved
     from cachekit.sharing import Shared
 
 State = Literal["ok", "note", "failed"]
@@ -47,7 +47,7 @@ class Finding:
 def examine(environ: Mapping[str, str], opened: Callable[[], Cache]) -> list[Finding]:
     """Every check that can be made; `opened` gives the cache. The directory and the credential are made if missing."""
     try:
-        resolved = config.resolve(environ)
+        resolved = resolve.resolve(environ)
     except UsageError as error:
         return [Finding("settings", "failed", str(error), "correct the setting that it names")]
     found = [*_settings(resolved), _clock(), *_locks(), _directory(resolved)]

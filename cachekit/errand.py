@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cachekit.flight import Flights
     from cachekit.leases import Leases
     from cachekit.ledger import Ledger
-    from cachekit.protocols import Tier
+    from cachekit.model import Tier
 
 
 class Means(Protocol):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.credentials import Credential
-from cachekit.database import locked
 from cachekit.errors import TierError, TierUnavailable
+from cachekit.files.sqlite import locked
 from cachekit.index_pull import ROOT, Pull, left
 from cachekit.index_rows import SKEW, File, IndexMark, Pin, alive, cid_of
 from cachekit.index_table import IndexTable, nobody, tag_of

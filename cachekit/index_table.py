@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.credentials import Credential
-from cachekit.database import Database
 from cachekit.errors import IntegrityError
+from cachekit.files.sqlite import Database
 from cachekit.index_rows import (
     FIND,
     KINDS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from cachekit.database import Database
+from cachekit.files.sqlite import Database
 from cachekit.index_rows import File, record_file
 
 

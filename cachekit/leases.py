@@ -13,7 +13,7 @@ import os
 import threading
 from pathlib import Path
 
-from cachekit.system import has_locks, lock_byte, unlock_byte
+from cachekit.files.locks import has_locks, lock_byte, unlock_byte
 
 _files: dict[Path, int] = {}
 _files_lock = threading.Lock()

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cachekit.database import write_ahead
+from cachekit.files.sqlite import write_ahead
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 
 _SCHEMA: Final = """

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from cachekit.content import frame
 from cachekit.errors import IntegrityError
+from cachekit.files.digests import frame
 from cachekit.portable import name_problem, tree_problem
 
 PLAIN: Final = 0o644

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cachekit.daemon_traces import locked
 from cachekit.errors import UsageError
+from cachekit.files.places import cache_dir, data_dir
 from cachekit.kubo_binary import VERSION, Installed, Unavailable, installed, version_of
 from cachekit.kubo_release import BUILD_SECONDS, DIST, FETCH_SECONDS, OLDEST, obtain
-from cachekit.places import cache_dir, data_dir
 
 __all__ = ["VERSION", "Installed", "cache_dir", "data_dir", "install"]
 

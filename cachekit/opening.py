@@ -9,19 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachekit.directory import prepare
 from cachekit.errors import TierError
+from cachekit.files.places import prepare
 from cachekit.gate import current, decide
 from cachekit.model import Event, TierState
 from cachekit.tiers.memory import MemoryTier
 
 if TYPE_CHECKING:
     from cachekit.artifacts import ArtifactStore
-    from cachekit.config import Resolved
-    from cachekit.digests import Digests
+    from cachekit.config.resolve import Resolved
+    from cachekit.files.digest_cache import Digests
     from cachekit.ledger import Ledger
-    from cachekit.model import Key, Record
-    from cachekit.protocols import Tier
+    from cachekit.model import Key, Record, Tier
     from cachekit.sharing import Shared
     from cachekit.tiers.disk import DiskTier
 
@@ -84,7 +83,7 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
     # Not at import: diskcache brings pickle and SQLite along, a quarter of what `import cachekit` would take.
     from cachekit import progress
     from cachekit.artifacts import ArtifactStore
-    from cachekit.digests import Digests
+    from cachekit.files.digest_cache import Digests
     from cachekit.tiers.disk import DiskTier
 
     made.tiers["disk"] = made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning)

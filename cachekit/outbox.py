@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cachekit.database import Database, locked
 from cachekit.errors import TierFull
+from cachekit.files.sqlite import Database, locked
 from cachekit.model import Key, Mark, Record
 
 MAX_PAYLOAD_BYTES: Final = 512 << 20

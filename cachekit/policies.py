@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from cachekit.durations import seconds
+from cachekit.config.durations import seconds
 from cachekit.errors import UsageError
 from cachekit.model import Adapter, Policy, Retry
 

@@ -9,12 +9,12 @@ from marshal import dumps
 from pathlib import Path
 from typing import Any
 
-from cachekit.binding import Unbound
 from cachekit.cache import Cache
-from cachekit.content import content_digest
 from cachekit.default import ROOT
 from cachekit.errors import CannotKey
+from cachekit.files.digests import content_digest
 from cachekit.gate import current, decide
+from cachekit.keys.binding import Unbound
 from cachekit.lanes import LONGEST_ARGUMENTS, lane_safe
 from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
 from cachekit.nearby import Nearby, at_hand

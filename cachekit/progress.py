@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from cachekit.artifact_files import Progress
 from cachekit.errors import UsageError
+from cachekit.files.copying import Progress
 
 __all__ = ["LARGE", "Progress", "counter", "on_progress", "tell", "waiting"]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cachekit.chunks import NAME, Chunk, pack, unpack
-from cachekit.codecs import LoadingCodec
 from cachekit.errors import CannotEncode, IntegrityError
+from cachekit.values.codecs import LoadingCodec
 
 
 class Recording(list[Any]):

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from cachekit.model import Key, Mode, Record
-from cachekit.protocols import Codec
+from cachekit.model import Codec, Key, Mode, Record
 
 STREAMING: Final = "streaming"
 """What `judge` says of a stream that has just begun: nothing can be kept yet, and nothing is wrong."""

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cachekit.artifacts import ArtifactStore
-from cachekit.at_once import at_once
 from cachekit.blobs import Blob, Blobs
 from cachekit.breaker import Breaker
 from cachekit.chunked import ChunkCipher
-from cachekit.content import Signature
 from cachekit.credentials import Credential
 from cachekit.errors import TierError, TierUnavailable
+from cachekit.files.digests import Signature
+from cachekit.files.parallel import at_once
 from cachekit.kubo import Transport
 from cachekit.manifest import File, Manifest
 from cachekit.outbox import Item

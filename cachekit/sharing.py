@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from cachekit.artifacts import ArtifactStore
 from cachekit.breaker import Breaker
-from cachekit.config import Resolved, config_dir, data_dir
+from cachekit.config.resolve import Resolved, config_dir, data_dir
 from cachekit.credentials import TAG_BYTES, Credential, load_credential
 from cachekit.errors import TierError, UsageError
 from cachekit.index import Index, IndexMark, tag_of

@@ -13,11 +13,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
-from cachekit.binding import Unbound
-from cachekit.codecs import LoadingCodec, codec_for, keeps_files
 from cachekit.errors import CannotKey, UsageError
-from cachekit.keys import Keyer
+from cachekit.keys.binding import Unbound
+from cachekit.keys.keyer import Keyer
 from cachekit.model import Key, Policy
+from cachekit.values.codecs import LoadingCodec, codec_for, keeps_files
 
 Kind = Literal["value", "coroutine", "generator", "async_generator"]
 Call = tuple[tuple[Any, ...], dict[str, Any]]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cachekit.credentials import Credential
 from cachekit.errors import UsageError
-from cachekit.key_files import read_or_create
+from cachekit.files.secret_files import read_or_create
 from cachekit.sealing import SEED_BYTES, public_of, sign
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from cachekit.artifacts import ArtifactStore, Progress
-from cachekit.content import signature
 from cachekit.errors import IntegrityError, TierError, UsageError
+from cachekit.files.digests import signature
+from cachekit.files.temporary import remove
 from cachekit.manifest import EXECUTABLE, PLAIN, File, Manifest
-from cachekit.temporaries import remove
 
 DAY = 24 * 3600 * 10**9
 MIB = 1 << 20

@@ -25,12 +25,12 @@ import pydantic
 import pydantic.v1
 import pytest
 
-from cachekit import content
-from cachekit.canonical import canonical
 from cachekit.errors import CannotKey
-from cachekit.framing import is_secret_name
-from cachekit.readable import readable
-from cachekit.temporaries import remove
+from cachekit.files import digests
+from cachekit.files.temporary import remove
+from cachekit.keys.canonical import canonical
+from cachekit.keys.readable import readable
+from cachekit.keys.secrets import is_secret_name
 
 
 class Colour(enum.Enum):
@@ -315,33 +315,33 @@ def test_fresh_signature_is_not_trusted(tmp_path: Path, monkeypatch: pytest.Monk
     file = tmp_path / "f"
     file.write_text("aaaa")
     changed = max(file.stat().st_mtime_ns, file.stat().st_ctime_ns)
-    monkeypatch.setattr(content.time, "time_ns", lambda: changed + 9_000_000)
+    monkeypatch.setattr(digests.time, "time_ns", lambda: changed + 9_000_000)
     key(file)
-    assert str(file) not in content._files  # noqa: SLF001
-    monkeypatch.setattr(content.time, "time_ns", lambda: changed + 11_000_000)
+    assert str(file) not in digests._files  # noqa: SLF001
+    monkeypatch.setattr(digests.time, "time_ns", lambda: changed + 11_000_000)
     key(file)
-    assert str(file) in content._files  # noqa: SLF001
+    assert str(file) in digests._files  # noqa: SLF001
 
 
 def test_a_settled_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file whose signature stays is digested from memory, by whatever spelling of its path; a changed one is read."""
     file = tmp_path / "f"
-    file.write_bytes(b"a" * (content.PIECE + 1))
+    file.write_bytes(b"a" * (digests.PIECE + 1))
     status = file.stat()
-    monkeypatch.setattr(content.time, "time_ns", lambda: max(status.st_mtime_ns, status.st_ctime_ns) + 11_000_000)
-    digest = content.file_digest(file)
+    monkeypatch.setattr(digests.time, "time_ns", lambda: max(status.st_mtime_ns, status.st_ctime_ns) + 11_000_000)
+    digest = digests.file_digest(file)
     assert digest == hashlib.sha256(file.read_bytes()).digest()
-    monkeypatch.setattr(content, "stream_digest", lambda stream: b"read again")
-    assert content.file_digest(f"{tmp_path}/./f") == digest
+    monkeypatch.setattr(digests, "stream_digest", lambda stream: b"read again")
+    assert digests.file_digest(f"{tmp_path}/./f") == digest
     file.write_bytes(b"b")
-    assert content.file_digest(file) == b"read again"
+    assert digests.file_digest(file) == b"read again"
 
 
 def test_a_stream_is_copied_while_it_is_digested() -> None:
     """One pass gives the digest and the copy, also of what is longer than a piece."""
-    data = os.urandom(content.PIECE + 3)
+    data = os.urandom(digests.PIECE + 3)
     copy = io.BytesIO()
-    assert content.stream_digest(io.BytesIO(data), copy) == hashlib.sha256(data).digest()
+    assert digests.stream_digest(io.BytesIO(data), copy) == hashlib.sha256(data).digest()
     assert copy.getvalue() == data
 
 

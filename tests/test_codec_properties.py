@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachekit.codecs import codec_for
 from cachekit.errors import CannotEncode, IntegrityError
+from cachekit.values.codecs import codec_for
 
 ANY_TEXT = st.text(st.characters(), max_size=8) | st.sampled_from(["$", "$$", "tuple", "\ud800"])
 OFFSETS = st.integers(-86399, 86399).map(lambda s: timezone(timedelta(seconds=s)))

@@ -19,8 +19,8 @@ import pydantic
 import pydantic.v1
 import pytest
 
-from cachekit.codecs import codec_for
 from cachekit.errors import CannotEncode, IntegrityError, UsageError
+from cachekit.values.codecs import codec_for
 
 T = TypeVar("T")
 
@@ -505,7 +505,7 @@ def test_importing_codecs_brings_no_vendor() -> None:
     import subprocess
 
     script = (
-        "import sys; from cachekit.codecs import codec_for; codec_for('auto', lambda: None).dump([(1,)]);"
+        "import sys; from cachekit.values.codecs import codec_for; codec_for('auto', lambda: None).dump([(1,)]);"
         "sys.exit(any(name in sys.modules for name in ('numpy', 'pydantic', 'safetensors')))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0  # noqa: S603

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cachekit import ci
-from cachekit.config import Resolved, config_dir, data_dir, explain, render_table, resolve, seconds
+from cachekit.config import ci
+from cachekit.config.resolve import Resolved, config_dir, data_dir, explain, render_table, resolve, seconds
+from cachekit.config.settings import TABLE
 from cachekit.errors import UsageError
-from cachekit.settings_table import TABLE
 
 HOME = {"HOME": "/home/ann"}
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from cachekit.database import Database
+from cachekit.files.sqlite import Database
 
 
 def test_many_threads_make_one_new_file(tmp_path: Path) -> None:

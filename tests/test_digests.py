@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cachekit import bypass, content, distributed_cache, gc, mode
-from cachekit.digests import UNUSED, Digests
+from cachekit import bypass, distributed_cache, gc, mode
+from cachekit.files import digests as content
+from cachekit.files.digest_cache import UNUSED, Digests
 from cachekit.model import NANOSECONDS
 
 ROOT = Path(__file__).parent.parent
@@ -231,7 +232,7 @@ def test_a_failed_write_leaves_no_temporary(
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cachekit.digests.os.replace", no_room)
+    monkeypatch.setattr("cachekit.files.digest_cache.os.replace", no_room)
     assert process(file)[1] == 1
     assert list((own_cache / "digests" / "tmp").iterdir()) == []
 

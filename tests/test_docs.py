@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import cachekit
-from cachekit.settings_table import TABLE
+from cachekit.config.settings import TABLE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

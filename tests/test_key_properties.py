@@ -9,12 +9,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachekit.canonical import canonical
-from cachekit.content import frame
-from cachekit.keys import Keyer
+from cachekit.files.digests import frame
+from cachekit.keys.canonical import canonical
+from cachekit.keys.keyer import Keyer
+from cachekit.keys.readable import readable
 from cachekit.lanes import lane_safe
 from cachekit.model import Policy
-from cachekit.readable import readable
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-3, 3) | st.integers() | st.floats() | st.text(max_size=3)

@@ -17,7 +17,7 @@ import pytest
 import wrapt
 
 from cachekit.errors import CannotKey, UsageError
-from cachekit.keys import Keyer
+from cachekit.keys.keyer import Keyer
 from cachekit.lanes import lane_safe
 from cachekit.model import Key, Policy
 
@@ -385,7 +385,7 @@ import sys, types
 package = types.ModuleType("cachekit")
 package.__path__ = [{str(ROOT / "cachekit")!r}]  # without its __init__: orjson is all that keys need
 sys.modules["cachekit"] = package
-from cachekit.keys import Keyer
+from cachekit.keys.keyer import Keyer
 from cachekit.model import Policy
 """
 SCRIPT = """

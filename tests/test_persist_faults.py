@@ -22,8 +22,9 @@ from typing import Any
 import pytest
 
 import cachekit
-from cachekit import Retry, UsageError, artifact_files, node, persist_artifact, stats
+from cachekit import Retry, UsageError, node, persist_artifact, stats
 from cachekit.default import default
+from cachekit.files import copying
 from cachekit.manifest import Manifest
 from cachekit.operations import registry
 
@@ -374,7 +375,7 @@ def test_a_full_disk_costs_the_cache_not_the_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, named: bool
 ) -> None:
     """ENOSPC where the store makes a file last: the caller has the whole result all the same, and the reason is counted."""
-    monkeypatch.setattr(artifact_files.os, "fsync", no_room)
+    monkeypatch.setattr(copying.os, "fsync", no_room)
     output = tmp_path / "out" if named else None
     path = make(kind, "elsewhere", output)
     assert path == output if named else path == (CALLS[0] or Path()) / "made"

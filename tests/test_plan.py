@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from cachekit import plan as plans
-from cachekit.codecs import codec_for
 from cachekit.errors import CacheMiss, TierUnavailable
 from cachekit.model import MISS, NANOSECONDS, Key, Record
 from cachekit.request import Request
@@ -27,6 +26,7 @@ from cachekit.steps import (
     Tell,
     Write,
 )
+from cachekit.values.codecs import codec_for
 
 NOW = 1_000 * NANOSECONDS
 

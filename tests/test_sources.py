@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from cachekit.sources import module_name, plain_globals, source_digest
-from cachekit.syntax import dump_tree, parse
+from cachekit.keys.source import dump_tree, module_name, parse, plain_globals, source_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 # The package without its __init__: other interpreters here lack the third-party parts, and sources.py needs none.
@@ -202,7 +201,7 @@ def test_digests_agree_between_processes_and_versions(tmp_path: Path, python: st
     (tmp_path / "varied.py").write_text(VARIED)
     script = (
         f"{BARE}; sys.path.insert(0, sys.argv[1])\n"
-        "import varied\nfrom cachekit.sources import source_digest, plain_globals\n"
+        "import varied\nfrom cachekit.keys.source import source_digest, plain_globals\n"
         "for f in (varied.a.__wrapped__, varied.b, varied.C.m, varied.c): print(source_digest(f), plain_globals(f))\n"
     )
     outputs = []
@@ -218,7 +217,7 @@ def test_digests_agree_between_processes_and_versions(tmp_path: Path, python: st
 
 SCRIPT = """
 {bare}
-from cachekit.sources import module_name, source_digest
+from cachekit.keys.source import module_name, source_digest
 def ask(): return 1
 def helper(): return {helper}
 print(module_name(ask, False), module_name(ask, True))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
-from cachekit.system import NO_ROOM
+from cachekit.files.locks import NO_ROOM
 
 
 class CacheFile:

@@ -13,17 +13,16 @@ import types
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from cachekit.binding import Arguments, Binder
-from cachekit.canonical import canonical
-from cachekit.content import frame
-from cachekit.effects import written_only
 from cachekit.errors import UsageError
-from cachekit.framing import is_secret_name
+from cachekit.files.digests import frame
+from cachekit.keys.binding import Arguments, Binder
+from cachekit.keys.canonical import canonical
+from cachekit.keys.function import OTHER, PLAIN, Describer, cells, constants, content, is_plain, named, written_only
+from cachekit.keys.plain import plain
+from cachekit.keys.readable import readable
+from cachekit.keys.secrets import is_secret_name
+from cachekit.keys.source import plain_globals, source_digest
 from cachekit.model import Key, Policy
-from cachekit.plain import plain
-from cachekit.readable import readable
-from cachekit.sources import plain_globals, source_digest
-from cachekit.surroundings import OTHER, PLAIN, Describer, cells, constants, content, is_plain, named
 
 if TYPE_CHECKING:
     from hashlib import _Hash

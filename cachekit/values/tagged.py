@@ -1,6 +1,12 @@
 """Values that hold no others and that JSON would change, as JSON with a tag, and back.
 
 `{"$": [tag, content]}`; text, integers and floats get a tag only where JSON could not carry them.
+
+Values that JSON alone would change, as JSON with tags: `{"$": [tag, content]}`.
+
+User data is never mistaken for a tag, because a dict that has the key "$" is itself written under the tag "dict".
+Only exact types are known; instances of classes only where the function's return annotation names them. They are
+rebuilt field by field: no `__init__`, no validator, and no code chosen by the payload.
 """
 
 from __future__ import annotations
@@ -8,15 +14,18 @@ from __future__ import annotations
 import math
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
-from cachekit.arrays import dump_array, dump_scalar, is_array, load_array
-from cachekit.nameable import cannot
+import orjson
+
+from cachekit.errors import CannotEncode, IntegrityError
+from cachekit.values.arrays import dump_array, dump_scalar, is_array, is_numpy, load_array
+from cachekit.values.instances import build, cannot, class_name, state_of
 
 TAG: Final = "$"
 _INT_MIN: Final = -(2**63)
@@ -133,3 +142,89 @@ LOADERS: Final[dict[str, Callable[[Any], Any]]] = {
     "scalar": lambda c: load_array(b64decode(c))[()],
 }
 """By tag: the value its content stands for. They raise whatever they like for content that no dumper wrote."""
+
+
+DEPTH: Final = 60
+"""Nesting that is still stored; each level may take four of orjson's 254."""
+
+Classes = Callable[[], Mapping[str, type]]
+
+
+class Tagger:
+    """`classes` gives the classes that may be rebuilt, by `class_name`; it is asked only when an instance is met."""
+
+    def __init__(self, classes: Classes) -> None:
+        self._classes = classes
+        self._dumpers: dict[type, Callable[[Any, int], Any]] = {
+            list: self._items,
+            tuple: lambda v, depth: tagged("tuple", self._items(v, depth)),
+            set: lambda v, depth: tagged("set", self._items(v, depth)),
+            frozenset: lambda v, depth: tagged("frozenset", self._items(v, depth)),
+            dict: self._dump_dict,
+        }
+        self._loaders: dict[str, Callable[[Any], Any]] = {
+            **LOADERS,
+            "tuple": lambda c: tuple(map(self._unpack, c)),
+            "set": lambda c: set(map(self._unpack, c)),
+            "frozenset": lambda c: frozenset(map(self._unpack, c)),
+            "dict": lambda c: {self._unpack(k): self._unpack(v) for k, v in c},
+            "object": self._load_object,
+        }
+
+    def dump(self, value: Any) -> bytes:
+        """Raises CannotEncode for what would not come back the same."""
+        return orjson.dumps(self._pack(value, 0))
+
+    def load(self, payload: bytes) -> Any:
+        """Raises IntegrityError for what no `dump` wrote, or not of the classes as they are now."""
+        try:
+            return self._unpack(orjson.loads(payload))
+        except IntegrityError:
+            raise
+        except Exception as error:  # whatever a constructor says about content it never wrote
+            raise IntegrityError(f"a tagged value cannot be rebuilt: {type(error).__name__}") from error
+
+    def _pack(self, value: Any, depth: int) -> Any:
+        if value is None or value is True or value is False:
+            return value
+        if depth > DEPTH:
+            raise CannotEncode(f"the value contains itself, or nests deeper than {DEPTH}: use codec=", reason="depth")
+        kind = type(value)
+        if (leaf := DUMPERS.get(kind)) is not None:
+            return leaf(value)
+        if (dumper := self._dumpers.get(kind)) is not None:
+            return dumper(value, depth + 1)
+        return dump_numpy(value) if is_numpy(value) else self._dump_object(value, depth + 1)
+
+    def _items(self, values: Any, depth: int) -> list[Any]:
+        return [self._pack(item, depth) for item in values]
+
+    def _dump_dict(self, value: dict[Any, Any], depth: int) -> Any:
+        if TAG not in value and all(type(key) is str and is_clean(key) for key in value):
+            return {key: self._pack(item, depth) for key, item in value.items()}
+        return tagged("dict", [[self._pack(key, depth), self._pack(item, depth)] for key, item in value.items()])
+
+    def _dump_object(self, value: Any, depth: int) -> Any:
+        cls = type(value)
+        name = class_name(cls)
+        if self._classes().get(name) is not cls:
+            raise cannot(value)
+        kind, state = state_of(cls, value)
+        return tagged("object", [name, kind, self._pack(state, depth)])
+
+    def _load_object(self, content: Any) -> Any:
+        name, kind, state = content
+        cls = self._classes().get(name)
+        if cls is None:
+            raise IntegrityError(f"the return annotation no longer names {name}")
+        return build(cls, kind, self._unpack(state))
+
+    def _unpack(self, node: Any) -> Any:
+        if type(node) is list:
+            return [self._unpack(item) for item in node]
+        if type(node) is not dict:
+            return node
+        if TAG in node:
+            name, content = node[TAG]
+            return self._loaders[name](content)
+        return {key: self._unpack(item) for key, item in node.items()}

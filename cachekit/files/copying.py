@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from cachekit.content import PIECE, settled, signature
 from cachekit.errors import TierFull, TierUnavailable, UsageError
-from cachekit.system import NO_ROOM, clone
+from cachekit.files.digests import PIECE, settled, signature
+from cachekit.files.locks import NO_ROOM, clone
 
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)

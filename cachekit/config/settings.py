@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from cachekit.ci import BOOLEAN_TEXT, BOOLEANS
-from cachekit.durations import DURATIONS, duration, number, seconds, within
+from cachekit.config.ci import BOOLEAN_TEXT, BOOLEANS
+from cachekit.config.durations import DURATIONS, duration, number, seconds, within
 from cachekit.errors import UsageError
 from cachekit.model import Mode
 

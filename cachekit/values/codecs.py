@@ -2,26 +2,86 @@
 
 `load(*dump(value))` has the value's type and value, nested ones included, and shares nothing mutable with it; where
 that cannot be had, `dump` raises CannotEncode. It is decided by the types, before storing, never by a second decode.
+
+Does JSON keep it? Whether a tree comes back from JSON with the types and values it had.
+
+Told by the types, in one walk, which is most of what storing a value costs: hence the local names and the order of the
+questions. What orjson refuses by itself (depth, big integers, lone surrogates, names that are no str) is left to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
-from cachekit.arrays import dump_array, is_array, load_array
 from cachekit.errors import CachekitError, CannotEncode, IntegrityError, UsageError
-from cachekit.lossless import is_lossless
 from cachekit.model import ARTIFACT
-from cachekit.nameable import cannot, classes_in
-from cachekit.tagged import Tagger
-from cachekit.tensors import dump_tensors, load_tensors, load_torch
+from cachekit.values.arrays import dump_array, dump_tensors, is_array, load_array, load_tensors, load_torch
+from cachekit.values.instances import cannot, classes_in
+from cachekit.values.tagged import Tagger
 
 if TYPE_CHECKING:
-    from cachekit.protocols import ArtifactCodec, Codec
+    from cachekit.model import ArtifactCodec, Codec
+
+
+_LEAVES: Final = frozenset({str, int, bool, type(None)})
+_FLOATS: Final = frozenset({float})
+_LONG: Final = 16
+_MANY: Final = 16_384
+
+
+def is_lossless(value: Any) -> bool:
+    """Whether the tree holds exact dict, list, str, int, bool, None and finite float only; it may hold itself."""
+    if type(value) is not dict and type(value) is not list:
+        return type(value) in _LEAVES or (type(value) is float and isfinite(value))
+    nodes, leaves, finite = [value], _LEAVES, isfinite
+    for node in nodes:
+        if type(node) is list and len(node) >= _LONG and _is_uniform(node):
+            continue
+        for item in node.values() if type(node) is dict else node:
+            kind = type(item)
+            if kind in leaves:
+                continue
+            if kind is dict or kind is list:
+                nodes.append(item)
+            elif kind is not float or not finite(item):
+                return False
+        if len(nodes) > _MANY:
+            return _is_lossless_at_length(value)
+    return True
+
+
+def _is_lossless_at_length(value: Any) -> bool:
+    """The same for a tree of many containers: none is walked twice, so that one that holds itself ends."""
+    nodes, seen = [value], {id(value)}
+    for node in nodes:
+        for item in _inside(node):
+            if type(item) is dict or type(item) is list:
+                if id(item) not in seen:
+                    seen.add(id(item))
+                    nodes.append(item)
+            elif type(item) not in _LEAVES and not (type(item) is float and isfinite(item)):
+                return False
+    return True
+
+
+def _inside(node: Any) -> Iterable[Any]:
+    if type(node) is dict:
+        items: Iterable[Any] = node.values()
+        return items
+    return () if len(node) >= _LONG and _is_uniform(node) else node
+
+
+def _is_uniform(items: list[Any]) -> bool:
+    """Whether a list needs no look at each item. Long ones are mostly of one kind: an embedding costs half."""
+    kinds = set(map(type, items))
+    # A sum is finite only where all items are; one that overflows says nothing.
+    return kinds <= _LEAVES or (kinds == _FLOATS and (isfinite(sum(items)) or all(map(isfinite, items))))
+
 
 Dumped = tuple[str, bytes]
 # What orjson would write as something else goes to `default`, that is: is refused.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.errors import UsageError
-from cachekit.system import of_another_user
+from cachekit.files.locks import of_another_user
 
 _LARGEST: Final = 4096
 

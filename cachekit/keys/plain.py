@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from cachekit.framing import is_secret_name
+from cachekit.keys.secrets import is_secret_name
 
 # Passthrough makes orjson refuse what it would otherwise flatten into somebody else's text.
 _OPTIONS: Final = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hmac
 from typing import Any, Final
 
-from cachekit.content import frame
 from cachekit.errors import CannotKey
+from cachekit.files.digests import frame
 
 _SECRET_ENDINGS: Final = (
     *("apikey", "accesskey", "privatekey", "secretkey", "token", "authorization", "password", "passwd", "passphrase"),

@@ -14,11 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from cachekit.ci import detect_ci, legacy_refusal
-from cachekit.config_file import File, hint, known, load, search, working_directory
+from cachekit.config.ci import detect_ci, legacy_refusal
+from cachekit.config.file import File, hint, known, load, search, working_directory
+from cachekit.config.settings import TABLE, Settings, Variable, seconds
 from cachekit.errors import UsageError
-from cachekit.places import cache_dir, config_dir, data_dir, home
-from cachekit.settings_table import TABLE, Settings, Variable, seconds
+from cachekit.files.places import cache_dir, config_dir, data_dir, home
 
 __all__ = ["Origin", "Resolved", "Settings", "config_dir", "data_dir", "explain", "render_table", "resolve", "seconds"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from cachekit.errors import TierError, TierFull, TierUnavailable
-from cachekit.system import NO_LOCKS, has_locks, try_lock, unlock
+from cachekit.files.locks import NO_LOCKS, has_locks, try_lock, unlock
 
 _BUSY_SECONDS: Final = 2.0
 _LOCK_POLL_SECONDS: Final = 0.01

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cachekit.config.settings import TABLE
 from cachekit.errors import UsageError
-from cachekit.settings_table import TABLE
-from cachekit.system import of_another_user
+from cachekit.files.locks import of_another_user
 
 _NAMES: Final = tuple(variable.setting for variable in TABLE)
 

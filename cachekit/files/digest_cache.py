@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from cachekit import content
-from cachekit.content import Signature, frame
+from cachekit.files import digests
+from cachekit.files.digests import Signature, frame
+from cachekit.files.temporary import abandoned, new_name
 from cachekit.model import NANOSECONDS, Mode
-from cachekit.temporaries import abandoned, new_name
 
 UNUSED: Final = 30 * 24 * 3600 * NANOSECONDS
 """Nanoseconds without use after which `collect` removes an entry."""
@@ -38,12 +38,12 @@ class Digests:
 
     def open(self) -> Digests:
         """From now on file digests are looked up and kept here; whoever opened last has them."""
-        content.keep_in(self)
+        digests.keep_in(self)
         return self
 
     def close(self) -> None:
         """No longer, if it was here."""
-        content.release(self)
+        digests.release(self)
 
     def get(self, path: str, known: Signature) -> bytes | None:
         """The digest of the file at the absolute `path`, if it was kept under the signature that the file has now."""

@@ -14,11 +14,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from cachekit.content import content_digest
 from cachekit.errors import CannotKey
-from cachekit.framing import names_secret
-from cachekit.plain import LEAVES
-from cachekit.shapes import fields, revealer
+from cachekit.files.digests import content_digest
+from cachekit.keys.canonical import fields, revealer
+from cachekit.keys.plain import LEAVES
+from cachekit.keys.secrets import names_secret
 
 _LONGEST: Final = 400
 _LONGEST_TEXT: Final = 120

@@ -1,0 +1,1 @@
+"""Files that processes share: locks, SQLite, digests, copies and the places where they stand."""

@@ -1,0 +1,1 @@
+"""A value to bytes and back, with no code in the data."""
