@@ -6,15 +6,15 @@ from cachekit.cached import Cached
 from cachekit.decorators import distributed_cache, persist_artifact
 from cachekit.default import add_listener, configure, current_mode, reset_stats, stats, status, tell
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
-from cachekit.gate import bypass, mode, sample
 from cachekit.model import MISS, Adapter, Event, Explanation, Key, Reply, Retry, Saving
 from cachekit.operations import clear, fetch, flush, gc, invalidate, pins, restore, store, sync, unpin, warm
+from cachekit.plan.gate import bypass, mode, sample
 
 if TYPE_CHECKING:
     from cachekit.answers import Answers
-    from cachekit.artifacts import Progress
+    from cachekit.artifacts.progress import on_progress
+    from cachekit.artifacts.store import Progress
     from cachekit.asking import Wanted
-    from cachekit.progress import on_progress
 
 __all__ = [
     "MISS",

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-from cachekit import plan as plans
 from cachekit import streaming
 from cachekit.asking import Ask
 from cachekit.model import MISS, Reply
 from cachekit.perform import aperform, perform
+from cachekit.plan import plan as plans
 from cachekit.replies import Live
 
 # -- whole answers --------------------------------------------------------------------------------------------------

@@ -10,16 +10,16 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from cachekit import plan as plans
 from cachekit import streaming
 from cachekit.answering import astream, awhole, stream, whole
 from cachekit.asking import Ask, Wanted, aheeding, heeding, restored
 from cachekit.default import ROOT
 from cachekit.errors import UsageError
-from cachekit.gate import current
 from cachekit.lanes import Lane, serve
 from cachekit.model import MISS, Adapter, Event, Reply
 from cachekit.perform import nothing, perform
+from cachekit.plan import plan as plans
+from cachekit.plan.gate import current
 from cachekit.policies import policy_of
 from cachekit.prepare import arguments_of, prepare
 from cachekit.targets import Target

@@ -10,16 +10,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from cachekit import plan as plans
 from cachekit.artifact_origin import Build, Unkept, auncached, uncached
-from cachekit.artifact_output import refuse_place
 from cachekit.artifact_work import Work, handed, scratch_of, taken_in
+from cachekit.artifacts.manifest import Manifest
+from cachekit.artifacts.output import refuse_place
 from cachekit.default import ROOT
 from cachekit.inputs import paths_in
-from cachekit.manifest import Manifest
 from cachekit.methods import storing
 from cachekit.model import MISS, Event
 from cachekit.perform import aperform, nothing, perform
+from cachekit.plan import plan as plans
 from cachekit.prepare import Prepared, keyed, prepare
 
 __all__ = ["Build", "acall", "apeek", "aput", "call", "peek", "put"]

@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import UsageError
-from cachekit.manifest import Manifest
 from cachekit.model import Key
 
 CID: Final = re.compile(r"baf[ky][a-z2-7]{55}")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cachekit.artifact_output import put_path
+from cachekit.artifacts.output import put_path
 from cachekit.errors import UsageError
 from cachekit.files.temporary import remove
 from cachekit.perform import aretried, retried

@@ -16,13 +16,13 @@ from typing import Any
 
 from cachekit.artifact_about import about
 from cachekit.artifact_origin import Build, Unkept, checked, handed_over, inside, own_scratch, same
+from cachekit.artifacts.manifest import Manifest
+from cachekit.artifacts.portable import name_problem
 from cachekit.errors import CannotEncode, IntegrityError, TierError
 from cachekit.files.temporary import new_name, remove
-from cachekit.manifest import Manifest
 from cachekit.model import MISS, Event
-from cachekit.portable import name_problem
+from cachekit.plan.steps import STREAMING, Request
 from cachekit.prepare import Prepared, changed_inputs
-from cachekit.request import STREAMING, Request
 
 
 @dataclass(slots=True)

@@ -15,22 +15,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.background import Background
-from cachekit.cooldown import Cooldowns
 from cachekit.errors import TierError, UsageError
-from cachekit.flight import Flights
 from cachekit.housekeeping import Housekeeper
-from cachekit.leases import Leases
-from cachekit.ledger import Ledger
 from cachekit.lifetime import EXIT_BOUND, watch
 from cachekit.model import Event, Key, Mark, TierState
 from cachekit.opening import opened
+from cachekit.plan.flight import Flights, Leases, Streams
+from cachekit.plan.retrying import Cooldowns
 from cachekit.stats import Stats
-from cachekit.streams import Streams
+from cachekit.tiers.ledger import Ledger
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from cachekit.artifacts import ArtifactStore
+    from cachekit.artifacts.store import ArtifactStore
     from cachekit.config.resolve import Resolved
     from cachekit.files.digest_cache import Digests
     from cachekit.lanes import Known, Lane
@@ -215,7 +213,7 @@ class Cache:
         self.ready()
         self.save_totals()
         if self.shared is not None:
-            from cachekit.progress import waiting
+            from cachekit.artifacts.progress import waiting
 
             with waiting():
                 self.shared.tier.flush(FLUSH_BOUND if timeout is None else timeout)

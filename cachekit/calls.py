@@ -6,10 +6,10 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cachekit import plan as plans
 from cachekit.lanes import Known, Lane
 from cachekit.nearby import Nearby, at_hand, remember, shorten
 from cachekit.perform import aperform, aretried, perform, retried
+from cachekit.plan import plan as plans
 from cachekit.prepare import Prepared, arguments_of, prepare
 from cachekit.targets import Target
 

@@ -21,7 +21,7 @@ from cachekit.replies import unpack_reply
 from cachekit.snapshot import TIERS, Snapshot, add
 
 if TYPE_CHECKING:
-    from cachekit.records import Header
+    from cachekit.tiers.records import Header
 
 _PREVIEW: Final = 400
 """Characters of a payload that `show` prints."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from cachekit.artifact_output import copy_any, put_path
+from cachekit.artifacts.output import copy_any, put_path
 from cachekit.errors import UsageError
 from cachekit.files.digests import Signature, signature
 from cachekit.files.temporary import new_name, remove

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cachekit.artifact_output import refuse_place
+from cachekit.artifacts.output import refuse_place
+from cachekit.artifacts.portable import name_problem
 from cachekit.cli_answer import Answer, printable
 from cachekit.cli_command import perform
 from cachekit.cli_outputs import collect, look, place
@@ -21,7 +22,6 @@ from cachekit.errors import CannotKey, UsageError
 from cachekit.files.digests import content_digest
 from cachekit.files.temporary import remove
 from cachekit.model import Event
-from cachekit.portable import name_problem
 
 
 class NotKept(Exception):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit.cache import Cache
 from cachekit.errors import UsageError
-from cachekit.gate import current, decide
 from cachekit.model import Event, Mode, TierState
+from cachekit.plan.gate import current, decide
 from cachekit.snapshot import Snapshot
 
 if TYPE_CHECKING:

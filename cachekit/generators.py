@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from cachekit import streaming
-from cachekit.gate import Scope
 from cachekit.model import MISS
+from cachekit.plan.gate import Scope
 from cachekit.prepare import Prepared, prepare
 from cachekit.recording import Piece, Recording
 from cachekit.streaming import Pieces

@@ -12,8 +12,8 @@ from cachekit.model import Event
 from cachekit.stats import INBOX_LIMIT, Stats
 
 if TYPE_CHECKING:
-    from cachekit.ledger import Ledger
     from cachekit.tiers.disk import DiskTier
+    from cachekit.tiers.ledger import Ledger
 
 SAVE_EVERY: Final = 10.0
 """Seconds between two additions to the machine's totals; a write per call would cost more than the call saves."""

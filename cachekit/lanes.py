@@ -14,8 +14,8 @@ from marshal import dumps
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from cachekit.gate import CURRENT
 from cachekit.model import MISS, Event
+from cachekit.plan.gate import CURRENT
 from cachekit.stats import INBOX_LIMIT
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cachekit import plan as plans
 from cachekit.default import ROOT, default
 from cachekit.errors import TierError, UsageError
 from cachekit.model import MISS, Explanation, Key, Record
 from cachekit.perform import aperform, aretried, nothing, perform, retried
+from cachekit.plan import plan as plans
 from cachekit.prepare import Prepared, keyed, namespace_of, prepare, sample_of
 from cachekit.targets import Target
 

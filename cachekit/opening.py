@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from cachekit.errors import TierError
 from cachekit.files.places import prepare
-from cachekit.gate import current, decide
 from cachekit.model import Event, TierState
+from cachekit.plan.gate import current, decide
 from cachekit.tiers.memory import MemoryTier
 
 if TYPE_CHECKING:
-    from cachekit.artifacts import ArtifactStore
+    from cachekit.artifacts.store import ArtifactStore
     from cachekit.config.resolve import Resolved
     from cachekit.files.digest_cache import Digests
-    from cachekit.ledger import Ledger
     from cachekit.model import Key, Record, Tier
     from cachekit.sharing import Shared
     from cachekit.tiers.disk import DiskTier
+    from cachekit.tiers.ledger import Ledger
 
 
 @dataclass(slots=True)
@@ -81,8 +81,8 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
         made.failed("disk", "directory", error)
         return
     # Not at import: diskcache brings pickle and SQLite along, a quarter of what `import cachekit` would take.
-    from cachekit import progress
-    from cachekit.artifacts import ArtifactStore
+    from cachekit.artifacts import progress
+    from cachekit.artifacts.store import ArtifactStore
     from cachekit.files.digest_cache import Digests
     from cachekit.tiers.disk import DiskTier
 

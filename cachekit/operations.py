@@ -161,7 +161,7 @@ def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None
     if not text:
         raise UsageError("restore() takes an artifact's name, key or CID; `cachekit ls --artifacts` lists them")
     if output is not None:
-        from cachekit.artifact_output import refuse_place
+        from cachekit.artifacts.output import refuse_place
 
         refuse_place(Path(output), default().settings.dir)
     known = registry()

@@ -6,12 +6,11 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cachekit import plan as plans
-from cachekit import retrying
-from cachekit.drive import arun, run
-from cachekit.errand import Errand
 from cachekit.errors import CacheMiss, UsageError
 from cachekit.model import Event
+from cachekit.plan import plan as plans
+from cachekit.plan import retrying
+from cachekit.plan.drive import Errand, arun, run
 from cachekit.prepare import Prepared
 from cachekit.targets import Target, about
 

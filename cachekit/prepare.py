@@ -13,12 +13,12 @@ from cachekit.cache import Cache
 from cachekit.default import ROOT
 from cachekit.errors import CannotKey
 from cachekit.files.digests import content_digest
-from cachekit.gate import current, decide
 from cachekit.keys.binding import Unbound
 from cachekit.lanes import LONGEST_ARGUMENTS, lane_safe
 from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
 from cachekit.nearby import Nearby, at_hand
-from cachekit.request import STREAMING, Request
+from cachekit.plan.gate import current, decide
+from cachekit.plan.steps import STREAMING, Request
 from cachekit.targets import Call, Target, about
 
 

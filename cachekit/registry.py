@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cachekit.artifact_names import CID, Artifact, fits, key_of, only, parsed, preferred, several
+from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError
 from cachekit.index import alive, cid_of
-from cachekit.manifest import Manifest
 from cachekit.model import ARTIFACT as PATH
 from cachekit.model import Key, Record
 from cachekit.segments import PINNED
 from cachekit.tiers.ipfs_pins import Holdings
 
 if TYPE_CHECKING:
-    from cachekit.artifacts import ArtifactStore
+    from cachekit.artifacts.store import ArtifactStore
     from cachekit.sharing import Shared
     from cachekit.tiers.disk import DiskTier
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cachekit.artifacts import ArtifactStore
+from cachekit.artifacts.manifest import File, Manifest
+from cachekit.artifacts.progress import Progress, counter, tell
+from cachekit.artifacts.store import ArtifactStore
 from cachekit.blobs import Blob, Blobs
 from cachekit.breaker import Breaker
 from cachekit.chunked import ChunkCipher
@@ -16,9 +18,7 @@ from cachekit.errors import TierError, TierUnavailable
 from cachekit.files.digests import Signature
 from cachekit.files.parallel import at_once
 from cachekit.kubo import Transport
-from cachekit.manifest import File, Manifest
 from cachekit.outbox import Item
-from cachekit.progress import Progress, counter, tell
 from cachekit.tiers.ipfs_guard import Guard
 
 

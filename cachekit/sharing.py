@@ -11,19 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from cachekit.artifacts import ArtifactStore
+from cachekit.artifacts.store import ArtifactStore
 from cachekit.breaker import Breaker
 from cachekit.config.resolve import Resolved, config_dir, data_dir
 from cachekit.credentials import TAG_BYTES, Credential, load_credential
 from cachekit.errors import TierError, UsageError
 from cachekit.index import Index, IndexMark, tag_of
 from cachekit.kubo import KuboTransport
-from cachekit.ledger import Ledger, veiled
 from cachekit.model import Key, Mark, Record, TierState
 from cachekit.outbox import Outbox
 from cachekit.segments import KEY_MARK, NAMESPACE_MARK, TAG_MARK
 from cachekit.shared_files import SharedFiles
 from cachekit.tiers.ipfs import IpfsTier
+from cachekit.tiers.ledger import Ledger, veiled
 from cachekit.writers import WriterKey
 
 DEFAULT_API: Final = "/ip4/127.0.0.1/tcp/5001"

@@ -12,10 +12,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
 
-from cachekit import plan as plans
 from cachekit.following import Abandoned, AsyncShared, Shared
 from cachekit.model import MISS, Event
 from cachekit.perform import aperform, aretried, nothing, perform, retried
+from cachekit.plan import plan as plans
 from cachekit.prepare import Prepared
 
 

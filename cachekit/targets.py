@@ -54,7 +54,7 @@ class Target:
 
             return ReplyCodec(self.policy.adapter)
         if self.keeps_files:
-            from cachekit.path_codec import PathCodec
+            from cachekit.artifacts.manifest import PathCodec
 
             return PathCodec()
         codec = codec_for(self.policy.codec, self._annotation)

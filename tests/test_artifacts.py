@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from cachekit.artifacts import ArtifactStore, Progress
+from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
+from cachekit.artifacts.store import ArtifactStore, Progress
 from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.files.digests import signature
 from cachekit.files.temporary import remove
-from cachekit.manifest import EXECUTABLE, PLAIN, File, Manifest
 
 DAY = 24 * 3600 * 10**9
 MIB = 1 << 20
@@ -505,7 +505,7 @@ def test_two_processes_at_once(store: ArtifactStore, tree: Path, tmp_path: Path)
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from cachekit.artifacts import ArtifactStore
+from cachekit.artifacts.store import ArtifactStore
 store = ArtifactStore(Path(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 manifest = store.ingest(Path(sys.argv[2]))

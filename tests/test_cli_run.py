@@ -159,13 +159,13 @@ def test_a_full_disk_costs_only_the_keeping(
         assert main(["gc"]) == 0
         if full == "scratch":
             monkeypatch.setattr("cachekit.artifact_work.own_scratch", refuse)
-            monkeypatch.setattr("cachekit.artifacts.new_name", refuse)
+            monkeypatch.setattr("cachekit.artifacts.store.new_name", refuse)
         elif full == "copy":
             monkeypatch.setattr(shutil, "copy2", refuse)
         elif full == "printed":
             monkeypatch.setattr(cli_command.os, "write", write)
         elif full == "store":
-            monkeypatch.setattr("cachekit.artifacts.stage_found", refuse)
+            monkeypatch.setattr("cachekit.artifacts.store.stage_found", refuse)
         else:
             from cachekit.default import default
             from cachekit.errors import TierFull

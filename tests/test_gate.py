@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cachekit.errors import UsageError
-from cachekit.gate import Overrides, bypass, current, decide, mode, sample
+from cachekit.plan.gate import Overrides, bypass, current, decide, mode, sample
 
 
 def test_outside_of_any_block() -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
+from cachekit.artifacts.portable import path_problem, tree_problem
 from cachekit.errors import IntegrityError
-from cachekit.manifest import EXECUTABLE, PLAIN, File, Manifest
-from cachekit.portable import path_problem, tree_problem
 
 SHA = "ab" * 32
 TREE = Manifest(

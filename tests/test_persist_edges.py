@@ -18,7 +18,7 @@ import pytest
 
 import cachekit
 from cachekit import MISS, UsageError, distributed_cache, persist_artifact, restore, stats
-from cachekit.artifact_blobs import Blobs
+from cachekit.artifacts.contents import Blobs
 from cachekit.default import default
 from cachekit.errors import TierUnavailable
 

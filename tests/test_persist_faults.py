@@ -23,9 +23,9 @@ import pytest
 
 import cachekit
 from cachekit import Retry, UsageError, node, persist_artifact, stats
+from cachekit.artifacts.manifest import Manifest
 from cachekit.default import default
 from cachekit.files import copying
-from cachekit.manifest import Manifest
 from cachekit.operations import registry
 
 MIB = 1 << 20

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from cachekit import plan as plans
 from cachekit.errors import CacheMiss, TierUnavailable
 from cachekit.model import MISS, NANOSECONDS, Key, Record
-from cachekit.request import Request
-from cachekit.steps import (
+from cachekit.plan import plan as plans
+from cachekit.plan.steps import (
     ALONE,
     BUSY,
     LEAD,
@@ -20,6 +19,7 @@ from cachekit.steps import (
     Lease,
     Pause,
     Read,
+    Request,
     Returned,
     Revalidate,
     Share,

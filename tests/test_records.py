@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cachekit.errors import IntegrityError, UsageError
 from cachekit.model import Key, Record
-from cachekit.records import MAGIC, PEEK, decode, encode, peek
+from cachekit.tiers.records import MAGIC, PEEK, decode, encode, peek
 
 KEY = Key("team", bytes(range(32)), "module.function")
 RECORD = Record("json", b'{"a":1}' * 20, 10, 20, 1.5, 0.25, ("user:1", "zwei\n\x00ü"), pin=True)

@@ -25,10 +25,10 @@ from stopping import heed
 
 import cachekit
 from cachekit import CachekitError, Progress, TierError, UsageError, on_progress, persist_artifact, restore
+from cachekit.artifacts.progress import LARGE, Display
 from cachekit.cli import main
 from cachekit.default import default
 from cachekit.operations import registry
-from cachekit.progress import LARGE, Display
 
 ROOT = Path(__file__).parents[1]
 BUILT: list[str] = []
@@ -530,7 +530,7 @@ def test_what_cannot_be_called_is_refused(what: Any) -> None:
 
 BARS = """
 from itertools import count
-from cachekit.progress import Display, Progress
+from cachekit.artifacts.progress import Display, Progress
 tell = Display(count().__next__)
 for done in range(0, 129, 32):
     tell(Progress("fetching", "weights.bin", done << 20, 128 << 20))
@@ -588,7 +588,7 @@ def _shown(said: str, height: int) -> list[str]:
 
 BEHIND = """
 import threading
-from cachekit.progress import Progress, tell, waiting
+from cachekit.artifacts.progress import Progress, tell, waiting
 
 def add():
     for done in range(0, 129, 4):
@@ -615,7 +615,7 @@ def test_what_is_added_behind_the_calls_is_not_shown() -> None:
 FLUSH = """
 import cachekit
 from cachekit.default import default
-from cachekit.progress import Progress, tell
+from cachekit.artifacts.progress import Progress, tell
 
 class Uploading:
     def flush(self, timeout):
@@ -646,7 +646,7 @@ def test_flush_shows_what_is_added(tmp_path: Path) -> None:
 
 
 BETWEEN = """
-from cachekit.progress import Progress, tell
+from cachekit.artifacts.progress import Progress, tell
 print("begin: ", end="", flush=True)
 for epoch in range(20):
     for name in ("a.bin", "b.bin"):

@@ -14,14 +14,14 @@ from typing import Any
 import diskcache
 import pytest
 
-from cachekit.artifacts import ArtifactStore
+from cachekit.artifacts.store import ArtifactStore
 from cachekit.config.resolve import resolve
 from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.files.places import prepare
-from cachekit.ledger import Ledger
 from cachekit.model import NANOSECONDS, Key, Record
 from cachekit.sharing import Shared
 from cachekit.tiers.disk import BytesDisk, DiskTier
+from cachekit.tiers.ledger import Ledger
 from cachekit.tiers.memory import OVERHEAD, MemoryTier
 
 
@@ -51,7 +51,7 @@ def tier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, 
     overrides = {"dir": tmp_path / "tier", "ipfs": "rw", "ipfs_api": api, "ipfs_timeout": 5}
     ledger = Ledger(tmp_path / "tier")
     ledger.open()
-    resolved = resolve.resolve(environ, overrides=overrides, toml=None)
+    resolved = resolve(environ, overrides=overrides, toml=None)
     shared = Shared(resolved, environ, lambda _: None, ledger, ArtifactStore(tmp_path / "artifacts"))
     yield shared.tier, lambda: shared.tier.flush(30) and None
     shared.close(5)

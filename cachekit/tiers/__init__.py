@@ -1,1 +1,1 @@
-"""The places where a record can be. A tier knows nothing of its neighbours."""
+"""The places of this machine: memory, disk, and what its processes tell each other."""

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
-from cachekit import records
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.model import EVERYWHERE, Key, Record
+from cachekit.tiers import records
 from cachekit.tiers.disk_file import CacheFile
 
 if TYPE_CHECKING:
-    from cachekit.records import Header
+    from cachekit.tiers.records import Header
 
 INLINE_LIMIT: Final = 100 * 1024
 """Bytes up to which a record stands in the SQLite file; above, a file of its own is faster (reference: 64-100 kB)."""

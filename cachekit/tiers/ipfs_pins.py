@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final
 
+from cachekit.artifacts.manifest import Manifest
 from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError, TierError
 from cachekit.index import Index
 from cachekit.kubo import Transport
-from cachekit.manifest import Manifest
 from cachekit.model import ARTIFACT
 from cachekit.tiers.ipfs_files import read_file
 

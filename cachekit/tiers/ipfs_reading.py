@@ -9,9 +9,9 @@ from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError
 from cachekit.index import Index, alive, cid_of
 from cachekit.kubo import Transport
-from cachekit.ledger import veiled
 from cachekit.model import Key, Record
 from cachekit.segments import ENCRYPTED, PINNED, UNIXFS, Entry
+from cachekit.tiers.ledger import veiled
 
 
 class Reader:

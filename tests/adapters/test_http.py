@@ -211,7 +211,7 @@ def test_retry_after_holds_for_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> 
     """After a 429 the next call of the endpoint waits as long as the server asked for; the 429 itself is passed."""
     httpx = pytest.importorskip("httpx")
     waits: list[float] = []
-    monkeypatch.setattr("cachekit.cooldown.Cooldowns.wait", lambda self, scope: waits.append(self.left(scope)))
+    monkeypatch.setattr("cachekit.plan.retrying.Cooldowns.wait", lambda self, scope: waits.append(self.left(scope)))
     replies = [json_reply({"error": "slow down"}, 429, {"retry-after": "20"}), json_reply({"generated_text": "x"})]
     with scripted_server(replies) as server:
         wrapped = client(httpx, server.url, tgi.GENERATE)

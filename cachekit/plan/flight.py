@@ -3,6 +3,16 @@
 A leader that raises gives its exception to everybody who waits. A leader that was cancelled (or interrupted) hands
 over: one of those who wait leads next. A call that joins a flight which its own context already leads is re-entrant and
 goes alone, because waiting for itself would never end.
+
+Single flight between the processes of a machine: a lease is a kernel lock on one byte of a file.
+
+The byte's offset comes from the key, so that one open file serves every key. The kernel ends a lease in the instant its
+holder dies, whatever killed it, so there is nothing to renew and no flag that could be left behind; POSIX record locks
+are not inherited by fork. They do not exclude the threads of one process: `flight` does that.
+
+A lease saves work and nothing depends on it: where locks are missing (Windows, some network drives), everybody leads.
+
+Which streams are under way, by the key of the call and the event loop that reads them.
 """
 
 from __future__ import annotations
@@ -10,13 +20,16 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import ContextVar
 from enum import Enum
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
 
+from cachekit.files.locks import has_locks, lock_byte, unlock_byte
 from cachekit.model import Record
-from cachekit.steps import ALONE, BUSY, LEAD, Standing
+from cachekit.plan.steps import ALONE, BUSY, LEAD, Standing
 
 _leading: ContextVar[frozenset[bytes]] = ContextVar("cachekit_leading", default=frozenset())
 
@@ -97,3 +110,79 @@ class Flights:
     def renew_after_fork(self) -> None:
         """A lock that another thread held at the fork would stay locked for ever."""
         self._lock = threading.Lock()
+
+
+_files: dict[Path, int] = {}
+_files_lock = threading.Lock()
+
+
+def _open(path: Path) -> int:
+    # Closing any descriptor of the file would end all leases of the process, so it is opened once and never closed.
+    with _files_lock:
+        if path not in _files:
+            _files[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        return _files[path]
+
+
+class Leases:
+    """Leases of one cache directory; `path` is the lock file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def acquire(self, digest: bytes) -> bool:
+        """Whether nobody else on this machine holds the lease; never waits."""
+        if not has_locks():
+            return True
+        try:
+            lock_byte(_open(self._path), _offset(digest))
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError:
+            return True
+        return True
+
+    def release(self, digest: bytes) -> None:
+        if not has_locks():
+            return
+        try:
+            unlock_byte(_open(self._path), _offset(digest))
+        except OSError:
+            return
+
+
+def _offset(digest: bytes) -> int:
+    return int.from_bytes(digest[:7], "big")
+
+
+S = TypeVar("S")
+
+
+class Streams(Generic[S]):
+    """The streams under way. An event loop's are its own: what it opened, nobody else can read from."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[tuple[bytes, int], S] = {}
+
+    def join(self, digest: bytes, loop: int, make: Callable[[], S]) -> S:
+        """The stream under way, or a new one; the caller has a seat in it."""
+        with self._lock:
+            found: Any = self._running.get((digest, loop))
+            if found is None or not found.join():
+                found = make()
+                found.join()
+                self._running.setdefault((digest, loop), found)
+            return found  # type: ignore[no-any-return]
+
+    def leave(self, stream: S) -> None:
+        """The stream is over: who comes now begins another one."""
+        with self._lock:
+            for place, running in list(self._running.items()):
+                if running is stream:
+                    del self._running[place]
+
+    def renew_after_fork(self) -> None:
+        """The parent's streams go on in the parent."""
+        self._lock = threading.Lock()
+        self._running = {}

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from cachekit.artifact_tree import survey
+from cachekit.artifacts.manifest import File, Manifest
+from cachekit.artifacts.staging import survey
 from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.files.copying import duplicate
 from cachekit.files.digests import file_digest
 from cachekit.files.locks import of_another_user
 from cachekit.files.sqlite import locked
 from cachekit.files.temporary import abandoned, new_name, remove
-from cachekit.manifest import File, Manifest
 
 _PLACING_SECONDS: Final = 3600.0
 """How long somebody else may take to put an artifact at the same place."""

@@ -1,17 +1,22 @@
-"""What an artifact is made of, file by file. Canonical JSON; what is decoded cannot name anything outside its tree."""
+"""What an artifact is made of, file by file. Canonical JSON; what is decoded cannot name anything outside its tree.
+
+The codec called `path`: a Manifest to a payload and back. The files themselves are the artifact store's.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from cachekit.errors import IntegrityError
+from cachekit.artifacts.portable import name_problem, tree_problem
+from cachekit.errors import CannotEncode, IntegrityError
 from cachekit.files.digests import frame
-from cachekit.portable import name_problem, tree_problem
+from cachekit.model import ARTIFACT
 
 PLAIN: Final = 0o644
 EXECUTABLE: Final = 0o755
@@ -121,3 +126,26 @@ def _is_entry(file: File) -> bool:
     if file.link:
         return (file.size, file.mode, file.sha256, file.cid) == (0, PLAIN, "", "")
     return bool(_SHA256.fullmatch(file.sha256) and _CID.fullmatch(file.cid))
+
+
+@functools.lru_cache(maxsize=16)
+def _decoded(payload: bytes) -> Manifest:
+    # A warm hit decodes one manifest again and again, and checking each name in it costs more than all the rest.
+    return Manifest.decode(payload)
+
+
+class PathCodec:
+    """What a decorated function built, as its Manifest."""
+
+    def dump(self, value: Any) -> tuple[str, bytes]:
+        if not isinstance(value, Manifest):
+            raise CannotEncode(f"{type(value).__name__} is no artifact", reason="type")
+        return ARTIFACT, value.encode()
+
+    def load(self, name: str, payload: bytes) -> Manifest:
+        return self.loader(name)(payload)  # type: ignore[no-any-return]
+
+    def loader(self, name: str) -> Callable[[bytes], Any]:
+        if name != ARTIFACT:
+            raise IntegrityError(f"the payload is in {name!r}, and an artifact was expected")
+        return _decoded

@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from cachekit.artifacts.manifest import EXECUTABLE
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.files.copying import duplicate, lasting, link, open_source, sha256_of
 from cachekit.files.digests import Signature, settled, signature
 from cachekit.files.temporary import new_name
-from cachekit.manifest import EXECUTABLE
 
 READ_ONLY: Final = 0o444
 EXECUTED: Final = 0o555

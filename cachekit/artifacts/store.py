@@ -12,16 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from cachekit.artifact_blobs import Blobs
-from cachekit.artifact_output import alone_at, put_copy
-from cachekit.artifact_stage import give_back, stage_blobs, stage_found
-from cachekit.artifact_store import FROZEN, Trees
-from cachekit.artifact_tree import Survey, survey
+from cachekit.artifacts.contents import Blobs
+from cachekit.artifacts.manifest import File, Manifest, problem_of
+from cachekit.artifacts.output import alone_at, put_copy
+from cachekit.artifacts.staging import Survey, give_back, stage_blobs, stage_found, survey
+from cachekit.artifacts.trees import FROZEN, Trees
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.files.copying import Progress, Told, degrading, lasting
 from cachekit.files.digests import Signature
 from cachekit.files.temporary import ABANDONED, abandoned, below, new_name, remove, temporary
-from cachekit.manifest import File, Manifest, problem_of
 
 __all__ = ["ArtifactStore", "Progress"]
 

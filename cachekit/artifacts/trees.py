@@ -18,13 +18,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cachekit.artifact_blobs import Blobs
-from cachekit.artifact_tree import survey
+from cachekit.artifacts.contents import Blobs
+from cachekit.artifacts.manifest import File, Manifest
+from cachekit.artifacts.staging import survey
 from cachekit.errors import IntegrityError, TierUnavailable, UsageError
 from cachekit.files.copying import Told, lasting, link, sha256_of
 from cachekit.files.digests import settled, signature
 from cachekit.files.temporary import new_name, remove
-from cachekit.manifest import File, Manifest
 
 FROZEN: Final = 0o555
 _HOUR: Final = 3600

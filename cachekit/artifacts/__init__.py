@@ -1,0 +1,1 @@
+"""Files and directories of any size, stored whole or not at all."""
