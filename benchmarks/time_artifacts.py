@@ -24,7 +24,7 @@ from harness import Figure, Scale, added, cache, directory, middle, rounds
 from time_ipfs import _home, kubo
 
 import cachekit
-from cachekit import node
+from cachekit.ipfs.node import install
 from cachekit.operations import registry
 
 MIB = 1 << 20
@@ -120,7 +120,7 @@ def time_storing(scale: Scale) -> list[Figure]:
     ratios: dict[str, list[float]] = {"plain": [], "sealed": [], "whole plain": [], "whole sealed": []}
     speeds = []
     with kubo() as status, _home() as home:
-        binary = str(node.install(home).path)
+        binary = str(install.install(home).path)
         for turn in range(turns):
             for name, function in (("plain", plain), ("sealed", sealed)):
                 # Never a name twice: the daemon remembers what was stored under it, and the call would be a hit.
@@ -331,7 +331,7 @@ def _pipe(gateway: str, cids: list[str]) -> None:
 def _with_gateway() -> Iterator[tuple[str, str]]:
     """(RPC, gateway) of a Kubo of its own: our private node has no gateway."""
     with directory() as home:
-        binary = str(node.install(home).path)
+        binary = str(install.install(home).path)
         told = {**os.environ, "IPFS_PATH": str(home / "repo"), "IPFS_TELEMETRY": "off"}
         for words in (
             ["init", "--profile=test"],

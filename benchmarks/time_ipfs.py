@@ -17,11 +17,11 @@ from harness import Figure, Scale, added, beside, cache, directory, ratio, round
 from inputs import completion
 
 import cachekit
-from cachekit import daemon, node
-from cachekit.cids import binary_cid, raw_cid
 from cachekit.default import default
+from cachekit.ipfs.content.cids import binary_cid, raw_cid
+from cachekit.ipfs.node import daemon, install
+from cachekit.ipfs.sharing import Shared
 from cachekit.model import FOREVER, Key, Record
-from cachekit.sharing import Shared
 
 DEAD: str = "/ip4/127.0.0.1/tcp/9"
 """Nothing listens on the discard port."""
@@ -41,7 +41,7 @@ def local(number: int) -> Any:
 def kubo() -> Iterator[daemon.NodeStatus]:
     """A private node, stopped at the end; its binary is installed once for the machine."""
     with directory() as home:
-        status = daemon.start(home, binary=Path(node.install(home).path), timeout=60)
+        status = daemon.start(home, binary=Path(install.install(home).path), timeout=60)
         try:
             yield status
         finally:

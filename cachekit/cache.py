@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from cachekit.artifacts.store import ArtifactStore
     from cachekit.config.resolve import Resolved
     from cachekit.files.digest_cache import Digests
+    from cachekit.ipfs.sharing import Shared
     from cachekit.lanes import Known, Lane
     from cachekit.model import Listener, Tier
-    from cachekit.sharing import Shared
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.memory import MemoryTier
 

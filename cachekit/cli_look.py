@@ -131,7 +131,7 @@ def _in_ipfs(key: Key) -> str:
     cache = library.default()
     if cache.shared is None:
         return f"off: {cache.status()['ipfs'].reason}"
-    from cachekit.index import alive, cid_of
+    from cachekit.ipfs.index.index import alive, cid_of
 
     entry = cache.shared.index.find(key.namespace, key.digest)
     if entry is None:

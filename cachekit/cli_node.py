@@ -84,14 +84,15 @@ def fetch(options: argparse.Namespace) -> Answer:
 
 
 def install(_options: argparse.Namespace) -> Answer:
-    from cachekit import node
+    from cachekit.ipfs.node import install as node
 
     found = node.install(data_dir(os.environ), report=_report)
     return Answer(_plain(found), f"Kubo {found.version} ({found.how}): {found.path}")
 
 
 def start(options: argparse.Namespace) -> Answer:
-    from cachekit import daemon, node
+    from cachekit.ipfs.node import daemon
+    from cachekit.ipfs.node import install as node
 
     binary = node.install(data_dir(os.environ), report=_report).path
     now = daemon.start(data_dir(os.environ), binary=binary, socket=options.socket)
@@ -99,7 +100,7 @@ def start(options: argparse.Namespace) -> Answer:
 
 
 def stop(_options: argparse.Namespace) -> Answer:
-    from cachekit import daemon
+    from cachekit.ipfs.node import daemon
 
     now = daemon.stop(data_dir(os.environ))
     return Answer(
@@ -108,7 +109,7 @@ def stop(_options: argparse.Namespace) -> Answer:
 
 
 def status(_options: argparse.Namespace) -> Answer:
-    from cachekit import daemon
+    from cachekit.ipfs.node import daemon
 
     now = daemon.status(data_dir(os.environ))
     text = f"Kubo {now.version} {now.reason} (pid {now.pid})" if now.running else now.reason

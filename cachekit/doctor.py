@@ -21,7 +21,7 @@ from cachekit.files.places import prepare
 if TYPE_CHECKING:
     from cachekit.cache import Cache
     from cachekit.config.resolve import Resolved
-    from cachekit.sharing import Shared
+    from cachekit.ipfs.sharing import Shared
 
 State = Literal["ok", "note", "failed"]
 
@@ -139,7 +139,7 @@ def _shared(cache: Cache, resolved: Resolved) -> Iterator[Finding]:
 
 
 def _credential(shared: Shared) -> Finding:
-    from cachekit.sharing import can_certify
+    from cachekit.ipfs.sharing import can_certify
 
     if can_certify(shared.credential):
         return Finding("credential", "ok", "reads and writes")
@@ -148,8 +148,8 @@ def _credential(shared: Shared) -> Finding:
 
 
 def _credential_alone(resolved: Resolved) -> Finding:
-    from cachekit.credentials import load_credential
-    from cachekit.sharing import credential_file
+    from cachekit.ipfs.credential import load_credential
+    from cachekit.ipfs.sharing import credential_file
 
     settings = resolved.settings
     try:
@@ -178,7 +178,7 @@ def _daemon(shared: Shared, *, must: bool) -> Finding:
 
 
 def _namespaces(shared: Shared, namespace: str) -> Finding:
-    from cachekit.index import ROOT
+    from cachekit.ipfs.index.index import ROOT
 
     try:
         listed = shared.transport.list(ROOT, timeout=_SECONDS) or []

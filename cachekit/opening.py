@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cachekit.artifacts.store import ArtifactStore
     from cachekit.config.resolve import Resolved
     from cachekit.files.digest_cache import Digests
+    from cachekit.ipfs.sharing import Shared
     from cachekit.model import Key, Record, Tier
-    from cachekit.sharing import Shared
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.ledger import Ledger
 
@@ -100,7 +100,7 @@ def _open_shared(
         made.states["ipfs"] = TierState(False, reason)
         ledger.veil = _veiling(resolved, environ)
         return
-    from cachekit.sharing import Shared
+    from cachekit.ipfs.sharing import Shared
 
     try:
         made.shared = Shared(
@@ -116,7 +116,7 @@ def _veiling(resolved: Resolved, environ: Mapping[str, str]) -> Callable[[Key, R
     # Invalidations that came from other machines while IPFS was on hold on; what reads them is imported when there are any.
     @functools.cache
     def reader() -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
-        from cachekit.sharing import veiling
+        from cachekit.ipfs.sharing import veiling
 
         return veiling(resolved, environ)
 

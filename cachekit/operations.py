@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachekit.cids import binary_cid
 from cachekit.default import current_mode, default
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
+from cachekit.ipfs.content.cids import binary_cid
 from cachekit.model import EVERYWHERE, Key, Mark
 
 if TYPE_CHECKING:
+    from cachekit.ipfs.tier import IpfsTier
     from cachekit.registry import Registry
-    from cachekit.tiers.ipfs import IpfsTier
 
 
 def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key | str | None = None) -> bool:

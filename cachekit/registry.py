@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final
 from cachekit.artifact_names import CID, Artifact, fits, key_of, only, parsed, preferred, several
 from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError
-from cachekit.index import alive, cid_of
+from cachekit.ipfs.index.index import alive, cid_of
+from cachekit.ipfs.index.pins import Holdings
+from cachekit.ipfs.index.segments import PINNED
 from cachekit.model import ARTIFACT as PATH
 from cachekit.model import Key, Record
-from cachekit.segments import PINNED
-from cachekit.tiers.ipfs_pins import Holdings
 
 if TYPE_CHECKING:
     from cachekit.artifacts.store import ArtifactStore
-    from cachekit.sharing import Shared
+    from cachekit.ipfs.sharing import Shared
     from cachekit.tiers.disk import DiskTier
 
 SECONDS: Final = 60.0

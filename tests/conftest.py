@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from peers.fixtures import *  # noqa: F403 - fixtures are found by name
 
-from cachekit import daemon, node
 from cachekit.default import ROOT, configure
+from cachekit.ipfs.node import daemon, install
 
 REQUIRED = os.environ.get("CACHEKIT_REQUIRE", "").split(",")
 
@@ -34,7 +34,7 @@ def kubo_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The multiaddr of a private, real Kubo node."""
     data = tmp_path_factory.mktemp("node")
     try:
-        binary = node.install(data).path
+        binary = install.install(data).path
     except Exception as error:
         if "ipfs" in REQUIRED:
             raise

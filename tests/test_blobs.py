@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from faults import Exchange, refusing, serving
 
-from cachekit.blobs import Blob, Blobs
-from cachekit.chunked import PLAIN_BYTES, ChunkCipher, sealed_size
-from cachekit.cids import file_cid, raw_cid
-from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
-from cachekit.kubo import KuboTransport
+from cachekit.ipfs.content.chunks import PLAIN_BYTES, ChunkCipher, sealed_size
+from cachekit.ipfs.content.cids import file_cid, raw_cid
+from cachekit.ipfs.content.transfer import Blob, Blobs
+from cachekit.ipfs.credential import Credential
+from cachekit.ipfs.kubo.transport import KuboTransport
 
 MIB = 1 << 20
 SHORT = 0.3

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cachekit.breaker import DELAYS, Breaker
 from cachekit.errors import IntegrityError, TierUnavailable
+from cachekit.ipfs.breaker import DELAYS, Breaker
 
 _SOON = (0.01,)
 _NEVER = (3600.0,)

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from cachekit.chunked import OVERHEAD_BYTES, PLAIN_BYTES, ChunkCipher, sealed_size
-from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError
+from cachekit.ipfs.content.chunks import OVERHEAD_BYTES, PLAIN_BYTES, ChunkCipher, sealed_size
+from cachekit.ipfs.credential import Credential
 
 MIB = 1 << 20
 CREDENTIAL = Credential.create()

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from cachekit import cids
 from cachekit.errors import IntegrityError
+from cachekit.ipfs.content import cids
 
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="session")
 def kubo_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    from cachekit import daemon, node
+    from cachekit.ipfs.node import daemon, install
 
     home = tmp_path_factory.mktemp("kubo-cids")
-    api = daemon.start(home, binary=Path(node.install(home).path)).api
+    api = daemon.start(home, binary=Path(install.install(home).path)).api
     yield int(api.rpartition("/")[2])
     daemon.stop(home)
 

@@ -379,7 +379,7 @@ def test_the_private_node_needs_file_locks(environ: dict[str, str], tmp_path: Pa
     program = WITHOUT_LOCKS.replace(
         "sys.exit(",
         (
-            "from pathlib import Path; from cachekit import daemon\n"
+            "from pathlib import Path; from cachekit.ipfs.node import daemon\n"
             "try: daemon.start(Path('data'), binary=Path('ipfs'))\n"
             "except cachekit.UsageError as error: sys.exit(str(error))\nsys.exit("
         ),

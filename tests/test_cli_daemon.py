@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cachekit.cids import file_cid
+from cachekit.ipfs.content.cids import file_cid
 
 ROOT = Path(__file__).parents[1]
 ABSENT = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"

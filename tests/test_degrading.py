@@ -14,8 +14,9 @@ from faults import black_hole, refusing, serving
 from stopping import stop
 
 import cachekit
-from cachekit import daemon, distributed_cache, node, stats
+from cachekit import distributed_cache, stats
 from cachekit.default import ROOT
+from cachekit.ipfs.node import daemon, install
 
 CALLS: list[int] = []
 
@@ -79,7 +80,7 @@ def test_a_server_that_is_not_well(own_cache: Path, fault: str) -> None:
 def test_a_stopped_daemon(own_cache: Path, tmp_path: Path, kubo_api: str) -> None:
     """SIGSTOP of the real node: right values, one failure; after SIGCONT nothing is lost."""
     data = tmp_path / "own-node"
-    status = daemon.start(data, binary=node.install(data).path, timeout=60)
+    status = daemon.start(data, binary=install.install(data).path, timeout=60)
     try:
         with through(status.api, own_cache):
             square(1)
@@ -189,7 +190,7 @@ def test_a_failed_initialisation(own_cache: Path, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise OSError("no room for a credential")
 
-    monkeypatch.setattr("cachekit.sharing.load_credential", fail)
+    monkeypatch.setattr("cachekit.ipfs.sharing.load_credential", fail)
     with through("/ip4/127.0.0.1/tcp/9", own_cache):
         assert square(3) == 9
         assert "no room" in cachekit.status().as_dict()["ipfs"]["reason"]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cachekit.credentials import Credential
 from cachekit.errors import TierError
-from cachekit.index import Index, IndexMark, tag_of
-from cachekit.index_rows import SKEW, File
+from cachekit.ipfs.credential import Credential
+from cachekit.ipfs.index.index import Index, IndexMark, tag_of
+from cachekit.ipfs.index.rows import SKEW, File
+from cachekit.ipfs.index.segments import PINNED, UNPIN_MARK, Entry
 from cachekit.model import EVERYWHERE, Mark
-from cachekit.segments import PINNED, UNPIN_MARK, Entry
 
 ONE = Credential.create()
 DIGEST = bytes(32)
@@ -205,7 +205,7 @@ def test_a_corrupt_file_is_set_aside(tmp_path: Path, reports: list[str]) -> None
 
 def test_a_slow_index_is_taken_in_step_by_step(tmp_path: Path, index: Index, reports: list[str]) -> None:
     """A deadline ends the reading without an error, and the next call goes on where it stopped."""
-    from cachekit.writers import WriterKey
+    from cachekit.ipfs.credential import WriterKey
 
     tree, writer = StandIn(), WriterKey.load(tmp_path, ONE)
     other = Index(tmp_path / "other.db", ONE)
@@ -223,7 +223,7 @@ def test_a_slow_index_is_taken_in_step_by_step(tmp_path: Path, index: Index, rep
 
 def test_threads_refreshing_at_once_agree(tmp_path: Path, index: Index, reports: list[str]) -> None:
     """While a writer publishes: nothing is missed and nothing looks like a rollback."""
-    from cachekit.writers import WriterKey
+    from cachekit.ipfs.credential import WriterKey
 
     tree, writer = StandIn(), WriterKey.load(tmp_path, ONE)
     other, keys = Index(tmp_path / "other.db", ONE), [os.urandom(32) for _ in range(60)]

@@ -14,16 +14,15 @@ from typing import Any
 
 import pytest
 
-from cachekit.breaker import Breaker
-from cachekit.cids import binary_cid, file_cid, raw_cid
-from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
-from cachekit.index import ROOT, Index, cid_of
-from cachekit.kubo import KuboTransport
+from cachekit.ipfs.breaker import Breaker
+from cachekit.ipfs.content.cids import binary_cid, file_cid, raw_cid
+from cachekit.ipfs.credential import Credential, WriterKey
+from cachekit.ipfs.index.index import ROOT, Index, cid_of
+from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.outbox import Outbox
+from cachekit.ipfs.tier import IpfsTier
 from cachekit.model import NANOSECONDS, Key, Mark, Record
-from cachekit.outbox import Outbox
-from cachekit.tiers.ipfs import IpfsTier
-from cachekit.writers import WriterKey
 
 MIB = 1 << 20
 LONG = 20.0
@@ -31,7 +30,7 @@ _CHILD = """
 import os, sys, time
 from pathlib import Path
 from cachekit.model import Key, Record
-from cachekit.outbox import Outbox
+from cachekit.ipfs.outbox import Outbox
 outbox = Outbox(Path(sys.argv[1]) / "outbox.db")
 key = Key("team", bytes.fromhex(sys.argv[2]))
 outbox.add(key, Record("text", b"survived", time.time_ns()))
@@ -42,8 +41,8 @@ time.sleep(60)
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from cachekit import daemon
-    from cachekit import node as nodes
+    from cachekit.ipfs.node import daemon
+    from cachekit.ipfs.node import install as nodes
 
     home = tmp_path_factory.mktemp("kubo")
     yield daemon.start(home, binary=Path(nodes.install(home).path))
@@ -148,7 +147,7 @@ def _put(one: Machine, key: Key, record: Record, *, encrypt: bool = True) -> Non
 
 
 def _pinned(kubo: KuboTransport, node: Any, cid: str) -> bool:
-    from cachekit.daemon import _rpc
+    from cachekit.ipfs.node.daemon import _rpc
 
     del kubo
     try:
@@ -363,7 +362,7 @@ def test_a_dangling_cid_is_a_miss_asked_for_once(pair: tuple[Machine, Machine], 
     _put(a, key, _record())
     entry = a.index.find("team", key.digest)
     assert entry is not None
-    from cachekit.daemon import _rpc
+    from cachekit.ipfs.node.daemon import _rpc
 
     _rpc(node.api, f"block/rm?arg={cid_of(entry)}")
     assert b.tier.get(key) is None
@@ -469,7 +468,7 @@ def test_stored_bytes_are_fetched(pair: tuple[Machine, Machine], size: int) -> N
 
 def test_a_missing_part_is_an_error(pair: tuple[Machine, Machine], node: Any) -> None:
     """A file with a lost leaf is never given in part."""
-    from cachekit.daemon import _rpc
+    from cachekit.ipfs.node.daemon import _rpc
 
     a, _ = pair
     data = os.urandom(3 * MIB)
@@ -616,7 +615,7 @@ def test_growth_and_speed_of_a_batch(pair: tuple[Machine, Machine], node: Any) -
 
     Kubo counts the 1024 directories of its block store, made once for each node, to whoever comes first: not to these.
     """
-    from cachekit.daemon import _rpc
+    from cachekit.ipfs.node.daemon import _rpc
 
     a, b = pair
     blocks = [os.urandom(16) for _ in range(8192)]

@@ -18,9 +18,9 @@ import pytest
 from faults import Exchange, Script, black_hole, refusing, serving
 from stopping import stop
 
-from cachekit.cids import binary_cid, file_cid, raw_cid
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
-from cachekit.kubo import KuboTransport, Transport
+from cachekit.ipfs.content.cids import binary_cid, file_cid, raw_cid
+from cachekit.ipfs.kubo.transport import KuboTransport, Transport
 
 MIB = 1 << 20
 LONG = 20.0
@@ -31,10 +31,10 @@ VERSION = {"Version": "0.43.0"}
 
 @pytest.fixture(scope="session")
 def kubo_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from cachekit import daemon, node
+    from cachekit.ipfs.node import daemon, install
 
     home = tmp_path_factory.mktemp("kubo")
-    yield daemon.start(home, binary=Path(node.install(home).path))
+    yield daemon.start(home, binary=Path(install.install(home).path))
     daemon.stop(home)
 
 
@@ -183,11 +183,11 @@ def test_pins_come_and_go(kubo: KuboTransport) -> None:
 
 def test_a_unix_socket_serves_every_call() -> None:
     """Both ways to the daemon, the fast one and ipfshttpclient's, go through the socket."""
-    from cachekit import daemon, node
+    from cachekit.ipfs.node import daemon, install
 
     with tempfile.TemporaryDirectory(prefix="ck") as short:
         home = Path(short)
-        api = daemon.start(home, binary=Path(node.install(home).path), socket=True).api
+        api = daemon.start(home, binary=Path(install.install(home).path), socket=True).api
         try:
             assert api.startswith("/unix/")
             kubo = KuboTransport(api)
@@ -232,7 +232,7 @@ def test_no_warning_escapes(kubo_api: str) -> None:
     """A process that turns warnings into errors can use both ways, and end with connections open."""
     code = (
         "import sys, threading\n"
-        "from cachekit.kubo import KuboTransport\n"
+        "from cachekit.ipfs.kubo.transport import KuboTransport\n"
         "t = KuboTransport(sys.argv[1])\n"
         "def use():\n"
         "    assert t.cat(t.add(b'hi', timeout=20), size=2, timeout=20) == b'hi'\n"

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import cachekit
-from cachekit.credentials import Credential
 from cachekit.default import default
+from cachekit.ipfs.credential import Credential
 
 ROOT = Path(__file__).parent.parent
 MODULE = """

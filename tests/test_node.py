@@ -20,15 +20,15 @@ from pathlib import Path
 import pytest
 from stopping import stop
 
-from cachekit import daemon, daemon_traces, kubo_release, node
 from cachekit.errors import UsageError
+from cachekit.ipfs.node import daemon, install, process
 
-PROGRAM = f"#!/bin/sh\necho {node.VERSION}\n".encode()
+PROGRAM = f"#!/bin/sh\necho {install.VERSION}\n".encode()
 
 
 @pytest.fixture(scope="session")
 def kubo() -> Path:
-    return node.install(node.data_dir(os.environ)).path
+    return install.install(install.data_dir(os.environ)).path
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ Publish = Callable[..., str]
 def publish(tmp_path: Path) -> Iterator[Publish]:
     """A scripted release site: publish(kind of member, its bytes, checksum or None for the true one) -> its URL."""
     root = tmp_path / "site"
-    folder = root / "kubo" / f"v{node.VERSION}"
+    folder = root / "kubo" / f"v{install.VERSION}"
     folder.mkdir(parents=True)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -67,7 +67,7 @@ def publish(tmp_path: Path) -> Iterator[Publish]:
     thread.start()
 
     def put(kind: bytes = tarfile.REGTYPE, data: bytes = PROGRAM, checksum: str | None = None) -> str:
-        name = f"kubo_v{node.VERSION}_{kubo_release._platform()}.tar.gz"
+        name = f"kubo_v{install.VERSION}_{install._platform()}.tar.gz"
         with tarfile.open(folder / name, "w:gz") as tar:
             member = tarfile.TarInfo("kubo/ipfs")
             member.type, member.linkname = kind, "/bin/true"
@@ -88,36 +88,36 @@ def publish(tmp_path: Path) -> Iterator[Publish]:
 
 def test_directories_follow_xdg() -> None:
     """The XDG variables move the directories; a relative or empty value counts as unset."""
-    assert node.data_dir({"HOME": "/h", "XDG_DATA_HOME": "/d"}) == Path("/d/cachekit")
-    assert node.data_dir({"HOME": "/h", "XDG_DATA_HOME": "d"}) == Path("/h/.local/share/cachekit")
-    assert node.cache_dir({"HOME": "/h", "XDG_CACHE_HOME": ""}) == Path("/h/.cache/cachekit")
+    assert install.data_dir({"HOME": "/h", "XDG_DATA_HOME": "/d"}) == Path("/d/cachekit")
+    assert install.data_dir({"HOME": "/h", "XDG_DATA_HOME": "d"}) == Path("/h/.local/share/cachekit")
+    assert install.cache_dir({"HOME": "/h", "XDG_CACHE_HOME": ""}) == Path("/h/.cache/cachekit")
 
 
 def test_installed_kubo_runs(kubo: Path) -> None:
     """What install returns is a Kubo that runs."""
     said = subprocess.run([kubo, "version", "-n"], capture_output=True, text=True, check=True)
-    assert node._numbers(said.stdout) >= (0, 30)
+    assert install._numbers(said.stdout) >= (0, 30)
 
 
 def test_recent_ipfs_on_path_is_used(tmp_path: Path) -> None:
     """An `ipfs` on PATH that is recent enough is used as it is."""
     environ = bare(tmp_path)
     program(tmp_path / "bin" / "ipfs", "#!/bin/sh\necho 0.41.2\n")
-    assert node.install(tmp_path, environ=environ) == node.Installed(tmp_path / "bin" / "ipfs", "0.41.2", "path")
+    assert install.install(tmp_path, environ=environ) == install.Installed(tmp_path / "bin" / "ipfs", "0.41.2", "path")
 
 
 def test_old_ipfs_on_path_is_passed_over(tmp_path: Path, publish: Publish) -> None:
     """An `ipfs` on PATH that is too old is not used."""
     environ = bare(tmp_path)
     program(tmp_path / "bin" / "ipfs", "#!/bin/sh\necho 0.29.0\n")
-    assert node.install(tmp_path, environ=environ, dist=publish()).how == "downloaded"
+    assert install.install(tmp_path, environ=environ, dist=publish()).how == "downloaded"
 
 
 def test_download_is_installed_once(tmp_path: Path, publish: Publish) -> None:
     """A downloaded release lands in the cache directory with its sha256, and a second install finds it there."""
-    first = node.install(tmp_path, environ=bare(tmp_path), dist=publish())
-    second = node.install(tmp_path, environ=bare(tmp_path), dist="http://127.0.0.1:9")
-    assert first.path == second.path == tmp_path / "cache" / "cachekit" / "kubo" / node.VERSION / "ipfs"
+    first = install.install(tmp_path, environ=bare(tmp_path), dist=publish())
+    second = install.install(tmp_path, environ=bare(tmp_path), dist="http://127.0.0.1:9")
+    assert first.path == second.path == tmp_path / "cache" / "cachekit" / "kubo" / install.VERSION / "ipfs"
     assert (first.how, second.how) == ("downloaded", "installed")
     assert first.path.with_name("ipfs.sha256").read_text().startswith(hashlib.sha256(PROGRAM).hexdigest())
 
@@ -125,17 +125,17 @@ def test_download_is_installed_once(tmp_path: Path, publish: Publish) -> None:
 def test_altered_binary_is_replaced(tmp_path: Path, publish: Publish) -> None:
     """A binary that no longer has its recorded sha256 is not used."""
     site = publish()
-    path = node.install(tmp_path, environ=bare(tmp_path), dist=site).path
+    path = install.install(tmp_path, environ=bare(tmp_path), dist=site).path
     path.write_bytes(PROGRAM + b"# altered\n")
-    assert node.install(tmp_path, environ=bare(tmp_path), dist=site).how == "downloaded"
+    assert install.install(tmp_path, environ=bare(tmp_path), dist=site).how == "downloaded"
     assert path.read_bytes() == PROGRAM
 
 
 def test_touched_binary_is_hashed_again(tmp_path: Path, publish: Publish) -> None:
     """A binary with other times but the same bytes (a restored CI cache) is still used."""
-    path = node.install(tmp_path, environ=bare(tmp_path), dist=publish()).path
+    path = install.install(tmp_path, environ=bare(tmp_path), dist=publish()).path
     os.utime(path, (1, 1))
-    assert node.install(tmp_path, environ=bare(tmp_path), dist="http://127.0.0.1:9").how == "installed"
+    assert install.install(tmp_path, environ=bare(tmp_path), dist="http://127.0.0.1:9").how == "installed"
 
 
 @pytest.mark.parametrize(
@@ -149,15 +149,15 @@ def test_touched_binary_is_hashed_again(tmp_path: Path, publish: Publish) -> Non
 def test_bad_download_is_refused(tmp_path: Path, publish: Publish, lie: dict[str, object], reason: str) -> None:
     """A wrong checksum, a link in place of the program or another version is refused, and nothing is left behind."""
     with pytest.raises(UsageError, match=reason):
-        node.install(tmp_path, environ=bare(tmp_path), dist=publish(**lie))
-    assert os.listdir(tmp_path / "cache" / "cachekit" / "kubo" / node.VERSION) == ["lock"]
+        install.install(tmp_path, environ=bare(tmp_path), dist=publish(**lie))
+    assert os.listdir(tmp_path / "cache" / "cachekit" / "kubo" / install.VERSION) == ["lock"]
 
 
 def test_failure_names_the_remedy(tmp_path: Path) -> None:
     """With no way to get Kubo the error says what to do, and each way's failure was reported."""
     lines: list[str] = []
     with pytest.raises(UsageError, match="or install Go"):
-        node.install(tmp_path, report=lines.append, environ=bare(tmp_path), dist="http://127.0.0.1:9")
+        install.install(tmp_path, report=lines.append, environ=bare(tmp_path), dist="http://127.0.0.1:9")
     assert any(line.startswith("not downloaded") for line in lines)
     assert any(line.startswith("not built: there is no Go") for line in lines)
 
@@ -167,7 +167,7 @@ def test_failure_names_the_remedy(tmp_path: Path) -> None:
 def test_built_with_go(tmp_path: Path) -> None:
     """Where the release site is out of reach, Kubo is built with Go."""
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    assert node.install(tmp_path, environ=environ, dist="http://127.0.0.1:9").how == "built"
+    assert install.install(tmp_path, environ=environ, dist="http://127.0.0.1:9").how == "built"
 
 
 # -- start, status, stop -----------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_start_status_stop(home: Path, kubo: Path) -> None:
     assert started.running and started.api.startswith("/ip4/127.0.0.1/tcp/")
     assert daemon.status(home) == started
     assert not daemon.stop(home).running
-    assert daemon_traces.command_line(started.pid).strip() == ""
+    assert process.command_line(started.pid).strip() == ""
 
 
 def test_start_of_a_running_node(home: Path, kubo: Path) -> None:
@@ -254,7 +254,7 @@ def test_relative_data_directory(home: Path, kubo: Path, monkeypatch: pytest.Mon
 def test_concurrent_starts(home: Path, kubo: Path) -> None:
     """Several processes that start the node at once get one daemon."""
     code = (
-        "import sys; from pathlib import Path; from cachekit import daemon;"
+        "import sys; from pathlib import Path; from cachekit.ipfs.node import daemon;"
         "print(daemon.start(Path(sys.argv[1]), binary=Path(sys.argv[2]), timeout=60).pid)"
     )
     command = [sys.executable, "-c", code, str(home), str(kubo)]
@@ -268,7 +268,7 @@ def test_restart_after_a_kill(home: Path, kubo: Path) -> None:
     """A killed daemon, whose `api`, pid and lock files stay behind, is not running and can be started again."""
     first = daemon.start(home, binary=kubo)
     os.kill(first.pid, signal.SIGKILL)
-    while daemon_traces.own_pid(home / "node"):
+    while process.own_pid(home / "node"):
         pass
     assert (first.repo / "api").exists() and not daemon.status(home).running
     assert daemon.start(home, binary=kubo).pid != first.pid
@@ -307,7 +307,7 @@ def test_hung_daemon_is_stopped(home: Path, kubo: Path) -> None:
     now = daemon.status(home)
     assert not now.running and now.pid == started.pid and "does not answer" in now.reason
     daemon.stop(home, timeout=0.5)
-    assert daemon_traces.own_pid(home / "node") == 0
+    assert process.own_pid(home / "node") == 0
 
 
 def test_lost_pid_file(home: Path, kubo: Path) -> None:

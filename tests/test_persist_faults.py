@@ -22,10 +22,11 @@ from typing import Any
 import pytest
 
 import cachekit
-from cachekit import Retry, UsageError, node, persist_artifact, stats
+from cachekit import Retry, UsageError, persist_artifact, stats
 from cachekit.artifacts.manifest import Manifest
 from cachekit.default import default
 from cachekit.files import copying
+from cachekit.ipfs.node import install
 from cachekit.operations import registry
 
 MIB = 1 << 20
@@ -575,8 +576,8 @@ def test_who_comes_while_it_is_fetched_waits_for_it(team: tuple[dict[str, str], 
 
 def test_the_names_of_pins_tell_nothing_of_sealed_files(team: tuple[dict[str, str], Path], kubo_api: str) -> None:
     """Whoever runs the daemon sees names of pins: of plain files their paths, of sealed ones a number."""
-    from cachekit.credentials import load_credential
-    from cachekit.kubo import KuboTransport
+    from cachekit.ipfs.credential import load_credential
+    from cachekit.ipfs.kubo.transport import KuboTransport
 
     environ, _source = team
     transport = KuboTransport(kubo_api)
@@ -626,7 +627,7 @@ def test_a_wrong_block_in_the_daemon_never_becomes_visible(
 
 
 def _repository(api: str) -> Path:
-    from cachekit.kubo import KuboTransport
+    from cachekit.ipfs.kubo.transport import KuboTransport
 
     transport = KuboTransport(api)
     try:
@@ -678,7 +679,7 @@ def test_published_cids_are_kubos_own(kubo_api: str, tmp_path: Path, monkeypatch
 
 
 def _kubo_cid(api: str, path: Path) -> str:
-    binary = str(node.install(path.parent).path)
+    binary = str(install.install(path.parent).path)
     options = ["--cid-version=1", "--raw-leaves", "--chunker=size-1048576", "--only-hash", "--quieter"]
     told = subprocess.run(
         [binary, f"--api={api}", "add", *options, str(path)], capture_output=True, text=True, check=True

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cachekit import segments
-from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError
-from cachekit.segments import Entry, decode, encode
-from cachekit.writers import WriterKey
+from cachekit.ipfs.credential import Credential, WriterKey
+from cachekit.ipfs.index import segments
+from cachekit.ipfs.index.segments import Entry, decode, encode
 
 ONE = Credential.create()
 _singles = st.floats(0, 1e9, width=32)

@@ -18,8 +18,8 @@ from cachekit.artifacts.store import ArtifactStore
 from cachekit.config.resolve import resolve
 from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.files.places import prepare
+from cachekit.ipfs.sharing import Shared
 from cachekit.model import NANOSECONDS, Key, Record
-from cachekit.sharing import Shared
 from cachekit.tiers.disk import BytesDisk, DiskTier
 from cachekit.tiers.ledger import Ledger
 from cachekit.tiers.memory import OVERHEAD, MemoryTier

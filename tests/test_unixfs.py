@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from cachekit import cids
-from cachekit.chunked import ChunkCipher, pieces, sealed_size
-from cachekit.cids import DAG_PB, binary_cid, cid_from, file_cid, raw_cid
-from cachekit.credentials import Credential
 from cachekit.errors import IntegrityError, TierError
-from cachekit.kubo import KuboTransport
-from cachekit.unixfs import FileCid, leaves
+from cachekit.ipfs.content import cids
+from cachekit.ipfs.content.chunks import ChunkCipher, pieces, sealed_size
+from cachekit.ipfs.content.cids import DAG_PB, binary_cid, cid_from, file_cid, raw_cid
+from cachekit.ipfs.content.unixfs import FileCid, leaves
+from cachekit.ipfs.credential import Credential
+from cachekit.ipfs.kubo.transport import KuboTransport
 
 MIB = 1 << 20
 LONG = 20.0
@@ -87,7 +87,7 @@ def test_deep_trees_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch, coun
     """Up to four levels, the same as what is computed with all of the file in memory."""
     monkeypatch.setattr(cids, "LINKS", 4)
     monkeypatch.setattr(cids, "CHUNK_BYTES", 8)
-    monkeypatch.setattr("cachekit.unixfs.CHUNK_BYTES", 8)
+    monkeypatch.setattr("cachekit.ipfs.content.unixfs.CHUNK_BYTES", 8)
     data = os.urandom(8 * count - 3)
     assert cid_of(iter([data]), 4) == file_cid(data)
 

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from cachekit.tiers.ipfs_worker import RETRY_SECONDS, Worker
+from cachekit.ipfs.worker import RETRY_SECONDS, Worker
 
 
 class Owner:

@@ -27,7 +27,8 @@ from typing import Any
 import embeddings
 import numpy as np
 
-from cachekit import CachekitError, daemon, distributed_cache, flush, node, stats
+from cachekit import CachekitError, distributed_cache, flush, stats
+from cachekit.ipfs.node import daemon, install
 
 QUESTION = "How do I leave a loop early?"
 PROMPT = "In one sentence: what is a content-addressed cache good for?"
@@ -291,7 +292,7 @@ def start_node(directory: Path) -> str:
     """Start a private node under `directory` and return its RPC address, "" where Kubo cannot be had."""
     print("Getting Kubo, the IPFS daemon (installed once; the first time it may take minutes) …", flush=True)
     try:
-        kubo = node.install(node.data_dir(os.environ), report=lambda line: print(f"  {line}", flush=True))
+        kubo = install.install(install.data_dir(os.environ), report=lambda line: print(f"  {line}", flush=True))
         running = daemon.start(directory, binary=kubo.path)
     except CachekitError as error:
         print(f"  No IPFS in this demonstration, the local tiers alone: {error}")

@@ -1,0 +1,1 @@
+"""The team's place: what one machine computed, found and verified on another through IPFS."""

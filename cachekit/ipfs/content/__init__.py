@@ -1,0 +1,1 @@
+"""Bytes by CID: computed here, sent, fetched and verified."""

@@ -1,0 +1,1 @@
+"""Which CID answers which key: an index merged from what every writer signed."""

@@ -1,0 +1,172 @@
+"""The rows of the local index, as SQL over one connection: what answers a key, what ended it, what is pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from cachekit.ipfs.content.cids import DAG_PB, RAW, cid_from
+from cachekit.ipfs.credential import KEY_BYTES, TAG_BYTES
+from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, NAMESPACE_MARK, PINNED, TAG_MARK, UNIXFS, UNPIN_MARK, Entry
+from cachekit.model import FOREVER, NANOSECONDS
+
+if TYPE_CHECKING:
+    import sqlite3
+
+SKEW: Final = 300 * NANOSECONDS
+"""How far another machine's clock may run ahead of ours."""
+
+KINDS: Final = {"namespace": NAMESPACE_MARK, "tag": TAG_MARK, "key": KEY_MARK}
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS entries (space TEXT, key BLOB, writer TEXT, flags INTEGER, digest BLOB, size INTEGER,
+    created INTEGER, expires INTEGER, grace REAL, seconds REAL, tags BLOB, PRIMARY KEY (space, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (number INTEGER PRIMARY KEY AUTOINCREMENT, space TEXT, kind INTEGER, value BLOB,
+    at INTEGER, UNIQUE (space, kind, value));
+CREATE TABLE IF NOT EXISTS pins (space TEXT, key BLOB, cid TEXT, namespace TEXT, created INTEGER,
+    PRIMARY KEY (space, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pins_by_cid ON pins (cid);
+CREATE TABLE IF NOT EXISTS spaces (space TEXT PRIMARY KEY, root TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS writers (space TEXT, writer TEXT, highest INTEGER, cid TEXT,
+    PRIMARY KEY (space, writer)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (space TEXT, writer TEXT, name TEXT, cid TEXT, reason TEXT,
+    PRIMARY KEY (space, writer, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heeded (namespace TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
+"""
+FIND: Final = """SELECT key, 0, flags, digest, size, created, expires, grace, seconds, tags
+    FROM entries WHERE space = ? AND key = ?"""
+_UPSERT: Final = """INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (space, key) DO UPDATE SET
+    writer = excluded.writer, flags = excluded.flags, digest = excluded.digest, size = excluded.size,
+    created = excluded.created, expires = excluded.expires, grace = excluded.grace, seconds = excluded.seconds,
+    tags = excluded.tags
+    WHERE (excluded.created, excluded.writer) > (entries.created, entries.writer)"""
+
+
+class IndexMark(NamedTuple):
+    """An invalidation, as other machines see it. `number` grows with every change; `kind` and `value` are segments'."""
+
+    number: int
+    kind: int
+    value: bytes
+    at: int
+
+
+class Pin(NamedTuple):
+    """A reference that keeps `cid` pinned: `key` is the HMAC in the index, 16 bytes."""
+
+    cid: str
+    namespace: str
+    key: bytes
+
+
+class Space(NamedTuple):
+    """A namespace's part of the index. `everywhere` is the id of the space whose marks cover tags in all namespaces."""
+
+    id: str
+    namespace: str
+    everywhere: str
+
+
+class File(NamedTuple):
+    """A verified segment, as it stands in a writer's directory."""
+
+    writer: str
+    name: str
+    cid: str
+    sequence: int
+
+
+def cid_of(entry: Entry) -> str:
+    """The CID of the payload that the entry names."""
+    return cid_from(DAG_PB if entry.flags & UNIXFS else RAW, entry.digest)
+
+
+def alive(entry: Entry, now: int) -> bool:
+    """Whether the entry is within its TTL and its grace."""
+    return entry.expires == FOREVER or now < entry.expires + int(entry.grace * NANOSECONDS)
+
+
+def insert(connection: sqlite3.Connection, space: Space, writer: str, entries: Sequence[Entry]) -> int:
+    """Take in the entries that no mark has ended; how many those are."""
+    dead = _marked(connection, space)
+    living = [entry for entry in entries if entry.kind == ENTRY and not (dead and _covered(dead, entry))]
+    rows: list[tuple[Any, ...]] = [
+        (space.id, e.key, writer, e.flags, e.digest, e.size, e.created, e.expires, e.grace, e.seconds, b"".join(e.tags))
+        for e in living
+    ]
+    connection.executemany(_UPSERT, rows)
+    for entry in entries:
+        if entry.kind == ENTRY and entry.flags & PINNED:
+            add_pin(connection, space, entry.key, cid_of(entry), entry.created)
+    return len(living)
+
+
+def covered(connection: sqlite3.Connection, space: Space, entry: Entry) -> bool:
+    """Whether a mark ended the entry."""
+    tags = [*map(padded, entry.tags)]
+    pairs = [(NAMESPACE_MARK, padded(b"")), (KEY_MARK, entry.key), *((TAG_MARK, tag) for tag in tags)]
+    here = " OR ".join(["(kind = ? AND value = ?)"] * len(pairs))
+    everywhere = f"(space = ? AND kind = ? AND value IN ({', '.join('?' * len(tags))}))"
+    query = f"SELECT 1 FROM marks WHERE at >= ? AND ((space = ? AND ({here})) OR {everywhere})"  # noqa: S608 - placeholders
+    values = (entry.created, space.id, *(part for pair in pairs for part in pair), space.everywhere, TAG_MARK, *tags)
+    return connection.execute(query, values).fetchone() is not None
+
+
+def add_mark(connection: sqlite3.Connection, space: Space, mark: Entry) -> int:
+    """Keep a mark and end what it covers; how many rows that were."""
+    where = (space.id, mark.kind, mark.key)
+    known = connection.execute("SELECT at FROM marks WHERE space = ? AND kind = ? AND value = ?", where).fetchone()
+    if known is None or known[0] < mark.created:
+        row = (*where, mark.created)
+        connection.execute("INSERT OR REPLACE INTO marks (space, kind, value, at) VALUES (?, ?, ?, ?)", row)
+    if mark.kind == UNPIN_MARK:
+        return _ended(connection, "pins", "space = ? AND key = ?", mark, space.id, mark.key)
+    if mark.kind == KEY_MARK:
+        return _ended(connection, "entries", "space = ? AND key = ?", mark, space.id, mark.key)
+    if mark.kind == TAG_MARK and space.id == space.everywhere:
+        return _ended(connection, "entries", "instr(tags, ?) > 0", mark, mark.key[:TAG_BYTES])
+    if mark.kind == TAG_MARK:
+        return _ended(connection, "entries", "space = ? AND instr(tags, ?) > 0", mark, space.id, mark.key[:TAG_BYTES])
+    return _ended(connection, "entries", "space = ?", mark, space.id) if mark.kind == NAMESPACE_MARK else 0
+
+
+def add_pin(connection: sqlite3.Connection, space: Space, key: bytes, cid: str, created: int) -> None:
+    """Count a reference, unless it was taken off later than it was made."""
+    connection.execute(
+        """INSERT INTO pins SELECT ?, ?, ?, ?, ?
+        WHERE NOT EXISTS (SELECT 1 FROM marks WHERE space = ? AND kind = ? AND value = ? AND at >= ?)
+        ON CONFLICT DO UPDATE SET cid = excluded.cid, created = excluded.created
+        WHERE excluded.created >= pins.created""",
+        (space.id, key, cid, space.namespace, created, space.id, UNPIN_MARK, key, created),
+    )
+
+
+def record_file(connection: sqlite3.Connection, space: str, file: File, reason: str) -> None:
+    """Note that a file was read, and why it was refused or ''."""
+    row = (space, file.writer, file.name, file.cid, reason)
+    connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
+
+
+def padded(value: bytes) -> bytes:
+    """As a key of a segment's entry."""
+    return value.ljust(KEY_BYTES, b"\0")
+
+
+def split_tags(tags: bytes) -> tuple[bytes, ...]:
+    """The HMACs in a row's `tags`."""
+    return tuple(tags[at : at + TAG_BYTES] for at in range(0, len(tags), TAG_BYTES))
+
+
+def _marked(connection: sqlite3.Connection, space: Space) -> dict[tuple[int, bytes], int]:
+    query = "SELECT kind, value, max(at) FROM marks WHERE space = ? OR (space = ? AND kind = ?) GROUP BY kind, value"
+    rows = connection.execute(query, (space.id, space.everywhere, TAG_MARK))
+    return {(kind, value): at for kind, value, at in rows}
+
+
+def _covered(marks: dict[tuple[int, bytes], int], entry: Entry) -> bool:
+    values = [(NAMESPACE_MARK, padded(b"")), (KEY_MARK, entry.key), *((TAG_MARK, padded(tag)) for tag in entry.tags)]
+    return any(marks.get(value, -1) >= entry.created for value in values)
+
+
+def _ended(connection: sqlite3.Connection, table: str, clause: str, mark: Entry, *values: str | bytes) -> int:
+    query = f"DELETE FROM {table} WHERE {clause} AND created <= ?"  # noqa: S608 - constants of this module
+    return connection.execute(query, (*values, mark.created)).rowcount

@@ -1,0 +1,1 @@
+"""Kubo's RPC, and nothing else of Kubo."""

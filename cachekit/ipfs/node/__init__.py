@@ -1,0 +1,1 @@
+"""A private Kubo: installed, configured, started and ended."""

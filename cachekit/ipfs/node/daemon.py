@@ -1,0 +1,185 @@
+"""The process of a private Kubo daemon: started, found again, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cachekit.errors import UsageError
+from cachekit.ipfs.node.process import answering_version, asked_to_shut_down, locked, own_pid
+from cachekit.ipfs.node.process import rpc as _rpc  # noqa: F401 - the tests stop daemons with it
+from cachekit.ipfs.node.repo import api_address, clear_traces, configure, create, environment, last_line, recorded_api
+
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """What the private node is doing; `pid` is 0 and `api`, `version` are empty where unknown."""
+
+    running: bool
+    api: str
+    version: str
+    pid: int
+    repo: Path
+    reason: str
+
+
+def start(data_dir: Path, *, binary: Path, socket: bool = False, timeout: float = 30) -> NodeStatus:
+    """Start the private node, or return the status of the one that runs.
+
+    `socket` puts the RPC on a unix socket instead of a loopback port; it has no effect on a node
+    that runs already. `timeout` is in seconds, for the whole call.
+    Raises UsageError when the node cannot be started, naming the remedy.
+    """
+    deadline = time.monotonic() + timeout
+    data_dir = data_dir.absolute()
+    node = data_dir / "node"
+    node.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(node / "lock", timeout):
+        now = _awaited_leftover(data_dir, deadline)
+        if now.running:
+            return now
+        api = api_address(node, socket)
+        create(binary, node)
+        configure(node / "repo", api)
+        clear_traces(node)
+        return _launch(data_dir, binary, deadline)
+
+
+def stop(data_dir: Path, timeout: float = 10) -> NodeStatus:
+    """End the private node, politely first and with SIGKILL after `timeout` seconds.
+
+    Raises UsageError when the node is being started or stopped by somebody else all that time, or
+    runs on without a pid to signal.
+    """
+    data_dir = data_dir.absolute()
+    node = data_dir / "node"
+    if not node.is_dir():
+        return status(data_dir)
+    with locked(node / "lock", timeout):
+        before = status(data_dir)
+        if before.pid or before.running:
+            _end(before, data_dir, timeout)
+        clear_traces(node)
+    return status(data_dir)
+
+
+def status(data_dir: Path) -> NodeStatus:
+    """Say whether the private node runs and answers; takes at most about 4 seconds."""
+    node = data_dir.absolute() / "node"
+    repo = node / "repo"
+    pid = own_pid(node)
+    api = recorded_api(repo)
+    try:
+        version = answering_version(repo, api)
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        return NodeStatus(False, "", "", pid, repo, _why_silent(node, pid, error))
+    return NodeStatus(True, api, version, pid, repo, f"answers at {api}")
+
+
+# -- the process -------------------------------------------------------------------------------
+
+
+def _launch(data_dir: Path, binary: Path, deadline: float) -> NodeStatus:
+    process = _spawn(data_dir / "node", binary)
+    try:
+        now = _awaited(data_dir, process, deadline)
+    except BaseException:
+        # Interrupted or not: a daemon nobody heard from would hold the repository.
+        process.kill()
+        process.wait()
+        clear_traces(data_dir / "node")
+        raise
+    # Reaps the daemon when it ends before this process does.
+    threading.Thread(target=process.wait, daemon=True, name="cachekit-node").start()
+    return now
+
+
+def _spawn(node: Path, binary: Path) -> subprocess.Popen[bytes]:
+    repo = node / "repo"
+    # The option, not IPFS_PATH alone, makes the process recognisable by its command line.
+    command = [str(binary.absolute()), f"--repo-dir={repo}", "daemon"]
+    with (node / "daemon.log").open("wb") as log:
+        try:
+            process = subprocess.Popen(
+                command,
+                env=environment(repo),
+                cwd=node,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        except OSError as error:
+            raise UsageError(f"{binary} cannot be run ({error}); run `cachekit node install` first.") from error
+    (node / "pid").write_text(f"{process.pid}\n")
+    return process
+
+
+def _awaited(data_dir: Path, process: subprocess.Popen[bytes], deadline: float) -> NodeStatus:
+    log = data_dir / "node" / "daemon.log"
+    while time.monotonic() < deadline:
+        now = status(data_dir)
+        if now.running:
+            return now
+        if process.poll() is not None:
+            said = last_line(log.read_text(errors="replace"))
+            raise UsageError(f"the node ended while starting ({said}); {log} says more.")
+        time.sleep(_POLL_SECONDS)
+    raise UsageError(f"the node did not answer in time; read {log}, or start it with a longer timeout.")
+
+
+def _awaited_leftover(data_dir: Path, deadline: float) -> NodeStatus:
+    """Give a daemon whose starter died while it came up the time to answer."""
+    now = status(data_dir)
+    while now.pid and not now.running:
+        if time.monotonic() >= deadline:
+            raise UsageError(
+                f"the node (pid {now.pid}) does not answer; run `cachekit node stop`, then start it again."
+            )
+        time.sleep(_POLL_SECONDS)
+        now = status(data_dir)
+    return now
+
+
+def _end(node: NodeStatus, data_dir: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    if not (node.running and asked_to_shut_down(node.api)):
+        _signal(node.pid, signal.SIGTERM)
+    while _alive(data_dir):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    else:
+        return
+    if not node.pid:
+        raise UsageError(f"the node at {node.api} does not end and its pid is not recorded; end that process yourself.")
+    _signal(node.pid, signal.SIGKILL)
+    while own_pid(data_dir / "node"):
+        time.sleep(_POLL_SECONDS)
+
+
+def _alive(data_dir: Path) -> bool:
+    return bool(own_pid(data_dir / "node")) or status(data_dir).running
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _why_silent(node: Path, pid: int, error: Exception) -> str:
+    if pid:
+        return f"pid {pid} runs but does not answer ({error})"
+    if not (node / "repo").is_dir():
+        return "never started; `cachekit node start` starts it"
+    return "not running; `cachekit node start` starts it"

@@ -1,0 +1,226 @@
+"""IPFS as a tier: the index says which payload answers a key, the daemon gives it, and neither is taken at its word.
+
+Writes are behind the call: `put` queues durably, a thread and `flush` send.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cachekit.errors import TierError
+from cachekit.ipfs.breaker import Breaker, Guard
+from cachekit.ipfs.credential import Credential, WriterKey
+from cachekit.ipfs.index.index import Index, Pin
+from cachekit.ipfs.index.segments import MAX_TAGS, Entry
+from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.outbox import Item, Outbox
+from cachekit.ipfs.reading import LISTENING_SECONDS, Listener, Reader
+from cachekit.ipfs.sending import Content, Sender
+from cachekit.ipfs.worker import Worker
+from cachekit.model import EVERYWHERE, Key, Mark, Record
+
+_BACKGROUND_SECONDS: Final = 60.0
+_FAIR_SECONDS: Final = 1.0
+_BELIEVED_SECONDS: Final = 1.0
+_INDEX_SHARE: Final = 0.6
+"""Of the time of a `get`: an index that takes longer must leave some for the payload."""
+
+
+def _silent(_reason: str) -> None:
+    """Tell nobody."""
+
+
+def _no_files(_item: Item, _end: float) -> bool:
+    """There is no artifact store: what speaks of files cannot be sent."""
+    return False
+
+
+class IpfsTier:
+    """`protocols.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
+
+    `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
+    `files` sends an artifact's files, until an instant of `time.monotonic`.
+    `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
+    that an open breaker answered.
+    """
+
+    name = "ipfs"
+    blocking = True
+
+    def __init__(
+        self,
+        transport: Transport,
+        index: Index,
+        outbox: Outbox,
+        credential: Credential,
+        breaker: Breaker,
+        *,
+        writable: bool,
+        timeout: float = 0.25,
+        writer: Callable[[], WriterKey],
+        report: Callable[[str], None] = _silent,
+        files: Callable[[Item, float], bool] = _no_files,
+    ) -> None:
+        self.barred = 0
+        self._index = index
+        self._outbox = outbox
+        self._breaker = breaker
+        self._writable = writable
+        self._timeout = timeout
+        self._report = report
+        self._sender = Sender(transport, index, outbox, credential, writer, report, files)
+        self._reader = Reader(transport, index, credential)
+        self._guard = Guard(breaker)
+        self._content = Content(transport, index, outbox, credential, self._guard, self._sender)
+        self._listener = Listener(transport, index, breaker, timeout, report)
+        self._sending = Worker("cachekit-outbox", self._flushed_quietly)
+
+    # -- protocols.Tier -------------------------------------------------------------------------------
+
+    def get(self, key: Key) -> Record | None:
+        """The verified record, or None: unknown, dead, collected, or barred. Raises TierError within the timeout."""
+        if not key.shareable:
+            return None
+        if not self._breaker.allows():
+            self.barred += 1
+            return None
+        end = time.monotonic() + self._timeout
+        entry = self._locate(key, end)
+        if entry is None:
+            return None
+        stored = self._guard.call(lambda: self._reader.stored(entry, _left(end)))
+        if stored is None:
+            # Collected. A segment once read is not read again, so nobody asks for it twice.
+            self._index.forget(key.namespace, key.digest)
+            return None
+        return self._reader.record(key.namespace, entry, stored)
+
+    def put(self, key: Key, record: Record, *, encrypt: bool = True) -> None:
+        """Queue durably, also while the daemon is away; nothing for a key that stays here or where we may not write."""
+        if not (self._writable and key.shareable):
+            return
+        if len(set(record.tags)) > MAX_TAGS:
+            self._report("too_many_tags")
+            return
+        self._outbox.add(key, record, encrypt=encrypt)
+        self._sending.wake()
+
+    def drop(self, key: Key) -> bool:
+        """End the entry here and, once sent, on the other machines; whether it was known here."""
+        return key.shareable and self.mark(Mark(key.namespace, "key", key.digest.hex(), time.time_ns())) > 0
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Send what waits, for at most `timeout` seconds; what remains is sent by the next process."""
+        end = time.monotonic() + timeout
+        self._listener.worker.end()
+        self._sending.end()
+        with contextlib.suppress(TierError):
+            if self._writable and self._breaker.allows() and self._outbox.pending():
+                self.flush(timeout)
+        self._sending.join(max(0.0, end - time.monotonic()))
+        self._listener.worker.join(max(0.0, end - time.monotonic()))
+
+    def renew_after_fork(self) -> None:
+        """Threads do not survive a fork."""
+        self._sending.renew_after_fork()
+        self._listener.worker.renew_after_fork()
+
+    # -- beyond the protocol ----------------------------------------------------------------------------
+
+    def mark(self, mark: Mark) -> int:
+        """End what `mark` covers; how many entries that were here. Queued for the other machines where we may write."""
+        ended = self._index.add_mark(mark)
+        self._index.heed(mark.namespace)
+        if self._writable:
+            self._outbox.add_mark(mark)
+            self._sending.wake()
+        return ended
+
+    def flush(self, timeout: float = 30.0, *, patient: bool = False) -> int:
+        """Send everything that waits; how many items that were. TierError where it fails, and the rest stays queued.
+
+        With `patient` the time that the files of artifacts take does not count.
+        """
+        end = time.monotonic() + timeout
+        if not self._writable:
+            return 0
+        try:
+            sent = self._sender.send(end, patient=patient)
+        except TierError as error:
+            # Where hardly any time was given, a timeout says nothing about the daemon.
+            if timeout >= _FAIR_SECONDS or time.monotonic() < end:
+                self._guard.judge(error)
+            raise
+        if sent:
+            self._breaker.succeeded()
+        return sent
+
+    def pending(self) -> int:
+        """How many items wait to be sent."""
+        return self._outbox.pending()
+
+    def pins(self) -> list[Pin]:
+        """Every reference that keeps something pinned, of all machines whose segments were read."""
+        return self._index.pins()
+
+    def unpin(self, what: str | Key) -> int:
+        """Take a key's reference off, or all of a CID; how many. Kubo's pin ends at the next flush, with the last."""
+        taken = self._content.unpin(what)
+        self._sending.wake()
+        return taken
+
+    def store(self, data: bytes, *, pin: bool = False, timeout: float = 60.0) -> str:
+        """Publish bytes as they are, unencrypted; gives the CID. Waits for the daemon."""
+        return self._content.store(data, pin=pin, timeout=timeout)
+
+    def fetch(self, cid: str, *, timeout: float = 60.0) -> bytes:
+        """The verified bytes of a CID. TierError `not_found` where the daemon lacks any part of it."""
+        return self._content.fetch(cid, timeout=timeout)
+
+    def refresh(self, namespace: str, timeout: float) -> int:
+        """Take in what other machines published, invalidations too; how many entries that were. May raise TierError."""
+        return self._guard.call(lambda: self._listener.refresh(namespace, timeout))
+
+    def refresh_all(self, timeout: float) -> int:
+        """`refresh` for every namespace that this machine ever asked for; how many entries came since this was called."""
+        self._guard.call(lambda: self._listener.refresh_all(timeout))
+        return self._listener.taken()
+
+    def listen(self, namespace: str) -> None:
+        """From now on, look every few seconds for what other machines invalidated in `namespace` and all others."""
+        self._listener.start(namespace)
+
+    def _locate(self, key: Key, end: float) -> Entry | None:
+        entry = self._reader.living(key)
+        # A known entry may have been replaced or invalidated elsewhere: it is believed for a second without asking.
+        if entry is not None and self._listener.age(key.namespace) <= _BELIEVED_SECONDS:
+            return entry
+        self.refresh(key.namespace, _left(end) * _INDEX_SHARE)
+        entry = self._reader.living(key)
+        if entry is not None and self._listener.age(EVERYWHERE) > LISTENING_SECONDS:
+            # Nobody listens, or not yet: a mark for all namespaces may stand where we did not look.
+            self.refresh(EVERYWHERE, _left(end) * _INDEX_SHARE)
+            entry = self._reader.living(key)
+        return entry
+
+    def _flushed_quietly(self) -> bool:
+        if not self._breaker.allows():
+            return False
+        try:
+            self.flush(_BACKGROUND_SECONDS, patient=True)
+        except TierError as error:
+            if error.reason != "locked":
+                self._report(error.reason)
+            return False
+        except Exception:  # a thread that dies of the unforeseen would leave the queue unsent, unnoticed
+            self._report("sending_failed")
+            return False
+        return True
+
+
+def _left(end: float) -> float:
+    # Never 0: some calls would take it for "for ever". What is over fails by itself.
+    return max(0.001, end - time.monotonic())
