@@ -24,8 +24,8 @@ from harness import Figure, Scale, added, cache, directory, middle, rounds
 from time_ipfs import _home, kubo
 
 import cachekit
+from cachekit.cache.operations import registry
 from cachekit.ipfs.node import install
-from cachekit.operations import registry
 
 MIB = 1 << 20
 FILES = 20
@@ -86,7 +86,7 @@ _KEY = """
 import sys, time
 from pathlib import Path
 import cachekit
-from cachekit.default import default
+from cachekit.cache.default import default
 @cachekit.distributed_cache(version="1")
 def size(tree: Path) -> int:
     return 0

@@ -17,7 +17,7 @@ from harness import Figure, Scale, added, beside, cache, directory, ratio, round
 from inputs import completion
 
 import cachekit
-from cachekit.default import default
+from cachekit.cache.default import default
 from cachekit.ipfs.content.cids import binary_cid, raw_cid
 from cachekit.ipfs.node import daemon, install
 from cachekit.ipfs.sharing import Shared

@@ -47,7 +47,7 @@ class Worker:
 
 def _store(function: Any, number: int, value: Any) -> None:
     """Straight into the disk tier: a hundred thousand whole calls would take minutes and make the same file."""
-    from cachekit.default import default
+    from cachekit.cache.default import default
     from cachekit.model import Record
 
     cache, target = default(), function._self_target

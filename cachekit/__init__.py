@@ -2,19 +2,19 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cachekit.cached import Cached
-from cachekit.decorators import distributed_cache, persist_artifact
-from cachekit.default import add_listener, configure, current_mode, reset_stats, stats, status, tell
+from cachekit.cache.default import add_listener, configure, current_mode, reset_stats, stats, status, tell
+from cachekit.cache.operations import clear, fetch, flush, gc, invalidate, pins, restore, store, sync, unpin, warm
+from cachekit.calls.cached import Cached
+from cachekit.calls.decorators import distributed_cache, persist_artifact
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.model import MISS, Adapter, Event, Explanation, Key, Reply, Retry, Saving
-from cachekit.operations import clear, fetch, flush, gc, invalidate, pins, restore, store, sync, unpin, warm
 from cachekit.plan.gate import bypass, mode, sample
 
 if TYPE_CHECKING:
-    from cachekit.answers import Answers
     from cachekit.artifacts.progress import on_progress
     from cachekit.artifacts.store import Progress
-    from cachekit.asking import Wanted
+    from cachekit.calls.answers.answers import Answers
+    from cachekit.calls.answers.asking import Wanted
 
 __all__ = [
     "MISS",
@@ -62,7 +62,12 @@ __all__ = [
 ]
 
 
-_LATER = {"Answers": "answers", "Wanted": "asking", "Progress": "progress", "on_progress": "progress"}
+_LATER = {
+    "Answers": "calls.answers.answers",
+    "Wanted": "calls.answers.asking",
+    "Progress": "artifacts.progress",
+    "on_progress": "artifacts.progress",
+}
 """Names whose modules only some programs want: importing them all would take as long as everything else."""
 
 

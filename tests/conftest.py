@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from peers.fixtures import *  # noqa: F403 - fixtures are found by name
 
-from cachekit.default import ROOT, configure
+from cachekit.cache.default import ROOT, configure
 from cachekit.ipfs.node import daemon, install
 
 REQUIRED = os.environ.get("CACHEKIT_REQUIRE", "").split(",")

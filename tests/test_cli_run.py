@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from stopping import heed
 
-from cachekit import cli_command, configure
-from cachekit.cli import main
+from cachekit import configure
+from cachekit.cli import command as cli_command
+from cachekit.cli.parser import main
 
 SCRIPT = """
 import os, sys
@@ -158,7 +159,7 @@ def test_a_full_disk_costs_only_the_keeping(
     with configure(dir=place / "cache", ipfs="off"):
         assert main(["gc"]) == 0
         if full == "scratch":
-            monkeypatch.setattr("cachekit.artifact_work.own_scratch", refuse)
+            monkeypatch.setattr("cachekit.calls.builds.work.own_scratch", refuse)
             monkeypatch.setattr("cachekit.artifacts.store.new_name", refuse)
         elif full == "copy":
             monkeypatch.setattr(shutil, "copy2", refuse)
@@ -167,7 +168,7 @@ def test_a_full_disk_costs_only_the_keeping(
         elif full == "store":
             monkeypatch.setattr("cachekit.artifacts.store.stage_found", refuse)
         else:
-            from cachekit.default import default
+            from cachekit.cache.default import default
             from cachekit.errors import TierFull
 
             def no_room(*_arguments: Any) -> None:

@@ -15,7 +15,7 @@ from stopping import stop
 
 import cachekit
 from cachekit import distributed_cache, stats
-from cachekit.default import ROOT
+from cachekit.cache.default import ROOT
 from cachekit.ipfs.node import daemon, install
 
 CALLS: list[int] = []

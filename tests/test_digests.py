@@ -38,7 +38,7 @@ RUN = """
 import sys
 watched, opened = sys.argv[1], []
 sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" and str(args[0]).startswith(watched) else None)
-from cachekit.cli import main
+from cachekit.cli.parser import main
 try:
     main(["run", "--input", watched, "--", sys.executable, "-c", "pass"])
 except SystemExit:

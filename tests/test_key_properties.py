@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cachekit.calls.lanes import lane_safe
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.keyer import Keyer
 from cachekit.keys.readable import readable
-from cachekit.lanes import lane_safe
 from cachekit.model import Policy
 
 SCALARS = (

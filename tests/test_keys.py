@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import wrapt
 
+from cachekit.calls.lanes import lane_safe
 from cachekit.errors import CannotKey, UsageError
 from cachekit.keys.keyer import Keyer
-from cachekit.lanes import lane_safe
 from cachekit.model import Key, Policy
 
 ROOT = Path(__file__).resolve().parent.parent

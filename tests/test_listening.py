@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import cachekit
-from cachekit.default import default
+from cachekit.cache.default import default
 from cachekit.ipfs.credential import Credential
 
 ROOT = Path(__file__).parent.parent

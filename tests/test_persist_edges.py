@@ -19,7 +19,7 @@ import pytest
 import cachekit
 from cachekit import MISS, UsageError, distributed_cache, persist_artifact, restore, stats
 from cachekit.artifacts.contents import Blobs
-from cachekit.default import default
+from cachekit.cache.default import default
 from cachekit.errors import TierUnavailable
 
 ROOT = Path(__file__).parents[1]
@@ -253,7 +253,7 @@ def test_without_a_store_the_function_is_called(tmp_path: Path, monkeypatch: pyt
     def refuse(_directory: Path) -> None:
         raise TierUnavailable("nothing can be made there")
 
-    monkeypatch.setattr("cachekit.opening.prepare", refuse)
+    monkeypatch.setattr("cachekit.cache.opening.prepare", refuse)
     with cachekit.configure(dir=tmp_path / "nowhere"):
         assert (tree("a") / "0.bin").read_text() == (tree("a") / "0.bin").read_text() == "a"
         assert (tree.refresh("a") / "0.bin").read_text() == "a"

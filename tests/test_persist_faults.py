@@ -24,10 +24,10 @@ import pytest
 import cachekit
 from cachekit import Retry, UsageError, persist_artifact, stats
 from cachekit.artifacts.manifest import Manifest
-from cachekit.default import default
+from cachekit.cache.default import default
+from cachekit.cache.operations import registry
 from cachekit.files import copying
 from cachekit.ipfs.node import install
-from cachekit.operations import registry
 
 MIB = 1 << 20
 ROOT = Path(__file__).parent.parent

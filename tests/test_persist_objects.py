@@ -13,7 +13,7 @@ import pytest
 
 import cachekit
 from cachekit import MISS, UsageError, persist_artifact, stats
-from cachekit.default import default
+from cachekit.cache.default import default
 from cachekit.model import FOREVER
 
 BUILT: list[object] = []

@@ -26,9 +26,9 @@ from stopping import heed
 import cachekit
 from cachekit import CachekitError, Progress, TierError, UsageError, on_progress, persist_artifact, restore
 from cachekit.artifacts.progress import LARGE, Display
-from cachekit.cli import main
-from cachekit.default import default
-from cachekit.operations import registry
+from cachekit.cache.default import default
+from cachekit.cache.operations import registry
+from cachekit.cli.parser import main
 
 ROOT = Path(__file__).parents[1]
 BUILT: list[str] = []
@@ -614,7 +614,7 @@ def test_what_is_added_behind_the_calls_is_not_shown() -> None:
 
 FLUSH = """
 import cachekit
-from cachekit.default import default
+from cachekit.cache.default import default
 from cachekit.artifacts.progress import Progress, tell
 
 class Uploading:

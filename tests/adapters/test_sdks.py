@@ -479,7 +479,7 @@ def test_show_tells_which_model_answered(groq_server: Scripted, capsys: pytest.C
     """`cachekit show KEY --json` has the answer's model and fingerprint."""
     import json
 
-    from cachekit.cli import main
+    from cachekit.cli.parser import main
 
     with groq_client(groq_server.url) as client:
         first = chat(client)

@@ -1,0 +1,1 @@
+"""One cache directory and all that belongs to it; the default one."""

@@ -1,0 +1,248 @@
+"""The composition root: a Cache puts the tiers, the flight, the ledger and the listeners together.
+
+A constructor opens nothing; the first call does. Whatever cannot be had then (a directory, a daemon, a credential) turns
+its tier off with one reason, and the calls go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from cachekit.cache.counters import Stats
+from cachekit.cache.opening import opened
+from cachekit.cache.upkeep import EXIT_BOUND, Background, Housekeeper, watch
+from cachekit.errors import TierError, UsageError
+from cachekit.model import Event, Key, Mark, TierState
+from cachekit.plan.flight import Flights, Leases, Streams
+from cachekit.plan.retrying import Cooldowns
+from cachekit.tiers.ledger import Ledger
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from cachekit.artifacts.store import ArtifactStore
+    from cachekit.calls.lanes import Known, Lane
+    from cachekit.config.resolve import Resolved
+    from cachekit.files.digest_cache import Digests
+    from cachekit.ipfs.sharing import Shared
+    from cachekit.model import Listener, Tier
+    from cachekit.tiers.disk import DiskTier
+    from cachekit.tiers.memory import MemoryTier
+
+log: Final = logging.getLogger("cachekit")
+FLUSH_BOUND: Final = 60.0
+"""Seconds that `flush()` takes at most when it is not told."""
+MEMORY: Final = 16 << 20
+"""Bytes that the arguments remembered by all lanes of a cache may take; beyond it every lane starts again."""
+
+OVERHEAD: Final = 500
+"""Bytes charged for a remembered call besides its arguments: the objects around it, measured with tracemalloc."""
+
+
+class Lanes:
+    """All lanes that lead into one cache, and the memory they take together."""
+
+    def __init__(self) -> None:
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        self._used = 0
+
+    def remember(self, lane: Lane, arguments: bytes, known: Known) -> None:
+        """Adds a call. The sum is approximate under threads: it bounds memory, and nothing else rests on it."""
+        self._used += len(arguments) + OVERHEAD
+        if self._used > MEMORY:
+            self.close()
+        lane.known[arguments] = known
+        self._lanes.add(lane)
+
+    def close(self) -> None:
+        self._used = 0
+        for lane in list(self._lanes):
+            lane.close()
+
+
+class Cache:
+    """One cache directory and what belongs to it. Safe from any thread, and in a forked child."""
+
+    def __init__(self, resolved: Resolved, environ: Mapping[str, str]) -> None:
+        self.resolved = resolved
+        self.settings = resolved.settings
+        self.stats = Stats()
+        self.flights = Flights()
+        self.leases = Leases(self.settings.dir / "leases")
+        self.ledger = Ledger(self.settings.dir)
+        self.tiers: Mapping[str, Tier] = {}
+        self.listeners: list[Listener] = []
+        self.shared: Shared | None = None
+        self._environ = environ
+        self._states: dict[str, TierState] = {}
+        self.lanes = Lanes()
+        self.cooldowns = Cooldowns()
+        self.streams: Streams[Any] = Streams()
+        self.memory: MemoryTier | None = None
+        self.disk: DiskTier | None = None
+        self.artifacts: ArtifactStore | None = None
+        self.digests: Digests | None = None
+        self.near_tiers: tuple[tuple[str, Tier], ...] = ()
+        self._ready = False
+        self._lock = threading.Lock()
+        self._house = Housekeeper(self.stats, self.ledger)
+        self._background = Background(self.stats)
+        # Not methods: `tidy` is part of every hit.
+        self.tidy = self._house.tidy
+        self.save_totals = self._house.save_totals
+        self.pool: Callable[[], ThreadPoolExecutor] = self._background.pool
+        self.in_background = self._background.start
+        self._said: set[tuple[str, str]] = set()
+
+    # -- the tiers ----------------------------------------------------------------------------------------------
+
+    def ready(self) -> Cache:
+        """Opens what the settings ask for, once. Raises UsageError for what only the user can repair."""
+        if not self._ready:
+            with self._lock:
+                if not self._ready:
+                    self._open()
+                    self._ready = True
+        return self
+
+    @property
+    def near(self) -> tuple[str, ...]:
+        """The names of the tiers on this machine, fastest first."""
+        return tuple(name for name, _ in self.near_tiers)
+
+    def status(self) -> dict[str, TierState]:
+        """What each tier is, and the one reason; the daemon is asked at most once, within its deadline."""
+        self.ready()
+        states = dict(self._states)
+        if self.shared is not None:
+            states["ipfs"] = self.shared.state()
+        return states
+
+    def _open(self) -> None:
+        made = opened(self.resolved, self._environ, self.ledger, self.tell, log)
+        self.tiers, self.shared, self._states = made.tiers, made.shared, made.states
+        self.near_tiers = tuple((name, self.tiers[name]) for name in ("memory", "disk") if name in self.tiers)
+        self.memory, self.disk, self.artifacts, self.digests = made.memory, made.disk, made.artifacts, made.digests
+        self._house.begin(self.disk)
+        watch(self)
+        for warning in self.resolved.warnings:
+            log.warning("%s", warning)
+        for failure in made.failures:
+            self.tell(failure)
+
+    def missed(self, key: Key) -> None:
+        """Counts why a call that missed here could not ask the team: the deciding variable, or the silent daemon."""
+        if not key.shareable:
+            return
+        if self.shared is None:
+            reason = "init_failed" if self.settings.ipfs != "off" else self.resolved.reason("ipfs")
+            self.tell(Event("bypass", key.function, "ipfs", f"ipfs: {reason}"))
+        elif not self.shared.breaker.allows():
+            self.tell(Event("bypass", key.function, "ipfs", "ipfs: unreachable"))
+
+    # -- what happened ------------------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Tells every listener; under CACHEKIT_STRICT a failed tier is raised instead of stepped over."""
+        self.stats(event)
+        for listener in self.listeners:
+            listener(event)
+        if event.what == "error" and event.tier != "origin":
+            if (event.tier, event.reason) not in self._said:
+                self._said.add((event.tier, event.reason))
+                log.log(logging.DEBUG, "%s: %s: %s", event.tier, event.reason, event.error)
+            if self.settings.strict and event.error is not None:
+                raise event.error
+
+    # -- invalidation and the end -------------------------------------------------------------------------------
+
+    def drop(self, key: Key) -> bool:
+        """Ends hits for one key, on this machine at once and elsewhere with the next upload; was anything removed?"""
+        self.ready()
+        removed = [tier.drop(key) for name, tier in self.tiers.items() if name != "ipfs" or key.shareable]
+        self._mark([Mark(key.namespace, "key", key.digest.hex(), time.time_ns())])
+        self.stats(Event("invalidated", key.function))
+        return any(removed)
+
+    def forget(self, key: Key) -> None:
+        """Removes one key's entry from this machine; nobody else is told."""
+        self.ready()
+        for name, tier in self.tiers.items():
+            try:
+                if name != "ipfs":
+                    tier.drop(key)
+            except TierError as error:
+                self.tell(Event("error", key.function, name, error.reason, error=error))
+
+    def drop_marked(self, marks: Iterable[Mark]) -> bool:
+        """Ends hits for every entry that a mark covers; was anything removed?"""
+        self.ready()
+        chosen = list(marks)
+        self._mark(chosen)
+        disk = self.disk
+        removed = 0
+        for mark in chosen:
+            if disk is not None:
+                removed += disk.drop_where(mark.namespace, mark.value if mark.kind == "tag" else "")
+            if self.shared is not None:
+                removed += self.shared.tier.mark(mark)
+        if self.memory is not None:
+            # What is in memory is on disk too, and counted there.
+            removed += 0 if disk is not None else len(self.memory)
+            self.memory.clear()
+        return removed > 0
+
+    def _mark(self, marks: list[Mark]) -> None:
+        if "disk" not in self.tiers:
+            return
+        try:
+            self.ledger.mark(marks)
+        except (sqlite3.Error, OSError) as error:
+            raise UsageError(f"the invalidation could not be written: {error}; check CACHEKIT_DIR") from error
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Returns when everything queued stands in the daemon; raises TierError where it does not within `timeout` s."""
+        self.ready()
+        self.save_totals()
+        if self.shared is not None:
+            from cachekit.artifacts.progress import waiting
+
+            with waiting():
+                self.shared.tier.flush(FLUSH_BOUND if timeout is None else timeout)
+
+    def close(self, bound: float = EXIT_BOUND) -> None:
+        """Uploads for at most `bound` seconds, saves the totals and closes the files."""
+        if not self._ready:
+            return
+        try:
+            self.save_totals()
+            if self.shared is not None:
+                self.shared.close(bound)
+        except (TierError, sqlite3.Error, OSError) as error:
+            log.debug("closing: %s", error)
+        for tier in self.tiers.values():
+            tier.close()
+        if self.digests is not None:
+            self.digests.close()
+        self.ledger.close()
+        self._background.close()
+        self._house.disk = None
+        self.lanes.close()
+        self._ready, self.tiers, self.near_tiers = False, {}, ()
+        self.memory = self.disk = None
+        self.shared = None
+
+    def renew_after_fork(self) -> None:
+        """What a forked child must not share with its parent: locks that may be held, threads that do not exist."""
+        self._lock = threading.Lock()
+        parts = (self._house, self._background, self.stats, self.flights, self.streams, self.ledger)
+        for part in (*parts, *self.tiers.values()):
+            renew = getattr(part, "renew_after_fork", None)
+            if renew is not None:
+                renew()

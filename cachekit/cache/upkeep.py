@@ -1,0 +1,167 @@
+"""What is done every few seconds, behind the calls: totals saved, the disk culled.
+
+The threads of a cache: a pool for the blocking steps of event loops, and a few that refresh stale entries.
+
+What must happen to every open cache when the process forks, and when it ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cachekit.cache.counters import INBOX_LIMIT, Stats
+from cachekit.errors import TierError
+from cachekit.model import Event
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from cachekit.tiers.disk import DiskTier
+    from cachekit.tiers.ledger import Ledger
+
+
+SAVE_EVERY: Final = 10.0
+"""Seconds between two additions to the machine's totals; a write per call would cost more than the call saves."""
+
+
+class Housekeeper:
+    """Keeps one cache tidy. `disk` is its disk tier while it has one."""
+
+    def __init__(self, stats: Stats, ledger: Ledger) -> None:
+        self.disk: DiskTier | None = None
+        self._stats = stats
+        self._ledger = ledger
+        self._next_save = 0.0
+        self._thread: threading.Thread | None = None
+
+    def begin(self, disk: DiskTier | None) -> None:
+        """The cache is open; the first totals are due in a while."""
+        self.disk = disk
+        self._next_save = time.monotonic() + SAVE_EVERY
+
+    def tidy(self, *, crowded: bool = False) -> None:
+        """Starts what is due in the background, or what a crowd of uncounted hits asks for; else a comparison."""
+        disk = self.disk
+        due = crowded or time.monotonic() >= self._next_save or len(self._stats.inbox) > INBOX_LIMIT
+        if not due and not (disk is not None and disk.wants_culling()):
+            return
+        if self._thread is None or not self._thread.is_alive():
+            self._next_save = time.monotonic() + SAVE_EVERY
+            self._thread = threading.Thread(target=self._keep_house, name="cachekit-keeper", daemon=True)
+            self._thread.start()
+
+    def _keep_house(self) -> None:
+        try:
+            self.save_totals()
+            disk = self.disk
+            if disk is not None and disk.wants_culling():
+                disk.cull()
+        except (TierError, sqlite3.Error, OSError) as error:
+            self._stats(Event("error", "", "disk", "housekeeping", error=error))
+
+    def save_totals(self) -> None:
+        """Adds what was counted since the last time to the machine's totals."""
+        unsaved = self._stats.take_unsaved()
+        if unsaved and self.disk is not None:
+            self._ledger.add_totals(unsaved)
+
+    def renew_after_fork(self) -> None:
+        """The thread exists in the parent only."""
+        self._thread = None
+
+
+REFRESHES: Final = 4
+"""Background refreshes at once; what comes while all are busy is skipped, because the next stale hit asks again."""
+_IO_THREADS: Final = 8
+
+
+class Background:
+    """Threads made on first use. `tell` hears of a refresh that failed."""
+
+    def __init__(self, tell: Callable[[Event], None]) -> None:
+        self._tell = tell
+        self._pool: ThreadPoolExecutor | None = None
+        self.renew_after_fork()
+
+    def pool(self) -> ThreadPoolExecutor:
+        """The threads that blocking steps of event loops run on."""
+        if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with self._lock:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(_IO_THREADS, thread_name_prefix="cachekit-io")
+        return self._pool
+
+    def start(self, work: Callable[[], object]) -> None:
+        """Runs `work` on a thread named cachekit-refresh, or skips it while too many run."""
+        # The semaphore of now: after a fork the child has another.
+        slots = self._slots
+        if not slots.acquire(blocking=False):
+            return
+
+        def refresh() -> None:
+            try:
+                work()
+            except Exception as error:  # a refresh has no caller to raise to: the event is all there is
+                self._tell(Event("error", "", "origin", type(error).__name__, error=error))
+            finally:
+                slots.release()
+
+        threading.Thread(target=refresh, name="cachekit-refresh", daemon=True).start()
+
+    def close(self) -> None:
+        """Lets go of the pool; what runs on it ends by itself."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+        self._pool = None
+
+    def renew_after_fork(self) -> None:
+        """A child has none of the parent's threads, and locks that may be held for ever."""
+        self._lock = threading.Lock()
+        self._slots = threading.Semaphore(REFRESHES)
+        self._pool = None
+
+
+EXIT_BOUND: Final = 5.0
+"""Seconds that the end of the process may wait for uploads; what remains is durable, and the next process sends it."""
+
+
+class Living(Protocol):
+    """What has files and threads of its own."""
+
+    def close(self, bound: float = ..., /) -> None: ...
+    def renew_after_fork(self) -> None: ...
+
+
+_open: Final[weakref.WeakSet[Living]] = weakref.WeakSet()
+_watched: list[bool] = []
+
+
+def watch(cache: Living) -> None:
+    """Renews `cache` in a forked child and closes it at exit, for as long as anybody else holds it."""
+    _open.add(cache)
+    if _watched:
+        return
+    # Asked for once a process, and never at import.
+    _watched.append(True)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_renew_all)
+    atexit.register(_close_all)
+
+
+def _renew_all() -> None:
+    for cache in list(_open):
+        cache.renew_after_fork()
+
+
+def _close_all() -> None:
+    for cache in list(_open):
+        cache.close()

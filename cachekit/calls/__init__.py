@@ -1,0 +1,1 @@
+"""Decorated functions, and their calls from arguments to value."""

@@ -1,0 +1,1 @@
+"""Calls of a model's server: answers kept as they were on the wire."""

@@ -1,0 +1,1 @@
+"""Calls that build a file or a directory."""

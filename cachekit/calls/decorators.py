@@ -1,0 +1,168 @@
+"""The public decorator: what can be said of a function, with the types that keep its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+
+from cachekit.calls.cached import Cached, cached
+from cachekit.calls.policy import ARTIFACT, policy_of
+from cachekit.errors import UsageError
+from cachekit.model import Adapter, Retry
+
+if TYPE_CHECKING:
+    from cachekit.model import ArtifactCodec, Codec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def distributed_cache(function: Callable[P, R], /) -> Cached[P, R]: ...
+@overload
+def distributed_cache(
+    *,
+    pin: bool = ...,
+    ttl: float | str | timedelta | Literal["default"] | None = ...,
+    stale_while_revalidate: float | str | timedelta = ...,
+    stale_if_error: float | str | timedelta = ...,
+    namespace: str | None = ...,
+    version: str | None = ...,
+    ignore: Iterable[str] = ...,
+    key: Callable[[Mapping[str, Any]], Any] | None = ...,
+    tags: Iterable[str] = ...,
+    cacheable: Callable[[Any], bool] | None = ...,
+    retry: Retry | None = ...,
+    codec: Any = ...,
+    sample: int = ...,
+    share: bool = ...,
+    encrypt: bool = ...,
+    pace: Literal["immediate", "recorded"] = ...,
+    adapter: Adapter | None = ...,
+    cache_truncated: bool = ...,
+    cache_sampled: bool = ...,
+) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
+def distributed_cache(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    pin: bool = False,
+    ttl: float | str | timedelta | Literal["default"] | None = "default",
+    stale_while_revalidate: float | str | timedelta = 0,
+    stale_if_error: float | str | timedelta = 0,
+    namespace: str | None = None,
+    version: str | None = None,
+    ignore: Iterable[str] = (),
+    key: Callable[[Mapping[str, Any]], Any] | None = None,
+    tags: Iterable[str] = (),
+    cacheable: Callable[[Any], bool] | None = None,
+    retry: Retry | None = None,
+    codec: Any = "auto",
+    sample: int = 0,
+    share: bool = True,
+    encrypt: bool = True,
+    pace: Literal["immediate", "recorded"] = "immediate",
+    adapter: Adapter | None = None,
+    cache_truncated: bool = False,
+    cache_sampled: bool = True,
+) -> Any:
+    """Serves the next identical call from memory, disk or IPFS; bare (`@distributed_cache`) or called.
+
+    Args:
+        pin: keep in IPFS until unpinned, and exempt from eviction on disk.
+        ttl: seconds, a timedelta or "30m", "24h", "7d"; None for ever; left out, `CACHEKIT_TTL` (1 h).
+        stale_while_revalidate: how long past `ttl` the old value is served while one caller refreshes it.
+        stale_if_error: how long past `ttl` the old value is served when the origin raises.
+        namespace: part of the key, and the unit of `clear()`; left out, `CACHEKIT_NAMESPACE`.
+        version: replaces the digest of the function's source in the key.
+        ignore: names of arguments (or closure variables) left out of the key: clients, loggers, timeouts.
+        key: takes a mapping of argument names to values, defaults applied; its result replaces the arguments.
+        tags: strings, or templates over arguments such as "user:{user_id}", for `invalidate(tag=)`.
+        cacheable: takes the value; a falsy answer is returned to the caller and not stored.
+        retry: retries of the origin, for the exceptions named in it.
+        codec: auto, json, bytes, text, ndarray, safetensors, or an object with `dump` and `load`.
+        sample: which of several sampled answers this function asks for.
+        share: False keeps entries on this machine.
+        encrypt: False publishes payloads in IPFS as they are.
+        pace: of a generator function's hit: "immediate", or "recorded" to replay its values as they once came.
+        adapter: knowledge about the SDK's call that the function makes; its answers replace the defaults above.
+        cache_truncated: with an adapter, also keep answers that were cut off at a limit.
+        cache_sampled: with an adapter, False keeps only answers that asking again would give again.
+
+    Raises:
+        UsageError: a value is not accepted, or `function` is none that can be cached.
+    """
+    policy = policy_of(
+        pin=pin,
+        ttl=ttl,
+        stale_while_revalidate=stale_while_revalidate,
+        stale_if_error=stale_if_error,
+        namespace=namespace,
+        version=version,
+        ignore=ignore,
+        key=key,
+        tags=tags,
+        cacheable=cacheable,
+        retry=retry,
+        codec=codec,
+        sample=sample,
+        share=share,
+        encrypt=encrypt,
+        pace=pace,
+        adapter=adapter,
+        cache_truncated=cache_truncated,
+        cache_sampled=cache_sampled,
+    )
+    if function is None:
+        return functools.partial(cached, policy=policy)
+    if not callable(function) and not isinstance(function, (classmethod, staticmethod)):
+        raise UsageError(f"@distributed_cache takes keyword arguments only, not {type(function).__name__}")
+    return cached(function, policy)
+
+
+@overload
+def persist_artifact(function: Callable[P, R], /) -> Cached[P, R]: ...
+@overload
+def persist_artifact(
+    *,
+    pin: bool = ...,
+    ttl: float | str | timedelta | Literal["default"] | None = ...,
+    stale_while_revalidate: float | str | timedelta = ...,
+    stale_if_error: float | str | timedelta = ...,
+    namespace: str | None = ...,
+    version: str | None = ...,
+    ignore: Iterable[str] = ...,
+    key: Callable[[Mapping[str, Any]], Any] | None = ...,
+    tags: Iterable[str] = ...,
+    retry: Retry | None = ...,
+    cacheable: Callable[[Any], bool] | None = ...,
+    sample: int = ...,
+    share: bool = ...,
+    encrypt: bool = ...,
+    codec: ArtifactCodec | Codec | str = ...,
+    output: str | None = ...,
+    scratch: str | None = ...,
+) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
+def persist_artifact(function: Callable[..., Any] | None = None, /, **said: Any) -> Any:
+    """Builds a file or a directory once: the next identical call gets the same content, here or on a team-mate's machine.
+
+    The function returns a path. What it gives is kept until unpinned and never expires, unless `pin=` or `ttl=` says
+    otherwise; a hit is a read-only path, or `output` with the content there. The same flow as `distributed_cache`, whose
+    other keywords it takes.
+
+    Args:
+        codec: for a function that returns an object instead of a path: an object with `save(value, path)`, which writes
+            a file or a directory, and `load(path)`, which reads it.
+        output: name of the argument that says where the result must appear; not part of the key.
+        scratch: name of the argument that gets a temporary directory, removed whatever happens; not part of the key.
+
+    Raises:
+        UsageError: a value is not accepted; at a call, the function returned no path, or what it built holds an entry
+            that cannot be kept (a device, a link that leaves the tree, a name that other systems refuse).
+    """
+    policy = policy_of(**{**ARTIFACT, **said})
+    if function is None:
+        return functools.partial(cached, policy=policy)
+    return cached(function, policy)

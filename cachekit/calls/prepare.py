@@ -1,0 +1,246 @@
+"""From a call to what a plan needs to know: gate, key, request. None where the call must go straight to the origin.
+
+Performs a plan for a prepared call: its errand, its retries, its refresh in the background.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from marshal import dumps
+from pathlib import Path
+from typing import Any
+
+from cachekit.cache.cache import Cache
+from cachekit.cache.default import ROOT
+from cachekit.calls.lanes import LONGEST_ARGUMENTS, Nearby, at_hand, lane_safe
+from cachekit.calls.target import Call, Target, about
+from cachekit.errors import CacheMiss, CannotKey, UsageError
+from cachekit.files.digests import content_digest
+from cachekit.keys.binding import Unbound
+from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
+from cachekit.plan import plan as plans
+from cachekit.plan import retrying
+from cachekit.plan.drive import Errand, arun, run
+from cachekit.plan.gate import current, decide
+from cachekit.plan.steps import STREAMING, Request
+
+
+class Prepared:
+    """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not."""
+
+    __slots__ = ("_request", "cache", "call", "key", "mode", "refined", "streamed", "target")
+
+    def __init__(
+        self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode, *, streamed: bool = False
+    ) -> None:
+        self.cache, self.target, self.key, self.call, self.streamed = cache, target, key, call, streamed
+        self.mode: Mode = mode
+        self.refined: Callable[[Request], Request] | None = None
+        """What a kind of call makes of its request."""
+        self._request: Request | None = None
+
+    @property
+    def request(self) -> Request:
+        if self._request is None:
+            found = _request(self)
+            self._request = found if self.refined is None else self.refined(found)
+        return self._request
+
+    def nearby(self) -> Any:
+        """A value that needs no plan to be served, or what was seen instead."""
+        if self.mode != "on":
+            return Nearby.UNSURE
+        return at_hand(self.cache, self.target, self.key, streamed=self.streamed)
+
+
+def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, quiet: bool = False) -> Prepared | None:
+    """None where the call must go straight to the origin; the reason is counted, unless somebody asks again (`quiet`)."""
+    cache = ROOT.cache()
+    mode = decide(cache.settings.mode, current())
+    if mode == "off":
+        _passed(cache, target, _why_off(cache), quiet=quiet)
+        return None
+    cache.ready()
+    call = target.full(args, kwargs)
+    try:
+        key = target.key(call, namespace_of(target, cache), sample_of(target))
+    except CannotKey as error:
+        if cache.settings.strict:
+            raise
+        _passed(cache, target, "unkeyable", quiet=quiet)
+        if not quiet:
+            target.warn_once(error, about=about(error), stacklevel=5)
+        return None
+    except Unbound:
+        # Python's own refusal of the arguments: the origin raises it better than we could.
+        _passed(cache, target, "unbound", quiet=quiet)
+        return None
+    return Prepared(cache, target, key, call, mode, streamed=streamed)
+
+
+def _passed(cache: Cache, target: Target, reason: str, *, quiet: bool) -> None:
+    if not quiet:
+        cache.tell(Event("bypass", target.name, reason=reason))
+
+
+def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
+    cache = ROOT.cache()
+    mode = decide(cache.settings.mode, current())
+    call = target.full(args, kwargs)
+    key = target.key(call, namespace_of(target, cache), sample_of(target))
+    cache.ready()
+    return Prepared(cache, target, key, call, mode)
+
+
+def _request(prepared: Prepared) -> Request:
+    cache, target, key, call = prepared.cache, prepared.target, prepared.key, prepared.call
+    policy = target.policy
+    return Request(
+        key=key,
+        codec=target.codec,
+        near=cache.near,
+        far=_far(cache, target, key),
+        clock=time.time_ns,
+        mode=prepared.mode,
+        ttl=_ttl(policy, cache),
+        stale_while_revalidate=policy.stale_while_revalidate,
+        stale_if_error=policy.stale_if_error,
+        cacheable=policy.cacheable,
+        tags=functools.partial(target.tags, call) if policy.tags else tuple,
+        pin=policy.pin,
+        leases=cache.disk is not None,
+        explain=functools.partial(_explained, target, call),
+        streamed=prepared.streamed,
+        changed=functools.partial(_changed, prepared),
+        judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
+    )
+
+
+def changed_inputs(prepared: Prepared) -> Iterator[Path]:
+    """Paths whose content is another one now than when the key was built: the value may be of either."""
+    return (path for path, digest in prepared.key.inputs if _is_other(path, digest))
+
+
+def _changed(prepared: Prepared) -> bool:
+    return next(changed_inputs(prepared), None) is not None
+
+
+def _is_other(path: Path, digest: bytes) -> bool:
+    try:
+        return content_digest(path, where="path") != digest
+    except CannotKey:
+        return path.exists()  # a function may take its input away: what it took away it has read
+
+
+def _ttl(policy: Policy, cache: Cache) -> float | None:
+    if policy.ttl != "default":
+        return policy.ttl
+    preset = "default" if policy.adapter is None else policy.adapter.ttl
+    return cache.settings.ttl if preset == "default" else preset
+
+
+def _judged(policy: Policy, adapter: Adapter, value: Any) -> str:
+    from cachekit.calls.answers.replies import Live
+
+    if isinstance(value, Live) and value.streaming:
+        return STREAMING
+    reply = value.reply if isinstance(value, Live) else value
+    reason = "" if reply is None else adapter.judge(reply)
+    return "" if reason == "truncated" and policy.cache_truncated else reason
+
+
+def _far(cache: Cache, target: Target, key: Key) -> tuple[str, ...]:
+    return ("ipfs",) if target.policy.share and key.shareable and "ipfs" in cache.tiers else ()
+
+
+def _explained(target: Target, call: Call) -> str:
+    key = target.explained(call, namespace_of(target, ROOT.cache()), sample_of(target))
+    return str(Explanation(key, key.parts, ""))
+
+
+def namespace_of(target: Target, cache: Cache) -> str:
+    return target.policy.namespace or cache.settings.namespace
+
+
+def sample_of(target: Target) -> int:
+    context = current()
+    return target.policy.sample if context is None or context.sample is None else context.sample
+
+
+def _why_off(cache: Cache) -> str:
+    context = current()
+    if context is not None and context.bypass:
+        return "bypass"
+    return "mode_off" if context is None or context.mode is None else "mode_off_in_context"
+
+
+def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
+    """What the fast lane would look up for this call. Taken before the origin runs: it may change its arguments."""
+    keyer = prepared.target.keyer
+    if prepared.mode != "on" or prepared.cache.listeners or current() is not None:
+        return None
+    if not keyer.fast or not lane_safe((args, kwargs)):
+        return None
+    state: Any = keyer.state()
+    arguments = dumps((args, kwargs, state), 2)
+    return arguments if len(arguments) <= LONGEST_ARGUMENTS else None
+
+
+def _errand(prepared: Prepared, revalidate: Callable[[], None] | None, **how: bool) -> Errand:
+    cache, request, policy = prepared.cache, prepared.request, prepared.target.policy
+
+    def warn(error: UsageError) -> None:
+        prepared.target.warn_once(error, about=about(error), stacklevel=9)
+
+    return Errand(cache, request.key, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how)
+
+
+def perform(prepared: Prepared, steps: Any, origin: Callable[[], Any], **how: bool) -> Any:
+    origin = retried(prepared.target, origin)
+
+    def revalidate() -> None:
+        renewing = plans.renew(prepared.request)
+        prepared.cache.in_background(lambda: run(renewing, _errand(prepared, None, announce=True), origin))
+
+    return run(steps, _errand(prepared, revalidate, **how), origin)
+
+
+async def aperform(prepared: Prepared, steps: Any, origin: Callable[[], Awaitable[Any]], **how: bool) -> Any:
+    origin, pool = aretried(prepared.target, origin), prepared.cache.pool
+
+    def revalidate() -> None:
+        import asyncio
+
+        renewing = arun(plans.renew(prepared.request), _errand(prepared, None, announce=True), origin, pool)
+        task = asyncio.get_running_loop().create_task(_told(prepared, renewing))
+        _refreshing_tasks.add(task)
+        task.add_done_callback(_refreshing_tasks.discard)
+
+    return await arun(steps, _errand(prepared, revalidate, **how), origin, pool)
+
+
+_refreshing_tasks: set[Any] = set()
+"""Strong references: an event loop keeps only weak ones to its tasks."""
+
+
+async def _told(prepared: Prepared, renewing: Awaitable[Any]) -> None:
+    try:
+        await renewing
+    except Exception as error:  # a refresh has no caller to raise to: the event is all there is
+        prepared.cache.stats(Event("error", prepared.target.name, "origin", type(error).__name__, error=error))
+
+
+def retried(target: Target, origin: Callable[[], Any]) -> Callable[[], Any]:
+    retry = target.policy.retry
+    return origin if retry is None else functools.partial(retrying.call, retry, origin)
+
+
+def aretried(target: Target, origin: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    retry = target.policy.retry
+    return origin if retry is None else functools.partial(retrying.acall, retry, origin)
+
+
+def nothing() -> Any:
+    raise CacheMiss("this plan never calls the origin")

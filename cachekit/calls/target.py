@@ -1,0 +1,134 @@
+"""A target is a function that somebody decorated, with what is derived from it once: name, key builder, codec.
+
+Nothing is read when a target is made: source and annotations are looked at by the first call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+from cachekit.errors import CannotKey, UsageError
+from cachekit.keys.binding import Unbound
+from cachekit.keys.keyer import Keyer
+from cachekit.model import Key, Policy
+from cachekit.values.codecs import LoadingCodec, codec_for, keeps_files
+
+Kind = Literal["value", "coroutine", "generator", "async_generator"]
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Target:
+    """`wrapped` is what was decorated: a function, classmethod, staticmethod, partial or bound method."""
+
+    def __init__(self, wrapped: Any, policy: Policy) -> None:
+        self.policy = policy
+        self.function, self._args, self._kwargs = _unwrapped(wrapped)
+        self.kind = _kind(self.function)
+        self.is_async = self.kind in ("coroutine", "async_generator")
+        self.name = f"{self.function.__module__}.{self.function.__qualname__}"
+        self.keyer = Keyer(self.function, policy=policy)
+        self._codec: LoadingCodec | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def codec(self) -> LoadingCodec:
+        if self._codec is None:
+            self._codec = self._chosen_codec()
+        return self._codec
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether what the function builds is an artifact."""
+        return keeps_files(self.policy.codec)
+
+    def _chosen_codec(self) -> LoadingCodec:
+        # Imported where they are wanted: most programs have no adapter, no artifact and no generator.
+        if self.policy.adapter is not None:
+            from cachekit.calls.answers.replies import ReplyCodec
+
+            return ReplyCodec(self.policy.adapter)
+        if self.keeps_files:
+            from cachekit.artifacts.manifest import PathCodec
+
+            return PathCodec()
+        codec = codec_for(self.policy.codec, self._annotation)
+        if not self.kind.endswith("generator"):
+            return codec
+        from cachekit.calls.streams.recording import PiecesCodec
+
+        return PiecesCodec(codec)
+
+    def full(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """The call as the function itself would get it, with what a partial or a bound method adds."""
+        if not self._args and not self._kwargs:
+            return args, kwargs
+        return (*self._args, *args), {**self._kwargs, **kwargs}
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by name, defaults applied; empty for a call that the function would not take."""
+        try:
+            return self.keyer.bind(*self.full(args, kwargs))
+        except Unbound:
+            return {}
+
+    def key(self, call: Call, namespace: str, sample: int) -> Key:
+        """Raises CannotKey, or TypeError for a call that the function would not take either."""
+        return self.keyer.key(call[0], call[1], namespace=namespace, sample=sample)
+
+    def explained(self, call: Call, namespace: str, sample: int) -> Key:
+        """Like `key`, with the readable parts."""
+        return self.keyer.explain(call[0], call[1], namespace=namespace, sample=sample)
+
+    def tags(self, call: Call) -> tuple[str, ...]:
+        if not self.policy.tags:
+            return ()
+        return tuple(self.keyer.tags(self.keyer.bind(*call)))
+
+    def warn_once(self, error: UsageError, *, about: str, stacklevel: int = 2) -> None:
+        """Says once per function and subject what keeps the cache from helping, and the remedy."""
+        if about not in self._warned:
+            self._warned.add(about)
+            warnings.warn(f"{self.name}: {error}", UserWarning, stacklevel=stacklevel)
+
+    def _annotation(self) -> object:
+        try:
+            return typing.get_type_hints(self.function, include_extras=False).get("return")
+        except (NameError, TypeError, AttributeError):
+            # A name that exists only for type checkers: no class can be rebuilt from it.
+            return None
+
+
+def about(error: UsageError) -> str:
+    """What a warning is about, so that it is said once for each."""
+    return error.argument if isinstance(error, CannotKey) else type(error).__name__
+
+
+def _unwrapped(wrapped: Any) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    if isinstance(wrapped, (classmethod, staticmethod)):
+        return _unwrapped(wrapped.__func__)
+    if isinstance(wrapped, functools.partial):
+        function, args, kwargs = _unwrapped(wrapped.func)
+        return function, (*args, *wrapped.args), {**kwargs, **wrapped.keywords}
+    if isinstance(wrapped, types.MethodType):
+        function, args, kwargs = _unwrapped(wrapped.__func__)
+        return function, (wrapped.__self__, *args), kwargs
+    if not isinstance(wrapped, types.FunctionType):
+        raise UsageError(
+            f"cachekit decorates functions and methods, and {type(wrapped).__name__} is neither; "
+            "wrap it in a function of your own"
+        )
+    return wrapped, (), {}
+
+
+def _kind(function: Callable[..., Any]) -> Kind:
+    if inspect.iscoroutinefunction(function):
+        return "coroutine"
+    if inspect.isasyncgenfunction(function):
+        return "async_generator"
+    return "generator" if inspect.isgeneratorfunction(function) else "value"

@@ -1,0 +1,3 @@
+"""What people type: the `cachekit` command."""
+
+from cachekit.cli.parser import main as main

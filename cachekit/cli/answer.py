@@ -1,0 +1,117 @@
+"""What a command answers, and the few things that several commands need to make an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from cachekit.cache import default as library
+from cachekit.errors import TierUnavailable, UsageError
+from cachekit.model import NANOSECONDS, Key
+
+if TYPE_CHECKING:
+    from cachekit.cache.cache import Cache
+    from cachekit.tiers.disk import DiskTier
+
+YES: Final = 0
+NO: Final = 1
+"""The exit status of a negative answer, and of a tier that failed."""
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+"""What a shell says of a program that Ctrl-C ended."""
+
+_SILENT: Final = ("refused", "timeout", "unresolved", "reset", "network")
+_DIGEST: Final = 64
+_HEX: Final = re.compile(r"[0-9a-fA-F]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The same answer as `data` (fit for JSON) and as `text` for people.
+
+    `raw` bytes go to standard output instead of `text`; `aside` sends `text` to standard error, where it is no result
+    but says why there is none.
+    """
+
+    data: Any
+    text: str
+    status: int = YES
+    raw: bytes | None = None
+    aside: bool = False
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], right: int = 0) -> str:
+    """Aligned columns; the last `right` of them to the right, because they are numbers."""
+    lines = [[printable(str(cell)) for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = len(head) - right
+
+    def line(cells: list[str]) -> str:
+        padded = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(map(line, lines))
+
+
+def printable(text: str) -> str:
+    """Without control characters: names and values come from other machines, and a terminal obeys what it is sent."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def instant(nanoseconds: int) -> str:
+    """ISO 8601, UTC, to the second; the bare number where no calendar has it."""
+    try:
+        moment = datetime.fromtimestamp(nanoseconds / NANOSECONDS, tz=timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return f"{nanoseconds} ns"
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def disk_of(cache: Cache) -> DiskTier:
+    """Raises TierUnavailable where there is no disk tier, with its reason."""
+    if cache.disk is None:
+        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
+    return cache.disk
+
+
+def explained(error: Exception) -> str:
+    """What to say of an error: of a daemon that does not answer, which one was asked, and the remedy."""
+    if not isinstance(error, TierUnavailable) or error.reason not in _SILENT:
+        return str(error)
+    shared = library.default().shared
+    return str(error) if shared is None else unanswered(f"{shared.api}: {error}")
+
+
+def unanswered(why: str) -> str:
+    return (
+        f"the IPFS daemon does not answer ({printable(why)}); `cachekit doctor` looks closer, "
+        "`cachekit node start` starts a private one"
+    )
+
+
+def find_key(cache: Cache, text: str) -> Key | None:
+    """The key that `<namespace>/<hex>` names; fewer than 64 digits, or no namespace, where one entry on disk fits.
+
+    None where no entry fits. Raises UsageError for what is not a key, and where several entries fit.
+    """
+    namespace, slash, digits = text.rpartition("/")
+    if not _HEX.fullmatch(digits) or (slash and not namespace):
+        raise UsageError(f"{text!r} is not a key: it is <namespace>/<64 hex digits>, or the beginning of the digits")
+    digits = digits.lower()
+    if namespace and len(digits) == _DIGEST:
+        return Key(namespace, bytes.fromhex(digits))
+    fitting = [
+        Key(header.namespace, digest, header.function)
+        for digest, header in disk_of(cache).entries()
+        if digest.hex().startswith(digits) and (not namespace or header.namespace == namespace)
+    ]
+    if len(fitting) > 1:
+        raise UsageError(f"{text!r} fits {len(fitting)} entries, {fitting[0]} for one; give more digits")
+    return fitting[0] if fitting else None
+
+
+def no_such(text: str) -> Answer:
+    return Answer({"key": None}, f"cachekit: no entry on disk fits {printable(text)}", NO, aside=True)

@@ -1,0 +1,168 @@
+"""The commands that only look: at totals, entries, settings and the machine's health."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import string
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from cachekit.cache import default as library
+from cachekit.cache.counters import TIERS, Snapshot, add
+from cachekit.calls.answers.replies import NAME as REPLY
+from cachekit.calls.answers.replies import unpack_reply
+from cachekit.cli import artifacts
+from cachekit.cli.answer import NO, YES, Answer, disk_of, find_key, instant, no_such, printable, table
+from cachekit.cli.doctor import examine
+from cachekit.config import resolve
+from cachekit.errors import IntegrityError
+from cachekit.model import FOREVER, Key, Record
+
+if TYPE_CHECKING:
+    from cachekit.tiers.records import Header
+
+_PREVIEW: Final = 400
+"""Characters of a payload that `show` prints."""
+
+
+def stats(options: argparse.Namespace) -> Answer:
+    cache = library.default()
+    disk_of(cache)
+    cache.save_totals()
+    functions = cache.ledger.totals()
+    if options.function is not None:
+        functions = {name: c for name, c in functions.items() if name == options.function}
+        if not functions:
+            return Answer(
+                {"total": None, "functions": {}},
+                f"cachekit: nothing was counted for {printable(options.function)}; `cachekit stats` lists the functions",
+                NO,
+                aside=True,
+            )
+    total = Snapshot(add(functions.values())).as_dict()
+    plain = {name: Snapshot(counters).as_dict() for name, counters in sorted(functions.items())}
+    return Answer({"total": total, "functions": plain}, _stats_text(total, plain))
+
+
+def _stats_text(total: dict[str, Any], functions: dict[str, Any]) -> str:
+    head = ("FUNCTION", "CALLS", "MEMORY", "DISK", "IPFS", "MISSES", "HIT RATE", "SAVED S")
+    rows = [_stats_row(name or "(none)", counted) for name, counted in [*functions.items(), ("total", total)]]
+    lines = [table(head, rows, right=7)]
+    for group in ("bypasses", "skipped"):
+        lines += [f"{group}: {printable(reason)}  {amount}" for reason, amount in sorted(total[group].items())]
+    for tier, reasons in sorted(total["errors"].items()):
+        lines += [f"errors: {tier}: {printable(reason)}  {amount}" for reason, amount in sorted(reasons.items())]
+    return "\n".join(lines)
+
+
+def _stats_row(name: str, counted: dict[str, Any]) -> tuple[object, ...]:
+    hits = [counted["hits"][tier] for tier in TIERS]
+    return (name, counted["calls"], *hits, counted["misses"], f"{counted['hit_rate']:.1%}",
+            f"{counted['seconds']['saved']:.1f}")  # fmt: skip
+
+
+def ls(options: argparse.Namespace) -> Answer:
+    if options.artifacts:
+        return artifacts.ls()
+    found = [_entry(digest, header) for digest, header in disk_of(library.default()).entries()]
+    rows = [(e["key"], e["function"], e["codec"], e["created"], e["expires"] or "never", e["size"]) for e in found]
+    text = table(("KEY", "FUNCTION", "CODEC", "CREATED", "EXPIRES", "BYTES"), rows, right=1) if rows else "no entries"
+    return Answer(found, text)
+
+
+def _entry(digest: bytes, header: Header) -> dict[str, Any]:
+    return {
+        **header._asdict(),
+        "key": str(Key(header.namespace, digest)),
+        "created": instant(header.created),
+        "expires": None if header.expires == FOREVER else instant(header.expires),
+    }
+
+
+def show(options: argparse.Namespace) -> Answer:
+    disk = disk_of(library.default())
+    artifact = artifacts.show(options.key)
+    if artifact is not None:
+        return artifact
+    if options.key and "/" not in options.key and not set(options.key) <= set(string.hexdigits):
+        return artifacts.absent(options.key)
+    key = find_key(library.default(), options.key)
+    record = disk.get(key) if key else None
+    header = next((h for digest, h in disk.entries() if key and digest == key.digest), None)
+    if key is None or record is None or header is None:
+        return no_such(options.key)
+    reply = unpack_reply(record.payload) if record.codec == REPLY else None
+    content, about = (record.payload, {}) if reply is None else (reply.body, reply.about)
+    text = content[: 4 * _PREVIEW].decode("utf-8", "backslashreplace")
+    shown = {**_entry(key.digest, header), **about, "preview": text[:_PREVIEW]}
+    return Answer(shown, "\n".join(f"{name:<10} {printable(str(value))}" for name, value in shown.items()))
+
+
+def explain(options: argparse.Namespace) -> Answer:
+    cache = library.default()
+    key = find_key(cache, options.key)
+    if key is None:
+        return no_such(options.key)
+    places = {"disk": _on_disk(key), "ipfs": _in_ipfs(key)}
+    lines = [f"key   {printable(str(key))}", *(f"{name:<5} {printable(said)}" for name, said in places.items())]
+    found = any(said.startswith("usable") for said in places.values())
+    return Answer({"key": str(key), **places}, "\n".join(lines), YES if found else NO)
+
+
+def _on_disk(key: Key) -> str:
+    cache = library.default()
+    try:
+        record: Record | None = disk_of(cache).get(key)
+    except IntegrityError as error:
+        return f"dropped: {error}"
+    if record is None:
+        return "absent"
+    if cache.ledger.covers(key, record):
+        return f"invalidated, made {instant(record.created)}"
+    if not record.fresh(time.time_ns()):
+        return f"expired {instant(record.expires)}"
+    end = "never" if record.expires == FOREVER else instant(record.expires)
+    return f"usable: {len(record.payload)} bytes, made {instant(record.created)}, expires {end}"
+
+
+def _in_ipfs(key: Key) -> str:
+    cache = library.default()
+    if cache.shared is None:
+        return f"off: {cache.status()['ipfs'].reason}"
+    from cachekit.ipfs.index.index import alive, cid_of
+
+    entry = cache.shared.index.find(key.namespace, key.digest)
+    if entry is None:
+        return "not in the index as last pulled; `cachekit sync` pulls"
+    if not alive(entry, time.time_ns()):
+        return f"expired {instant(entry.expires)}"
+    if cache.shared.index.covers(key.namespace, entry):
+        return f"invalidated, made {instant(entry.created)}"
+    return f"usable: {cid_of(entry)}, {entry.size} bytes, made {instant(entry.created)}"
+
+
+def env(options: argparse.Namespace) -> Answer:
+    resolved = resolve.resolve(os.environ)
+    rows = resolve.explain(resolved)
+    columns = ("variable", "value", "source", "reason") if options.explain else ("variable", "value")
+    text = table([name.upper() for name in columns], [[_shown(row[name]) for name in columns] for row in rows])
+    file = None if resolved.file is None else str(resolved.file)
+    lines = [text, *(f"file: {file}" for _ in [0] if file), *(f"warning: {w}" for w in resolved.warnings)]
+    data = {"settings": rows, "file": file, "warnings": list(resolved.warnings)}
+    return Answer(data, "\n".join(lines))
+
+
+def _shown(value: object) -> object:
+    return "-" if value is None else value
+
+
+def doctor(_options: argparse.Namespace) -> Answer:
+    found = examine(os.environ, library.default)
+    lines = []
+    for finding in found:
+        lines.append(f"{finding.state:<6}  {finding.check}: {printable(finding.text)}")
+        lines += [f"        -> {printable(finding.remedy)}"] if finding.remedy else []
+    failed = any(finding.state == "failed" for finding in found)
+    return Answer({"ok": not failed, "checks": [asdict(f) for f in found]}, "\n".join(lines), NO if failed else YES)
