@@ -163,9 +163,6 @@ class GeneratorCached(Cached[P, R]):
         return generators.call(self._self_target, functools.partial(self.__wrapped__, *args, **kwargs), args, kwargs)
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 _KINDS: Mapping[str, type[Cached[Any, Any]]] = {
     "value": Cached,
     "coroutine": AsyncCached,
