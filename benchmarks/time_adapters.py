@@ -22,8 +22,9 @@ from chat_server import ChatServer
 from harness import Figure, Scale, added, cache, middle, ratio
 from inputs import chat
 
-from cachekit_adapters import stainless_values, wrap
-from cachekit_adapters.rebuilding import Templates
+from cachekit_adapters import wrap
+from cachekit_adapters._sdk import values
+from cachekit_adapters._sdk.rebuilding import Templates
 
 Measure = Callable[[], float]
 """Microseconds."""
@@ -130,7 +131,7 @@ def _again(client: Any, call: dict[str, Any], calls: int) -> float:
 
 def _once(client: Any, questions: list[dict[str, Any]]) -> float:
     """Each answer's first hit in a process: the SDK itself builds the value."""
-    stainless_values._templates = Templates()
+    values._templates = Templates()
     begin = perf_counter_ns()
     for call in questions:
         client.chat.completions.create(**call)

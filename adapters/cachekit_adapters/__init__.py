@@ -7,7 +7,8 @@ import os
 from typing import Any, Final, TypeVar
 
 from cachekit import Adapter, UsageError
-from cachekit_adapters.pricing import use_prices
+
+from ._wire.prices import use_prices
 
 __all__ = ["use_prices", "wrap"]
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cachekit import UsageError, persist_artifact
-from cachekit_adapters.building import existing, needed, versions
+
+from ._building import existing, needed, versions
 
 
 def convert(

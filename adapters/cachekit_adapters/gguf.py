@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, persist_artifact
-from cachekit_adapters.building import existing, flags, only, run, versions_in
+
+from ._building import existing, flags, only, run, versions_in
 
 StrPath = str | os.PathLike[str]
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cachekit import Adapter
-from cachekit_adapters import openai_shapes, stainless
-from cachekit_adapters.openai_shapes import by_suffix, quick_chat, versions
-from cachekit_adapters.stainless import Way
+
+from ._sdk import client as stainless
+from ._sdk import shapes
+from ._sdk.client import Way
+from ._sdk.shapes import by_suffix, quick_chat, versions
 
 SDK: Final = "groq"
 
-CHAT: Final[Adapter] = openai_shapes.chat(SDK)
-EMBEDDING: Final[Adapter] = openai_shapes.embedding(SDK)
-AUDIO: Final[Adapter] = openai_shapes.audio(SDK)
-MODELS: Final[Adapter] = openai_shapes.models(SDK)
+CHAT: Final[Adapter] = shapes.chat(SDK)
+EMBEDDING: Final[Adapter] = shapes.embedding(SDK)
+AUDIO: Final[Adapter] = shapes.audio(SDK)
+MODELS: Final[Adapter] = shapes.models(SDK)
 
 OPERATIONS: Final = {
     ("post", "/chat/completions"): CHAT,

@@ -10,23 +10,26 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cachekit import Adapter
-from cachekit_adapters import openai_shapes, openai_wire, stainless
-from cachekit_adapters.openai_shapes import NEUTRAL, RESPONSE_NEUTRAL, by_suffix, openai_values, quick_chat, versions
-from cachekit_adapters.stainless import Way
-from cachekit_adapters.wires import operation
+
+from ._sdk import client as stainless
+from ._sdk import shapes
+from ._sdk.client import Way
+from ._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, by_suffix, openai_values, quick_chat, versions
+from ._wire import openai
+from ._wire.operation import operation
 
 SDK: Final = "openai"
 
-CHAT: Final[Adapter] = openai_shapes.chat(SDK)
+CHAT: Final[Adapter] = shapes.chat(SDK)
 COMPLETION: Final[Adapter] = operation(
-    "openai.completion", openai_wire, openai_values(SDK, "Completion"), ttl=3600, neutral=NEUTRAL, provider=SDK
+    "openai.completion", openai, openai_values(SDK, "Completion"), ttl=3600, neutral=NEUTRAL, provider=SDK
 )
-EMBEDDING: Final[Adapter] = openai_shapes.embedding(SDK)
+EMBEDDING: Final[Adapter] = shapes.embedding(SDK)
 RESPONSES: Final[Adapter] = operation(
-    "openai.responses", openai_wire, openai_values(SDK, "Response"), ttl=1800, neutral=RESPONSE_NEUTRAL, provider=SDK
+    "openai.responses", openai, openai_values(SDK, "Response"), ttl=1800, neutral=RESPONSE_NEUTRAL, provider=SDK
 )
-AUDIO: Final[Adapter] = openai_shapes.audio(SDK)
-MODELS: Final[Adapter] = openai_shapes.models(SDK)
+AUDIO: Final[Adapter] = shapes.audio(SDK)
+MODELS: Final[Adapter] = shapes.models(SDK)
 
 OPERATIONS: Final = {
     ("post", "/chat/completions"): CHAT,

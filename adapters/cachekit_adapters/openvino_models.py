@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, bypass, persist_artifact
-from cachekit_adapters.building import UNKNOWN, commit, needed, source, spoken, versions
+
+from ._building import UNKNOWN, commit, needed, source, spoken, versions
 
 TASKS: Final = {
     "feature-extraction": "AutoModel",

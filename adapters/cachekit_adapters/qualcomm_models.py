@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, persist_artifact
-from cachekit_adapters.building import existing, only, run
+
+from ._building import existing, only, run
 
 StrPath = str | os.PathLike[str]
 

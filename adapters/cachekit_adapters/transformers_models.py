@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cachekit import persist_artifact
-from cachekit_adapters.building import UNKNOWN, commit, needed, source, spoken, versions
+
+from ._building import UNKNOWN, commit, needed, source, spoken, versions
 
 T = TypeVar("T")
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Final, overload
 
 from cachekit import Cached, UsageError, distributed_cache
-from cachekit_adapters.building import needed
+
+from ._building import needed
 
 Embed = Callable[..., Any]
 

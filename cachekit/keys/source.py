@@ -1,14 +1,7 @@
-"""The definition a function was compiled from: found by compiling its file again and comparing code objects.
+"""What code a function is: a digest of its normalised source, equal on every machine and Python version.
 
-So it is the code that is loaded, not the file as it stands now. Where it cannot be told which definition it was, there
-is none.
-
-A syntax tree as text that is equal for equal code: blind to formatting, and the same on every Python version.
-
-What code a function is: a digest of its normalised source, equal on every machine and Python version.
-
-The digest describes the code that is loaded, not the file as it stands now: only a definition whose code object equals
-the function's counts. Where there is none, the code object itself is digested.
+The digest describes the code that is loaded, not the file as it stands now: the file is compiled again, and only a
+definition whose code object equals the function's counts. Where there is none, the code object itself is digested.
 """
 
 from __future__ import annotations

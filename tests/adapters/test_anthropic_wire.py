@@ -13,9 +13,9 @@ from peers import shapes
 from peers.fixtures import llama_peer  # noqa: F401 - found by name
 from peers.servers import Server
 
-from cachekit_adapters import anthropic_wire as wire
-from cachekit_adapters.sse import frame
-from cachekit_adapters.usage import Usage
+from cachekit_adapters._wire.prices import Usage
+from cachekit_adapters._wire.sse import frame
+from cachekit_adapters.claude import wire as wire
 
 Json = dict[str, Any]
 REASONS = ("", "truncated", "paused", "refused", "incomplete", "error_in_200")

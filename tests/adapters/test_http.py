@@ -336,9 +336,11 @@ def test_an_entry_that_no_response_can_be_made_of_is_a_miss(
         ending.callback(remove)
         wrapped = client(httpx, server.url, tgi.GENERATE)
         with monkeypatch.context() as before:
-            before.setattr("cachekit_adapters.native.Head.packed", lambda _self: b'{"other": "form"}\n')
+            before.setattr("cachekit_adapters._wire.native.Head.packed", lambda _self: b'{"other": "form"}\n')
             with pytest.MonkeyPatch.context() as lenient:
-                lenient.setattr("cachekit_adapters.native.opened", lambda data: (Kept(), data.partition(b"\n")[2]))
+                lenient.setattr(
+                    "cachekit_adapters._wire.native.opened", lambda data: (Kept(), data.partition(b"\n")[2])
+                )
                 live = wrapped.post("/generate", json=ASKED)
         assert cachekit.stats().as_dict()["stores"] == 1
         assert wrapped.post("/generate", json=ASKED).json() == live.json()

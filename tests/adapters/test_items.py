@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachekit_adapters import items
+from cachekit_adapters._wire import items
 
 PATH = "/v1/embeddings"
 ITEM = st.one_of(st.text(max_size=6), st.lists(st.integers(0, 9), min_size=1, max_size=3))

@@ -10,7 +10,7 @@ import pytest
 from peers.fixtures import mlserver_peer, pytriton_peer  # noqa: F401 - fixtures, found by their names
 from peers.servers import Server
 
-from cachekit_adapters import kserve_wire
+from cachekit_adapters.ovms import wire
 
 http = pytest.importorskip("tritonclient.http")
 aio = pytest.importorskip("tritonclient.http.aio")
@@ -44,7 +44,7 @@ def floats(*values: float) -> Any:
 
 def double(binary: bool = True, *values: float) -> dict[str, object]:
     given = tensor("x", floats(*(values or (1.5, 2.0))), "FP32", binary)
-    return kserve_wire.identity("double", "", [given], [], None)
+    return wire.identity("double", "", [given], [], None)
 
 
 @pytest.mark.parametrize(("datatype", "values", "kind"), TENSORS)
@@ -53,12 +53,12 @@ def test_both_forms_of_a_tensor_are_one(datatype: str, values: list[Any], kind: 
     array = numpy.array(values, getattr(numpy, kind))
     other = numpy.array(values[::-1], getattr(numpy, kind))
     forms = [[tensor("x", array, datatype, binary)] for binary in (True, False)]
-    told = [kserve_wire.identity("m", "1", form, None, {"a": 1}) for form in forms]
+    told = [wire.identity("m", "1", form, None, {"a": 1}) for form in forms]
     assert told[0] == told[1]
     assert isinstance(told[0]["inputs"][0]["data"], bytes)  # type: ignore[index]
-    assert told[0] != kserve_wire.identity("m", "1", [tensor("x", other, datatype, True)], None, {"a": 1})
+    assert told[0] != wire.identity("m", "1", [tensor("x", other, datatype, True)], None, {"a": 1})
     bodies = [http.InferenceServerClient.generate_request_body(form, parameters={"a": 1}) for form in forms]
-    sent = [kserve_wire.identity_of_body("m", "1", *body) for body in bodies]
+    sent = [wire.identity_of_body("m", "1", *body) for body in bodies]
     assert sent[0] == sent[1]
     assert sent[0]["inputs"] == told[0]["inputs"]
 
@@ -66,7 +66,7 @@ def test_both_forms_of_a_tensor_are_one(datatype: str, values: list[Any], kind: 
 def test_bytes_are_told_apart() -> None:
     """Lengths stand before the elements: two texts are not their concatenation."""
     one, other = (
-        kserve_wire.identity("m", "", [tensor("t", numpy.array(texts, object), "BYTES", False)], None, None)
+        wire.identity("m", "", [tensor("t", numpy.array(texts, object), "BYTES", False)], None, None)
         for texts in (["ab", "c"], ["a", "bc"])
     )
     assert one != other
@@ -75,19 +75,19 @@ def test_bytes_are_told_apart() -> None:
 def test_what_is_part_of_a_call() -> None:
     """Name, version, shape, outputs, parameters and a used sequence are; priority and timeout are not."""
     given = [tensor("x", floats(1.5), "FP32", True)]
-    plain = kserve_wire.identity("m", "1", given, None, None)
-    assert plain == kserve_wire.identity("m", "1", given, (), {"priority": 3, "timeout": 5})
+    plain = wire.identity("m", "1", given, None, None)
+    assert plain == wire.identity("m", "1", given, (), {"priority": 3, "timeout": 5})
     flat = [tensor("x", floats(1.5)[0], "FP32", True)]
     classes = [http.InferRequestedOutput("y", class_count=2)]
     others = [
-        kserve_wire.identity("n", "1", given, None, None),
-        kserve_wire.identity("m", "2", given, None, None),
-        kserve_wire.identity("m", "1", flat, None, None),
-        kserve_wire.identity("m", "1", given, classes, None),
-        kserve_wire.identity("m", "1", given, [http.InferRequestedOutput("y", binary_data=False)], None),
-        kserve_wire.identity("m", "1", given, None, {"temperature": 1}),
-        kserve_wire.identity("m", "1", given, None, None, sequence_id=7, sequence_start=True),
-        kserve_wire.identity("m", "1", given, None, None, sequence_id=7),
+        wire.identity("n", "1", given, None, None),
+        wire.identity("m", "2", given, None, None),
+        wire.identity("m", "1", flat, None, None),
+        wire.identity("m", "1", given, classes, None),
+        wire.identity("m", "1", given, [http.InferRequestedOutput("y", binary_data=False)], None),
+        wire.identity("m", "1", given, None, {"temperature": 1}),
+        wire.identity("m", "1", given, None, None, sequence_id=7, sequence_start=True),
+        wire.identity("m", "1", given, None, None, sequence_id=7),
     ]
     assert all(one != other for at, one in enumerate([plain, *others]) for other in others[at:])
 
@@ -95,7 +95,7 @@ def test_what_is_part_of_a_call() -> None:
 def test_the_identity_is_the_moment_s() -> None:
     """A tensor or an output that is changed after the call does not change what was asked."""
     given, asked = tensor("x", floats(1.5), "FP32", True), http.InferRequestedOutput("y")
-    told = kserve_wire.identity("m", "", [given], [asked], None)
+    told = wire.identity("m", "", [given], [asked], None)
     before = repr(told)
     given.set_data_from_numpy(floats(2.5))
     asked.set_shared_memory("region", 8)
@@ -107,14 +107,14 @@ def test_sequences_and_shared_memory_are_not_cacheable() -> None:
     given, shared = tensor("x", floats(1.5), "FP32", True), http.InferInput("x", [1, 1], "FP32")
     shared.set_shared_memory("region", 4)
     told = http.InferRequestedOutput("y")
-    assert kserve_wire.cacheable([given], [told])
-    assert kserve_wire.cacheable([given], None, "")
-    assert not kserve_wire.cacheable([given], None, 7)
-    assert not kserve_wire.cacheable([shared], None)
+    assert wire.cacheable([given], [told])
+    assert wire.cacheable([given], None, "")
+    assert not wire.cacheable([given], None, 7)
+    assert not wire.cacheable([shared], None)
     with pytest.raises(ValueError, match="shared memory"):
-        kserve_wire.identity("m", "", [shared], None, None)
+        wire.identity("m", "", [shared], None, None)
     told.set_shared_memory("region", 4)
-    assert not kserve_wire.cacheable([given], [told])
+    assert not wire.cacheable([given], [told])
 
 
 def body_of(datatype: str, shape: list[int], data: object) -> bytes:
@@ -124,7 +124,7 @@ def body_of(datatype: str, shape: list[int], data: object) -> bytes:
 def test_nested_json_is_the_flat_one() -> None:
     """The protocol allows both; the shape says which it is."""
     nested, flat, other = (
-        kserve_wire.identity_of_body("m", "", body_of("INT32", shape, data))
+        wire.identity_of_body("m", "", body_of("INT32", shape, data))
         for shape, data in (([2, 2], [[1, 2], [3, 4]]), ([2, 2], [1, 2, 3, 4]), ([4], [1, 2, 3, 4]))
     )
     assert nested == flat != other
@@ -133,7 +133,7 @@ def test_nested_json_is_the_flat_one() -> None:
 @pytest.mark.parametrize("data", [[1.5], [True], ["1"], [2**40], [None], {"a": 1}, "text"])
 def test_what_no_server_takes_is_nobody_s_answer(data: object) -> None:
     """Data that does not fit its type is told as it is: never equal to a tensor that fits."""
-    told: Any = kserve_wire.identity_of_body("m", "", body_of("INT32", [1], data))
+    told: Any = wire.identity_of_body("m", "", body_of("INT32", [1], data))
     assert told["inputs"][0]["data"] == data
 
 
@@ -141,18 +141,18 @@ def test_what_no_server_takes_is_nobody_s_answer(data: object) -> None:
 def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
     """Malformed requests have no identity, and go to the server as they are."""
     with pytest.raises(ValueError):
-        kserve_wire.identity_of_body("m", "", body)
+        wire.identity_of_body("m", "", body)
 
 
 def test_a_binary_body_of_another_length_is_refused() -> None:
     """The tensors' sizes are the body's; a lone tensor may leave its own out."""
     body, length = http.InferenceServerClient.generate_request_body([tensor("x", floats(1.5), "FP32", True)])
     with pytest.raises(ValueError, match="add up"):
-        kserve_wire.identity_of_body("m", "", body + b"x", length)
+        wire.identity_of_body("m", "", body + b"x", length)
     header = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1]}]}
     bare = json.dumps(header).encode()
-    told: Any = kserve_wire.identity_of_body("m", "", bare + floats(1.5).tobytes(), len(bare))
-    assert told["inputs"] == kserve_wire.identity_of_body("m", "", body, length)["inputs"]
+    told: Any = wire.identity_of_body("m", "", bare + floats(1.5).tobytes(), len(bare))
+    assert told["inputs"] == wire.identity_of_body("m", "", body, length)["inputs"]
 
 
 def same(one: Any, other: Any, *names: str) -> None:
@@ -180,9 +180,9 @@ def test_triton_s_results_come_back(pytriton_peer: Server, binary: bool) -> None
     for model, given, names in calls:
         asked = [http.InferRequestedOutput(name, binary_data=binary) for name in names]
         live = client.infer(model, given, outputs=asked)
-        assert kserve_wire.judge(live) == ""
-        assert kserve_wire.about(live) == {"model": model, "model_version": "1"}
-        same(kserve_wire.rebuild(*kserve_wire.encode(live)), live, *names)
+        assert wire.judge(live) == ""
+        assert wire.about(live) == {"model": model, "model_version": "1"}
+        same(wire.rebuild(*wire.encode(live)), live, *names)
     client.close()
 
 
@@ -191,10 +191,10 @@ def test_a_result_bears_the_id_of_its_own_call(pytriton_peer: Server) -> None:  
     client = http.InferenceServerClient(pytriton_peer.address)
     given = [tensor("x", floats(1.5), "FP32", True)]
     first, second, bare = (client.infer("double", given, request_id=name) for name in ("one", "two", ""))
-    stored = kserve_wire.encode(first, "one")
-    assert stored == kserve_wire.encode(second, "two") == kserve_wire.encode(bare)
-    same(kserve_wire.rebuild(*stored, "two"), second, "y")
-    same(kserve_wire.rebuild(*stored), bare, "y")
+    stored = wire.encode(first, "one")
+    assert stored == wire.encode(second, "two") == wire.encode(bare)
+    same(wire.rebuild(*stored, "two"), second, "y")
+    same(wire.rebuild(*stored), bare, "y")
     client.close()
 
 
@@ -203,16 +203,16 @@ def test_mlserver_s_results_come_back(mlserver_peer: Server) -> None:  # noqa: F
     client = http.InferenceServerClient(mlserver_peer.address)
     asked = [http.InferRequestedOutput("y", binary_data=False)]
     live = client.infer("double", [tensor("x", floats(1.5), "FP32", False)], outputs=asked)
-    assert kserve_wire.judge(live) == ""
-    assert kserve_wire.about(live) == {"model": "double", "model_version": "v1"}
-    same(kserve_wire.rebuild(*kserve_wire.encode(live)), live, "y")
+    assert wire.judge(live) == ""
+    assert wire.about(live) == {"model": "double", "model_version": "v1"}
+    same(wire.rebuild(*wire.encode(live)), live, "y")
     client.close()
 
 
 def test_the_asyncio_client_s_results_come_back(pytriton_peer: Server, mlserver_peer: Server) -> None:  # noqa: F811
     """Its calls have the blocking client's identity, and its results are of the same class."""
     given = aio.InferInput("x", [1, 2], "FP32").set_data_from_numpy(floats(1.5, 2.0), binary_data=False)
-    assert kserve_wire.identity("double", "", [given], [], None) == double()
+    assert wire.identity("double", "", [given], [], None) == double()
 
     async def infer(address: str) -> Any:
         async with aio.InferenceServerClient(address) as client:
@@ -222,7 +222,7 @@ def test_the_asyncio_client_s_results_come_back(pytriton_peer: Server, mlserver_
 
     for peer in (pytriton_peer, mlserver_peer):
         live = asyncio.run(infer(peer.address))
-        same(kserve_wire.rebuild(*kserve_wire.encode(live)), live, "y")
+        same(wire.rebuild(*wire.encode(live)), live, "y")
 
 
 def result(told: Any, buffer: bytes = b"") -> Any:
@@ -250,19 +250,19 @@ def output(size: int | None) -> dict[str, Any]:
 )
 def test_which_results_are_stored(told: Any, buffer: bytes, reason: str) -> None:
     """Every output with all of its data."""
-    assert kserve_wire.judge(result(told, buffer)) == reason
+    assert wire.judge(result(told, buffer)) == reason
 
 
 def test_a_stored_result_cut_anywhere_is_a_miss() -> None:
     """Whatever is left of an entry, it is refused, not half a tensor."""
-    data, length = kserve_wire.encode(result({"model_name": "m", "outputs": [output(4)]}, b"1234"))
-    assert kserve_wire.rebuild(data, length).as_numpy("y").tobytes() == b"1234"
+    data, length = wire.encode(result({"model_name": "m", "outputs": [output(4)]}, b"1234"))
+    assert wire.rebuild(data, length).as_numpy("y").tobytes() == b"1234"
     for end in range(len(data)):
         with pytest.raises(ValueError):
-            kserve_wire.rebuild(data[:end], length)
+            wire.rebuild(data[:end], length)
 
 
 def test_nothing_is_sampled_or_counted() -> None:
     """The protocol has neither sampling nor tokens."""
-    assert not kserve_wire.sampled("/v2/models/m/infer", {})
-    assert kserve_wire.usage({}, {}) == (0, 0, 0, 0, 0)
+    assert not wire.sampled("/v2/models/m/infer", {})
+    assert wire.usage({}, {}) == (0, 0, 0, 0, 0)

@@ -10,7 +10,8 @@ import pytest
 from peers.fixtures import opea_peer  # noqa: F401 - a fixture, found by its name
 from peers.servers import Server
 
-from cachekit_adapters import items, opea_wire
+from cachekit_adapters._wire import items
+from cachekit_adapters.opea import wire
 
 CHAT, EMBEDDINGS, RERANKING = "/v1/chat/completions", "/v1/embeddings", "/v1/reranking"
 TEXTS = ["blue sea", "a red fox", "a red lamp"]
@@ -31,20 +32,20 @@ def searched(**more: Any) -> dict[str, Any]:
 
 def test_random_ids_are_no_part_of_a_request() -> None:
     """Two SearchedDocs that differ in nothing else are one request; another text is another."""
-    assert opea_wire.identity(RERANKING, searched()) == opea_wire.identity(RERANKING, searched())
-    assert opea_wire.identity(RERANKING, searched()) != opea_wire.identity(RERANKING, searched(top_n=1))
-    assert opea_wire.identity(RERANKING, searched()) != opea_wire.identity(RERANKING, searched(initial_query="sea"))
+    assert wire.identity(RERANKING, searched()) == wire.identity(RERANKING, searched())
+    assert wire.identity(RERANKING, searched()) != wire.identity(RERANKING, searched(top_n=1))
+    assert wire.identity(RERANKING, searched()) != wire.identity(RERANKING, searched(initial_query="sea"))
     one, other = ({"doc": [{"id": at, "inner": {"id": at, "text": "x"}}]} for at in (1, 2))
-    assert opea_wire.identity("/v1/docsum", one) == opea_wire.identity("/v1/docsum", other)
+    assert wire.identity("/v1/docsum", one) == wire.identity("/v1/docsum", other)
 
 
 def test_the_caller_s_own_ids_are_part_of_it() -> None:
     """A tool call's id pairs it with its result, a document's metadata is content: they stay."""
     call = [{"role": "assistant", "tool_calls": [{"id": "a"}, {"id": "b"}]}]
     other = [{"role": "assistant", "tool_calls": [{"id": "b"}, {"id": "a"}]}]
-    assert opea_wire.identity(CHAT, {"messages": call}) != opea_wire.identity(CHAT, {"messages": other})
+    assert wire.identity(CHAT, {"messages": call}) != wire.identity(CHAT, {"messages": other})
     documents = [[{"text": "x", "metadata": {"id": at}}] for at in (1, 2)]
-    one, two = (opea_wire.identity(RERANKING, {"input": "q", "retrieved_docs": each}) for each in documents)
+    one, two = (wire.identity(RERANKING, {"input": "q", "retrieved_docs": each}) for each in documents)
     assert one != two
 
 
@@ -52,7 +53,7 @@ def test_what_does_not_change_the_answer_is_left_out() -> None:
     """User, tier, timeout and streaming; temperature stays. The request itself is not changed."""
     request = {"messages": "hi", "temperature": 0, "stream": True, "user": "u", "service_tier": "x", "timeout": 3}
     before = json.dumps(request)
-    assert opea_wire.identity(CHAT, request) == {"messages": "hi", "temperature": 0}
+    assert wire.identity(CHAT, request) == {"messages": "hi", "temperature": 0}
     assert json.dumps(request) == before
 
 
@@ -78,13 +79,13 @@ def test_what_does_not_change_the_answer_is_left_out() -> None:
 )
 def test_which_routes_are_cacheable(path: str, expected: bool) -> None:
     """What writes, observes, retrieves or is not known never is."""
-    assert opea_wire.cacheable(path) is expected
+    assert wire.cacheable(path) is expected
 
 
 def test_a_file_of_the_server_s_is_not_cacheable() -> None:
     """A path is not the content that lies there."""
-    assert opea_wire.cacheable(CHAT, {"messages": "hi", "image_path": None})
-    assert not opea_wire.cacheable(CHAT, {"messages": "hi", "image_path": "/data/x.png"})
+    assert wire.cacheable(CHAT, {"messages": "hi", "image_path": None})
+    assert not wire.cacheable(CHAT, {"messages": "hi", "image_path": "/data/x.png"})
 
 
 def test_chat_plain_and_streamed(client: Any) -> None:
@@ -92,17 +93,17 @@ def test_chat_plain_and_streamed(client: Any) -> None:
     request = {"messages": [{"role": "user", "content": "hello there"}], "temperature": 0}
     plain = client.post(CHAT, json=request).json()
     stream = client.post(CHAT, json={**request, "stream": True}).content
-    assert opea_wire.judge(CHAT, request, plain) == opea_wire.judge_stream(stream) == ""
-    assembled: Any = opea_wire.assemble(stream)
+    assert wire.judge(CHAT, request, plain) == wire.judge_stream(stream) == ""
+    assembled: Any = wire.assemble(stream)
     assert assembled["choices"][0]["message"]["content"] == plain["choices"][0]["message"]["content"]
-    assert opea_wire.judge_stream(b"".join(opea_wire.synthesise(plain))) == ""
-    assert opea_wire.usage(plain, {}).input == 2
-    assert opea_wire.about(plain, {})["model"] == "peer-model"
-    assert opea_wire.about_stream(stream)["model"] == "peer-model"
+    assert wire.judge_stream(b"".join(wire.synthesise(plain))) == ""
+    assert wire.usage(plain, {}).input == 2
+    assert wire.about(plain, {})["model"] == "peer-model"
+    assert wire.about_stream(stream)["model"] == "peer-model"
     short = {**request, "max_tokens": 1}
-    assert opea_wire.judge(CHAT, short, client.post(CHAT, json=short).json()) == "truncated"
-    assert opea_wire.judge_stream(client.post(CHAT, json={**short, "stream": True}).content) == "truncated"
-    assert {opea_wire.judge_stream(stream[:end]) for end in range(len(stream) - 1)} == {"incomplete"}
+    assert wire.judge(CHAT, short, client.post(CHAT, json=short).json()) == "truncated"
+    assert wire.judge_stream(client.post(CHAT, json={**short, "stream": True}).content) == "truncated"
+    assert {wire.judge_stream(stream[:end]) for end in range(len(stream) - 1)} == {"incomplete"}
 
 
 def test_embeddings_in_both_protocols(client: Any) -> None:
@@ -110,10 +111,10 @@ def test_embeddings_in_both_protocols(client: Any) -> None:
     openai, document = {"input": ["x", "y"]}, {"text": ["x", "y"]}
     whole = client.post(EMBEDDINGS, json=openai).json()
     embedded = client.post(EMBEDDINGS, json=document).json()
-    assert opea_wire.judge(EMBEDDINGS, openai, whole) == opea_wire.judge(EMBEDDINGS, document, embedded) == ""
-    assert opea_wire.judge(EMBEDDINGS, document, {**embedded, "embedding": embedded["embedding"][:1]}) == "incomplete"
-    assert opea_wire.judge(EMBEDDINGS, {"text": "x"}, client.post(EMBEDDINGS, json={"text": "x"}).json()) == ""
-    assert opea_wire.split(EMBEDDINGS, document) is None
+    assert wire.judge(EMBEDDINGS, openai, whole) == wire.judge(EMBEDDINGS, document, embedded) == ""
+    assert wire.judge(EMBEDDINGS, document, {**embedded, "embedding": embedded["embedding"][:1]}) == "incomplete"
+    assert wire.judge(EMBEDDINGS, {"text": "x"}, client.post(EMBEDDINGS, json={"text": "x"}).json()) == ""
+    assert wire.split(EMBEDDINGS, document) is None
     sent = items.ask(EMBEDDINGS, openai, [1])
     (answer,) = items.take(EMBEDDINGS, openai, [1], client.post(EMBEDDINGS, json=sent).json())
     merged: Any = items.merge(EMBEDDINGS, openai, [items.take(EMBEDDINGS, openai, [0, 1], whole)[0], answer])
@@ -124,13 +125,13 @@ def test_a_stored_reranking_names_the_caller_s_documents(client: Any) -> None:
     """The ids of a hit are those of the documents asked about, matched by text, equal texts in their order."""
     first, second = searched(), searched()
     stored = client.post(RERANKING, json=first).json()
-    assert opea_wire.judge(RERANKING, first, stored) == ""
-    told: Any = opea_wire.relabel(RERANKING, second, stored)
+    assert wire.judge(RERANKING, first, stored) == ""
+    told: Any = wire.relabel(RERANKING, second, stored)
     ids = {document["text"]: document["id"] for document in second["retrieved_docs"]}
     assert [document["text"] for document in told["reranked_docs"]] == ["a red fox", "a red lamp"]
     assert [document["id"] for document in told["reranked_docs"]] == [ids["a red fox"], ids["a red lamp"]]
     twins = {"retrieved_docs": [{"id": "1", "text": "x"}, {"id": "2", "text": "x"}]}
-    body: Any = opea_wire.relabel(RERANKING, twins, {"reranked_docs": [{"id": "a", "text": "x"}] * 2})
+    body: Any = wire.relabel(RERANKING, twins, {"reranked_docs": [{"id": "a", "text": "x"}] * 2})
     assert [document["id"] for document in body["reranked_docs"]] == ["1", "2"]
 
 
@@ -138,9 +139,9 @@ def test_a_reranking_request_is_answered_in_full(client: Any) -> None:
     """As many documents as were asked for; its reply has no ids to change."""
     request = {"input": "red fox", "retrieved_docs": TEXTS, "top_n": 2}
     reply = client.post(RERANKING, json=request).json()
-    assert opea_wire.judge(RERANKING, request, reply) == ""
-    assert opea_wire.relabel(RERANKING, request, reply) == reply
-    assert opea_wire.judge(RERANKING, request, {"reranked_docs": reply["reranked_docs"][:1]}) == "incomplete"
+    assert wire.judge(RERANKING, request, reply) == ""
+    assert wire.relabel(RERANKING, request, reply) == reply
+    assert wire.judge(RERANKING, request, {"reranked_docs": reply["reranked_docs"][:1]}) == "incomplete"
 
 
 @pytest.mark.parametrize(
@@ -161,15 +162,15 @@ def test_a_reranking_request_is_answered_in_full(client: Any) -> None:
 )
 def test_which_replies_are_stored(path: str, body: object, reason: str) -> None:
     """Errors in a 200, and what is no answer to the route, are not."""
-    assert opea_wire.judge(path, {}, body) == reason
+    assert wire.judge(path, {}, body) == reason
 
 
 def test_a_stream_of_other_chunks_is_whole_with_its_done() -> None:
     """A summary's chunks are no chat's; an error among them is one."""
     stream = b'data: {"ops": []}\n\ndata: [DONE]\n\n'
-    assert opea_wire.judge_stream(stream) == ""
-    assert {opea_wire.judge_stream(stream[:end]) for end in range(len(stream))} == {"incomplete"}
-    assert opea_wire.judge_stream(b'data: {"error": "no"}\n\n' + stream) == "error_in_200"
+    assert wire.judge_stream(stream) == ""
+    assert {wire.judge_stream(stream[:end]) for end in range(len(stream))} == {"incomplete"}
+    assert wire.judge_stream(b'data: {"error": "no"}\n\n' + stream) == "error_in_200"
 
 
 @pytest.mark.parametrize(
@@ -189,4 +190,4 @@ def test_a_stream_of_other_chunks_is_whole_with_its_done() -> None:
 )
 def test_which_answers_are_sampled(path: str, request_: object, expected: bool) -> None:
     """The default temperature is not 0: text is sampled unless the request says 0."""
-    assert opea_wire.sampled(path, request_) is expected
+    assert wire.sampled(path, request_) is expected

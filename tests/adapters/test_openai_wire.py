@@ -13,9 +13,9 @@ from peers import shapes
 from peers.fixtures import groq_peer, llama_peer  # noqa: F401 - found by name
 from peers.servers import Server
 
-from cachekit_adapters import openai_wire as wire
-from cachekit_adapters.sse import frame
-from cachekit_adapters.usage import Usage
+from cachekit_adapters._wire import openai as wire
+from cachekit_adapters._wire.prices import Usage
+from cachekit_adapters._wire.sse import frame
 
 Json = dict[str, Any]
 TWO_CALLS = [shapes.tool_call(), shapes.tool_call("time", "{}", "call_2")]

@@ -19,7 +19,8 @@ from peers.servers import Server
 
 import cachekit
 from cachekit import CacheMiss, UsageError, distributed_cache, stats
-from cachekit_adapters import ovms, ovms_calls, wrap
+from cachekit_adapters import ovms, wrap
+from cachekit_adapters.ovms import calls as ovms_calls
 
 http = pytest.importorskip("tritonclient.http")
 aio = pytest.importorskip("tritonclient.http.aio")
@@ -329,8 +330,8 @@ def test_an_entry_that_cannot_be_rebuilt_is_a_miss(triton: Scripted, connect: An
     """The server is asked then, and the caller notices nothing."""
     client = connect(triton)
     live = client.infer("double", x())
-    rebuild = ovms.kserve_wire.rebuild
-    monkeypatch.setattr(ovms.kserve_wire, "rebuild", lambda *_args: rebuild(b"{", 2))
+    rebuild = ovms.wire.rebuild
+    monkeypatch.setattr(ovms.wire, "rebuild", lambda *_args: rebuild(b"{", 2))
     same(client.infer("double", x()), live, "y")
     assert triton.count == 2
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from cachekit_adapters.prices import Prices
-from cachekit_adapters.usage import Usage
+from cachekit_adapters._wire.prices import Prices, Usage
 
 TABLE: dict[str, Any] = {
     "sample_spec": {"input_cost_per_token": "a number", "litellm_provider": "one of …"},

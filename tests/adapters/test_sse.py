@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachekit_adapters.sse import Recorded, events, frame, is_done, json_events
+from cachekit_adapters._wire.sse import Recorded, events, frame, is_done, json_events
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])

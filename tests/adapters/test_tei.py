@@ -14,7 +14,8 @@ from peers.shapes import json_reply
 from peers.tei import tei_server
 
 import cachekit
-from cachekit_adapters import batches, items, openai, tei, wrap
+from cachekit_adapters import openai, tei, wrap
+from cachekit_adapters._wire import batches, items
 
 httpx = pytest.importorskip("httpx")
 

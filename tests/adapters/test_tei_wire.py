@@ -10,7 +10,8 @@ from peers.fixtures import started, tei_peer  # noqa: F401 - a fixture, found by
 from peers.scripted import Scripted
 from peers.servers import Server, llama_server
 
-from cachekit_adapters import items, tei_wire
+from cachekit_adapters._wire import items
+from cachekit_adapters.tei import wire
 
 TEXTS = ["a red fox", "the blue sea", "a red fox", "quiet lamp"]
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
@@ -37,18 +38,18 @@ def test_a_partly_known_batch_is_answered_like_a_whole_one(
     client: Any, path: str, request_: dict[str, Any], known: list[int]
 ) -> None:
     """What was known from single calls, and what was asked for now, are together what the server says to the whole."""
-    batch = tei_wire.split(path, request_)
+    batch = wire.split(path, request_)
     assert batch is not None
     every = range(len(batch.items))
     alone = {at: client.post(path, json=batch.items[at]).json() for at in every if at in known}
-    answers = {at: tei_wire.take(path, batch.items[at], [0], body)[0] for at, body in alone.items()}
+    answers = {at: wire.take(path, batch.items[at], [0], body)[0] for at, body in alone.items()}
     wanted = [at for at in every if at not in known]
     if wanted:
-        reply = client.post(path, json=tei_wire.ask(path, request_, wanted)).json()
-        answers |= dict(zip(wanted, tei_wire.take(path, request_, wanted, reply), strict=True))
+        reply = client.post(path, json=wire.ask(path, request_, wanted)).json()
+        answers |= dict(zip(wanted, wire.take(path, request_, wanted, reply), strict=True))
     whole = client.post(path, json=request_).json()
-    assert tei_wire.judge(path, request_, whole) == ""
-    assert without_usage(tei_wire.merge(path, request_, [answers[at] for at in every])) == without_usage(whole)
+    assert wire.judge(path, request_, whole) == ""
+    assert without_usage(wire.merge(path, request_, [answers[at] for at in every])) == without_usage(whole)
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +66,10 @@ def test_a_real_reranker_s_batches_are_divided(reranker: Server) -> None:
         whole = client.post("/rerank", json=request).json()
         answers: dict[int, object] = {}
         for wanted in ([1], [0, 2]):
-            reply = client.post("/rerank", json=tei_wire.ask("/rerank", request, wanted)).json()
-            answers |= dict(zip(wanted, tei_wire.take("/rerank", request, wanted, reply), strict=True))
-    merged: Any = tei_wire.merge("/rerank", request, [answers[at] for at in range(3)])
-    assert tei_wire.judge("/rerank", request, whole) == ""
+            reply = client.post("/rerank", json=wire.ask("/rerank", request, wanted)).json()
+            answers |= dict(zip(wanted, wire.take("/rerank", request, wanted, reply), strict=True))
+    merged: Any = wire.merge("/rerank", request, [answers[at] for at in range(3)])
+    assert wire.judge("/rerank", request, whole) == ""
     assert merged == whole
 
 
@@ -80,11 +81,11 @@ def without_usage(body: Any) -> Any:
 @pytest.mark.parametrize(("path", "request_"), REQUESTS)
 def test_an_item_s_answer_is_the_reply_to_it_alone(client: Any, path: str, request_: dict[str, Any]) -> None:
     """What is recorded for an item of a batch is what the server says when it is asked for alone."""
-    batch = tei_wire.split(path, request_)
+    batch = wire.split(path, request_)
     assert batch is not None
     every = list(range(len(batch.items)))
-    reply = client.post(path, json=tei_wire.ask(path, request_, every)).json()
-    for item, answer in zip(batch.items, tei_wire.take(path, request_, every, reply), strict=True):
+    reply = client.post(path, json=wire.ask(path, request_, every)).json()
+    for item, answer in zip(batch.items, wire.take(path, request_, every, reply), strict=True):
         assert without_usage(client.post(path, json=item).json()) == without_usage(answer)
 
 
@@ -93,22 +94,22 @@ def test_equal_items_are_sent_once(path: str, request_: dict[str, Any]) -> None:
     """What remains to be asked has no item twice, in the order of the request."""
     field = {"/rerank": "texts", "/v1/embeddings": "input"}.get(path, "inputs")
     given = request_[field]
-    sent: Any = tei_wire.ask(path, request_, list(range(len(given))))
+    sent: Any = wire.ask(path, request_, list(range(len(given))))
     assert sent == {**request_, field: [each for at, each in enumerate(given) if each not in given[:at]]}
 
 
 def test_tokens_are_shared_by_the_header(client: Any) -> None:
     """A native reply's tokens are in a header; what the items bear is together what it says."""
     reply = client.post("/embed", json={"inputs": ["short", "a much longer text than the other one"]})
-    tokens = tei_wire.usage(reply.json(), reply.headers).input
+    tokens = wire.usage(reply.json(), reply.headers).input
     assert tokens == int(reply.headers["x-compute-tokens"]) > 0
     short, long = items.share(tokens, ["short", "a much longer text than the other one"])
     assert short < long
-    assert tei_wire.usage([], {"X-Compute-Tokens": "7"}).input == 7
-    assert tei_wire.usage([], {}).input == tei_wire.usage([], {"x-compute-tokens": "-"}).input == 0
+    assert wire.usage([], {"X-Compute-Tokens": "7"}).input == 7
+    assert wire.usage([], {}).input == wire.usage([], {"x-compute-tokens": "-"}).input == 0
     openai = client.post("/v1/embeddings", json={"input": "short"}).json()
-    assert tei_wire.usage(openai, {}).input == openai["usage"]["prompt_tokens"]
-    assert tei_wire.about(openai, {}) == {"model": openai["model"]}
+    assert wire.usage(openai, {}).input == openai["usage"]["prompt_tokens"]
+    assert wire.about(openai, {}) == {"model": openai["model"]}
 
 
 @pytest.mark.parametrize(
@@ -131,13 +132,13 @@ def test_tokens_are_shared_by_the_header(client: Any) -> None:
 )
 def test_what_is_not_divisible(path: str, request_: object) -> None:
     """Derived, ambiguous, refused or unknown requests stay whole."""
-    assert tei_wire.split(path, request_) is None
+    assert wire.split(path, request_) is None
 
 
 def test_predict_tells_a_pair_from_two_texts() -> None:
     """A bare list of two texts is one item; a list of one text is the text; lists of these are several items."""
     pair, single, batch = (
-        tei_wire.split("/predict", {"inputs": given}) for given in (["a", "b"], ["a"], [["a"], ["a", "b"]])
+        wire.split("/predict", {"inputs": given}) for given in (["a", "b"], ["a"], [["a"], ["a", "b"]])
     )
     assert pair and single and batch
     assert single.items == [{"inputs": "a"}]
@@ -147,7 +148,7 @@ def test_predict_tells_a_pair_from_two_texts() -> None:
 @pytest.mark.parametrize("path", ["/rerank", "/", "", "/prefix/rerank", "/rerank?x=1", "/rerank/"])
 def test_a_rerank_is_known_wherever_it_is_mounted(path: str) -> None:
     """Its query is in every item, so that a text's score for one query is never another's."""
-    one, other = (tei_wire.split(path, {"query": query, "texts": ["a", "b"]}) for query in ("q", "p"))
+    one, other = (wire.split(path, {"query": query, "texts": ["a", "b"]}) for query in ("q", "p"))
     assert one and other
     assert one.items == [{"query": "q", "texts": ["a"]}, {"query": "q", "texts": ["b"]}]
     assert not [item for item in one.items if item in other.items]
@@ -184,7 +185,7 @@ def test_a_rerank_is_known_wherever_it_is_mounted(path: str) -> None:
 )
 def test_which_replies_are_stored(path: str, request_: object, body: object, reason: str) -> None:
     """One entry per question, no null (how the server writes a NaN), no error."""
-    assert tei_wire.judge(path, request_, body) == reason
+    assert wire.judge(path, request_, body) == reason
 
 
 @pytest.mark.parametrize(
@@ -200,17 +201,15 @@ def test_which_replies_are_stored(path: str, request_: object, body: object, rea
 def test_a_reply_that_does_not_fit_is_not_taken_apart(path: str, request_: object, body: object) -> None:
     """No answer is given to the wrong item."""
     with pytest.raises(ValueError):
-        tei_wire.take(path, request_, [0, 1], body)
+        wire.take(path, request_, [0, 1], body)
 
 
 def test_the_server_tells_its_version(client: Any) -> None:
     """`/info` names the model and its revision; another revision, or another way of serving it, is another version."""
-    info = client.get(tei_wire.INFO).json()
-    assert tei_wire.about_server(info) == {"model": info["model_id"], "model_version": "1" * 40}
-    versions = {
-        tei_wire.version({**info, **changed}) for changed in ({}, {"model_sha": "2" * 40}, {"auto_truncate": True})
-    }
+    info = client.get(wire.INFO).json()
+    assert wire.about_server(info) == {"model": info["model_id"], "model_version": "1" * 40}
+    versions = {wire.version({**info, **changed}) for changed in ({}, {"model_sha": "2" * 40}, {"auto_truncate": True})}
     assert len(versions) == 3
-    assert tei_wire.version({**info, "max_concurrent_requests": 1}) in versions
-    assert tei_wire.version({}) == tei_wire.version(None) == ""
-    assert not tei_wire.sampled("/embed", {})
+    assert wire.version({**info, "max_concurrent_requests": 1}) in versions
+    assert wire.version({}) == wire.version(None) == ""
+    assert not wire.sampled("/embed", {})

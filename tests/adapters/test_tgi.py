@@ -272,7 +272,7 @@ def test_a_redeployed_model_misses(monkeypatch: pytest.MonkeyPatch, open_client:
                 client.post("/generate", json=ASKED)
             assert [request.path for request in server.requests] == ["/info", "/generate"]
             current[0] = new
-            monkeypatch.setattr("cachekit_adapters.versions.LASTS", 0.0)
+            monkeypatch.setattr("cachekit_adapters._wire.versions.LASTS", 0.0)
             client.post("/generate", json=ASKED)
             assert [request.path for request in server.requests[2:]] == ["/info", "/generate"]
 

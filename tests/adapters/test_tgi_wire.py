@@ -9,8 +9,8 @@ import pytest
 from peers.fixtures import tgi_peer  # noqa: F401 - a fixture, found by its name
 from peers.scripted import Scripted
 
-from cachekit_adapters import tgi_wire
-from cachekit_adapters.usage import Usage
+from cachekit_adapters._wire.prices import Usage
+from cachekit_adapters.tgi import wire
 
 ASK: dict[str, Any] = {"inputs": "What is a cache good for?", "parameters": {"details": True}}
 PLAIN: dict[str, Any] = {"inputs": ASK["inputs"]}
@@ -44,18 +44,18 @@ def test_a_stream_assembled_is_the_plain_reply(client: Any, path: str, request_:
     """What a stream said, told as the plain reply to the same request, is what the server replies."""
     plain = client.post(path, json=request_).json()
     stream = client.post("/generate_stream", json=request_).content
-    assert tgi_wire.assemble(stream, path, request_) == plain
+    assert wire.assemble(stream, path, request_) == plain
 
 
 @pytest.mark.parametrize("path", ["/generate", "/"])
 def test_a_plain_reply_synthesised_is_the_stream(client: Any, path: str) -> None:
     """With details, token for token what the server streams, but for the prompt's length where it was not told."""
     body = client.post(path, json=ASK).json()
-    made = b"".join(tgi_wire.synthesise(body, ASK))
+    made = b"".join(wire.synthesise(body, ASK))
     live = client.post("/generate_stream", json=ASK).content
     assert parsed(made) == [{**event, "details": without_length(event)} for event in parsed(live)]
-    assert tgi_wire.judge_stream(made, ASK) == ""
-    assert tgi_wire.assemble(made, path, ASK) == body
+    assert wire.judge_stream(made, ASK) == ""
+    assert wire.assemble(made, path, ASK) == body
 
 
 def parsed(data: bytes) -> list[Any]:
@@ -70,9 +70,9 @@ def test_without_details_one_frame_says_it_all(client: Any) -> None:
     """Tokens that are not known are one; a prompt that the text begins with is no token's text."""
     request = {"inputs": "Say", "parameters": {"return_full_text": True}}
     body = client.post("/generate", json=request).json()
-    (event,) = parsed(b"".join(tgi_wire.synthesise(body, request)))
+    (event,) = parsed(b"".join(wire.synthesise(body, request)))
     assert event["generated_text"] == body["generated_text"] == "Say" + event["token"]["text"]
-    assert tgi_wire.judge_stream(b"".join(tgi_wire.synthesise(body, request)), request) == ""
+    assert wire.judge_stream(b"".join(wire.synthesise(body, request)), request) == ""
 
 
 @pytest.mark.parametrize("request_", [ASK, SHORT, PLAIN])
@@ -80,10 +80,10 @@ def test_a_stream_cut_anywhere_is_not_whole(client: Any, request_: dict[str, Any
     """At every byte before the true end a stream is incomplete, and assembling it fails."""
     stream = client.post("/generate_stream", json=request_).content
     for end in range(len(stream)):
-        assert tgi_wire.judge_stream(stream[:end], request_) == "incomplete"
+        assert wire.judge_stream(stream[:end], request_) == "incomplete"
         with pytest.raises(ValueError):
-            tgi_wire.assemble(stream[:end])
-    assert tgi_wire.judge_stream(stream, request_) == ("truncated" if request_ is SHORT else "")
+            wire.assemble(stream[:end])
+    assert wire.judge_stream(stream, request_) == ("truncated" if request_ is SHORT else "")
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,14 @@ def test_a_stream_cut_anywhere_is_not_whole(client: Any, request_: dict[str, Any
 )
 def test_which_streams_are_stored(events: list[Any], reason: str) -> None:
     """The last event alone ends it, with a reason to end; an error is an event like any other."""
-    assert tgi_wire.judge_stream(framed(*events)) == reason
+    assert wire.judge_stream(framed(*events)) == reason
 
 
 def test_an_event_that_is_no_json_is_no_end() -> None:
     """Malformed events, before the end or after it, and events named error."""
-    assert tgi_wire.judge_stream(framed(token()) + b"data: {nonsense\n\n" + framed(last())) == "incomplete"
-    assert tgi_wire.judge_stream(framed(token(), last()) + b"data: [DONE]\n\n") == "incomplete"
-    assert tgi_wire.judge_stream(framed(token()) + b"event: error\ndata: overloaded\n\n") == "error_in_200"
+    assert wire.judge_stream(framed(token()) + b"data: {nonsense\n\n" + framed(last())) == "incomplete"
+    assert wire.judge_stream(framed(token(), last()) + b"data: [DONE]\n\n") == "incomplete"
+    assert wire.judge_stream(framed(token()) + b"event: error\ndata: overloaded\n\n") == "error_in_200"
 
 
 @pytest.mark.parametrize(
@@ -136,28 +136,28 @@ def test_an_event_that_is_no_json_is_no_end() -> None:
 )
 def test_which_replies_are_stored(body: object, reason: str) -> None:
     """A text, and where it is told an end by itself."""
-    assert tgi_wire.judge("/generate", {"inputs": "x"}, body) == reason
+    assert wire.judge("/generate", {"inputs": "x"}, body) == reason
 
 
 def test_every_sequence_of_best_of_counts() -> None:
     """One of the other sequences that ran into the limit makes the answer a truncated one."""
     others = [{"finish_reason": "length"}]
     details = {"finish_reason": "eos_token", "best_of_sequences": others}
-    assert tgi_wire.judge("/generate", ASK, {"generated_text": "a", "details": details}) == "truncated"
+    assert wire.judge("/generate", ASK, {"generated_text": "a", "details": details}) == "truncated"
 
 
 def test_a_count_at_the_limit_is_a_truncation(client: Any) -> None:
     """Without details, the number of tokens tells: in the header of a reply, in the events of a stream."""
     request = {"inputs": ASK["inputs"], "parameters": {"max_new_tokens": 2}}
     reply = client.post("/generate", json=request)
-    assert tgi_wire.judge("/generate", request, reply.json(), reply.headers) == "truncated"
-    assert tgi_wire.judge("/generate", request, reply.json()) == ""
+    assert wire.judge("/generate", request, reply.json(), reply.headers) == "truncated"
+    assert wire.judge("/generate", request, reply.json()) == ""
     roomy = {**request, "parameters": {"max_new_tokens": 200}}
     reply = client.post("/generate", json=roomy)
-    assert tgi_wire.judge("/generate", roomy, reply.json(), reply.headers) == ""
+    assert wire.judge("/generate", roomy, reply.json(), reply.headers) == ""
     silent = framed(token(), last(details=None))
-    assert tgi_wire.judge_stream(silent, request) == "truncated"
-    assert tgi_wire.judge_stream(silent, roomy) == ""
+    assert wire.judge_stream(silent, request) == "truncated"
+    assert wire.judge_stream(silent, roomy) == ""
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_count_at_the_limit_is_a_truncation(client: Any) -> None:
 )
 def test_which_answers_are_sampled(parameters: object, expected: bool) -> None:
     """Greedy by default; a parameter of sampling samples even without do_sample. A seed is no sampling."""
-    assert tgi_wire.sampled("/generate", {"inputs": "x", "parameters": parameters}) is expected
+    assert wire.sampled("/generate", {"inputs": "x", "parameters": parameters}) is expected
 
 
 @pytest.mark.parametrize(
@@ -193,41 +193,41 @@ def test_which_answers_are_sampled(parameters: object, expected: bool) -> None:
 )
 def test_which_requests_stream(path: str, request_: object, expected: bool) -> None:
     """Two routes of their own, and one that does either as the body says."""
-    assert tgi_wire.streams(path, request_) is expected
+    assert wire.streams(path, request_) is expected
 
 
 def test_usage_of_a_reply_and_of_a_stream(client: Any) -> None:
     """Headers tell a reply's tokens, the last event a stream's; both are the same."""
     reply = client.post("/generate", json=ASK)
     stream = client.post("/generate_stream", json=ASK)
-    told = tgi_wire.usage(reply.json(), reply.headers)
-    assert told == tgi_wire.usage(tgi_wire.assemble(stream.content), stream.headers)
-    assert told == tgi_wire.usage_of_stream(stream.content)
-    assert tgi_wire.usage_of_stream(stream.content[:-1]) == tgi_wire.usage_of_stream(b"") == Usage()
+    told = wire.usage(reply.json(), reply.headers)
+    assert told == wire.usage(wire.assemble(stream.content), stream.headers)
+    assert told == wire.usage_of_stream(stream.content)
+    assert wire.usage_of_stream(stream.content[:-1]) == wire.usage_of_stream(b"") == Usage()
     assert told.input == 6
     assert told.output == reply.json()["details"]["generated_tokens"]
-    assert tgi_wire.usage({"generated_text": "a"}, {}) == Usage()
+    assert wire.usage({"generated_text": "a"}, {}) == Usage()
 
 
 def test_top_tokens_survive_both_ways() -> None:
     """What top_n_tokens asked for is in the assembled reply and in the synthesised stream."""
     tops = [{"id": 2, "text": " blue", "logprob": -1.0, "special": False}]
     stream = framed(token(top_tokens=tops), last())
-    body: Any = tgi_wire.assemble(stream)
+    body: Any = wire.assemble(stream)
     assert body["details"]["top_tokens"] == [tops, []]
-    assert [event.get("top_tokens") for event in parsed(b"".join(tgi_wire.synthesise(body)))] == [tops, None]
+    assert [event.get("top_tokens") for event in parsed(b"".join(wire.synthesise(body)))] == [tops, None]
 
 
 def test_the_server_tells_its_version(client: Any) -> None:
     """`/info` names the model, its revision and the server's build; a new revision is a new version."""
-    info = client.get(tgi_wire.INFO).json()
-    assert tgi_wire.about_server(info) == {
+    info = client.get(wire.INFO).json()
+    assert wire.about_server(info) == {
         "model": "peer/tgi-stand-in",
         "model_version": "0" * 40,
         "system_fingerprint": "3.3.6-dev0-sha-peer",
     }
-    assert "model_version" not in tgi_wire.about_server({**info, "model_sha": None})
-    assert tgi_wire.version(info) != tgi_wire.version({**info, "model_sha": "1" * 40})
-    assert tgi_wire.version(info) == tgi_wire.version({**info, "max_concurrent_requests": 1})
-    assert tgi_wire.version([]) == ""
-    assert tgi_wire.about({}, {}) == {}
+    assert "model_version" not in wire.about_server({**info, "model_sha": None})
+    assert wire.version(info) != wire.version({**info, "model_sha": "1" * 40})
+    assert wire.version(info) == wire.version({**info, "max_concurrent_requests": 1})
+    assert wire.version([]) == ""
+    assert wire.about({}, {}) == {}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import cachekit
-from cachekit_adapters import building, gguf
+from cachekit_adapters import _building, gguf
 from loaders import tiny_models
 from loaders.conftest import library
 
@@ -170,8 +170,8 @@ def test_an_upgrade_of_the_interpreters_libraries_is_noticed(tmp_path: Path) -> 
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = str(environment / "bin" / "python")
-    assert building.versions_in(python, "gguf") == {"gguf": ""}
+    assert _building.versions_in(python, "gguf") == {"gguf": ""}
     [packages] = environment.glob("lib/python*/site-packages")
     (packages / "gguf-9.9.dist-info").mkdir()
     (packages / "gguf-9.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: gguf\nVersion: 9.9+local\n")
-    assert building.versions_in(python, "gguf") == {"gguf": "9.9"}
+    assert _building.versions_in(python, "gguf") == {"gguf": "9.9"}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import cachekit
-from cachekit_adapters import building, transformers_models
+from cachekit_adapters import _building, transformers_models
 from loaders.conftest import library
 
 pytestmark = [pytest.mark.loaders, pytest.mark.timeout(300)]
@@ -51,7 +51,7 @@ def test_weights_come_back_bit_for_bit(name: str, tiny: Callable[[str], Path], a
     """
     kind, weights, config, told = again(code, cls=CLASSES[name], directory=directory)
     assert (kind, weights, told) == (type(plain).__name__, digest(plain), str(directory))
-    known = building.spoken(plain.config.to_dict())
+    known = _building.spoken(plain.config.to_dict())
     assert {key: config[key] for key in ("model_type", "architectures")} == {
         key: known[key] for key in ("model_type", "architectures")
     }
@@ -97,10 +97,10 @@ def test_a_name_is_keyed_by_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path
     (snapshot.parent.parent / "refs" / "main").write_text(first)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert building.commit("org/name", None) == first
-    assert building.commit("org/other", "v1") == building.UNKNOWN
-    assert building.commit("org/name", "b" * 40) == "b" * 40
-    assert building.commit(tmp_path, "main") is None
+    assert _building.commit("org/name", None) == first
+    assert _building.commit("org/other", "v1") == _building.UNKNOWN
+    assert _building.commit("org/name", "b" * 40) == "b" * 40
+    assert _building.commit(tmp_path, "main") is None
 
 
 def test_a_branch_nobody_knows_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +123,6 @@ def test_a_branch_nobody_knows_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_missing_library_names_the_extra() -> None:
     """And a missing module inside an installed library is not mistaken for it."""
     with pytest.raises(cachekit.UsageError, match=r"cachekit-ipfs\[loaders\]"):
-        building.needed("no_such_library_anywhere")
+        _building.needed("no_such_library_anywhere")
     with pytest.raises(ModuleNotFoundError):
-        building.needed("json.no_such_module")
+        _building.needed("json.no_such_module")

@@ -1,0 +1,104 @@
+"""What SDKs of OpenAI's shape have in common: the parameters that change nothing, and the classes of their answers."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from cachekit import Adapter, Answers
+
+from .._wire import openai
+from .._wire.operation import Values, never, operation
+from .client import Quick
+from .identity import Versions
+from .values import Shape, values_of
+
+NEUTRAL: Final = frozenset(
+    {
+        *("stream", "stream_options", "user", "metadata", "store", "service_tier", "timeout", "safety_identifier"),
+        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prompt_cache_breakpoint"),
+    }
+)
+# Headers may name a tenant or a beta. A stored response can be referred to later, one that was not stored cannot.
+RESPONSE_NEUTRAL: Final = NEUTRAL - {"store"}
+EMBEDDING_NEUTRAL: Final = frozenset({"user", "timeout"})
+AUDIO_NEUTRAL: Final = frozenset({"stream", "timeout"})
+
+_CLASSES: Final[Mapping[str, tuple[str, str]]] = {
+    "ChatCompletion": ("types.chat", "ChatCompletionChunk"),
+    "Completion": ("types", "Completion"),
+    "CreateEmbeddingResponse": ("types", ""),
+    "Transcription": ("types.audio", ""),
+    "Response": ("types.responses", "ResponseStreamEvent"),
+}
+
+
+def openai_values(sdk: str, name: str) -> Values:
+    """Values of the class called `name`."""
+    return values_of(lambda is_async: shape(sdk, name, is_async=is_async))
+
+
+@functools.cache
+def shape(sdk: str, name: str, *, is_async: bool = False) -> Shape:
+    """What a value of the class called `name` looks like."""
+    place, chunk = _CLASSES[name]
+    types = importlib.import_module(f"{sdk}.{place}")
+    return Shape(sdk, getattr(types, name), getattr(types, chunk, None), is_async)
+
+
+def synthesised(body: Any, context: Any) -> list[bytes]:
+    """A plain answer as a stream; with usage only where the request asks for it, as a server would."""
+    options = getattr(context, "options", None)
+    said = getattr(options, "json_data", None)
+    asked = (said.get("stream_options") or {}) if isinstance(said, Mapping) else {}
+    return openai.synthesise(body, include_usage=bool(asked.get("include_usage")))
+
+
+def chat(sdk: str) -> Adapter:
+    values = openai_values(sdk, "ChatCompletion")
+    return operation(f"{sdk}.chat", openai, values, ttl=1800, neutral=NEUTRAL, provider=sdk, synthesised=synthesised)
+
+
+def embedding(sdk: str) -> Adapter:
+    values = openai_values(sdk, "CreateEmbeddingResponse")
+    return operation(
+        f"{sdk}.embedding", openai, values, ttl=86400, neutral=EMBEDDING_NEUTRAL, provider=sdk, sampled=never
+    )
+
+
+def audio(sdk: str) -> Adapter:
+    values = openai_values(sdk, "Transcription")
+    return operation(f"{sdk}.audio", openai, values, ttl=86400, neutral=AUDIO_NEUTRAL, provider=sdk, sampled=never)
+
+
+def models(sdk: str) -> Adapter:
+    # Its class is the request's own business: only a client's requests have it.
+    values = openai_values(sdk, "ChatCompletion")
+    return operation(f"{sdk}.models", openai, values, ttl=3600, neutral=frozenset(), sampled=never)
+
+
+def quick_chat(sdk: str, path: str) -> Quick:
+    return Quick("chat.completions.create", path, functools.partial(shape, sdk, "ChatCompletion"))
+
+
+def by_suffix(
+    operations: Mapping[tuple[str, str], Adapter], said: Mapping[str, Any]
+) -> Callable[[str, str], Answers | None]:
+    """Which Answers a request belongs to, by its method and the end of its path."""
+    said = {name: value for name, value in said.items() if (name, value) != ("version", "server")}
+    ready = {place: Answers(adapter, **said) for place, adapter in operations.items()}
+
+    def find(method: str, path: str) -> Answers | None:
+        for (wanted, suffix), answers in ready.items():
+            if method.lower() == wanted and path.rstrip("/").endswith(suffix):
+                return answers
+        return None
+
+    return find
+
+
+def versions(said: Mapping[str, Any]) -> Callable[[Any], Versions] | None:
+    """What asks a client's server for its version, where `version="server"` was said."""
+    return Versions if said.get("version") == "server" else None

@@ -1,0 +1,57 @@
+"""Anthropic's SDK: messages and their stream helpers.
+
+    from cachekit_adapters import claude, wrap
+
+    client = wrap(Anthropic(), cache_sampled=True)         # Claude's answers are sampled: say that one is enough
+
+`Anthropic(middleware=...)` would be a door too. The one that groq and openai need serves all three alike, and lies above
+the SDK's retries, so that a replay's CacheMiss is never retried.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any, Final
+
+from cachekit import Adapter
+
+from .._sdk import client as stainless
+from .._sdk.client import Quick, Way
+from .._sdk.shapes import by_suffix, versions
+from .._sdk.values import Shape, values_of
+from .._wire.operation import operation
+from . import wire
+
+NEUTRAL: Final = frozenset(
+    {
+        *("stream", "metadata", "service_tier", "cache_control", "diagnostics", "timeout", "user_profile_id"),
+    }
+)
+
+
+@functools.cache
+def _shape(is_async: bool = False) -> Shape:
+    types = importlib.import_module("anthropic.types")
+    return Shape("anthropic", types.Message, types.RawMessageStreamEvent, is_async)
+
+
+MESSAGES: Final[Adapter] = operation(
+    "claude.messages", wire, values_of(_shape), ttl=1800, neutral=NEUTRAL, provider="anthropic"
+)
+
+OPERATIONS: Final = {
+    ("post", "/v1/messages"): MESSAGES,
+}
+
+
+_QUICK: Final = (Quick("messages.create", "/v1/messages", _shape),)
+
+
+def wrap(client: Any, **said: Any) -> Any:
+    """A copy of an Anthropic or AsyncAnthropic client whose calls are cached; a workspace is a tenant."""
+    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK, versions(said)))
+
+
+def _tenant(client: Any) -> dict[str, Any]:
+    return {"workspace": getattr(client, "workspace_id", None)}

@@ -1,0 +1,97 @@
+"""What identifies a request of a plain HTTP client: where it goes, what it asks, and what its headers say besides."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from typing import Any, Final, NamedTuple
+
+from .._wire.native import EVENTS, JSON, Native
+from .._wire.versions import Version
+from .values import Asked
+
+_NEUTRAL: Final = frozenset(
+    {
+        *("accept-encoding", "connection", "content-type", "content-length", "transfer-encoding", "host"),
+        *("user-agent", "traceparent", "tracestate", "baggage", "idempotency-key", "x-request-id", "x-correlation-id"),
+    }
+)
+_SECRET: Final = re.compile(r"auth|token|secret|key|cookie|signature|passw", re.IGNORECASE)
+_ANY: Final = frozenset({"*/*", JSON, EVENTS})
+
+
+class Question(NamedTuple):
+    """A request that the cache takes part in. `identity` lacks the body where the request is `divisible`.
+
+    `server` is the URL before the route, `scope` names whose rate limit the request counts against.
+    """
+
+    asked: Asked
+    identity: dict[str, Any]
+    divisible: bool
+    server: str
+    scope: str
+
+
+def question_of(native: Native, request: Any, base: str, library: Any, *, is_async: bool) -> Question | None:
+    """None for a request that is none of this operation's. `base` is the path of the client's base URL."""
+    route = native.route(request.url.path, base) if request.method == "POST" else None
+    body = None if route is None else _body(request)
+    if route is None or body is None:
+        return None
+    prefix, path = route
+    identified = native.identity(path, body)
+    if identified is None:
+        return None
+    place, identifying = identified
+    origin = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
+    identity = {"base": origin, "path": prefix + place, "tenant": None, **_besides(request)}
+    asked = Asked(request, path, body, library, is_async)
+    batch = None if native.parts is None else native.parts.split(path, body)
+    divisible = batch is not None and (len(batch.items) != 1 or batch.items[0] != identifying)
+    if not divisible:
+        identity["body"] = identifying
+    return Question(asked, identity, divisible, origin + prefix, origin + prefix)
+
+
+def versioned(question: Question, version: Version) -> Question:
+    """The same, of this version of the model only."""
+    identity = {**question.identity, "version": version.text}
+    return question._replace(asked=question.asked._replace(about=version.about), identity=identity)
+
+
+def _body(request: Any) -> Any:
+    """The JSON of a request, None where it has none."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        return None
+    try:
+        return json.loads(request.content)
+    except (ValueError, RecursionError, RuntimeError):  # the last: a body that can be read only once
+        return None
+
+
+def _besides(request: Any) -> dict[str, Any]:
+    """Headers and query that may change the answer; what may be a secret is left out."""
+    headers: list[list[str]] = []
+    for name, value in request.headers.raw:
+        known = _counting(name)
+        if known and (known != "accept" or _particular(value)):
+            headers.append([known, value.decode("latin-1")])
+    found: dict[str, Any] = {"headers": sorted(headers)} if headers else {}
+    if request.url.query:
+        query = [[name, text] for name, text in request.url.params.multi_items() if not _SECRET.search(name)]
+        found |= {"query": sorted(query)} if query else {}
+    return found
+
+
+@functools.lru_cache(1024)
+def _counting(name: bytes) -> str:
+    """The name of a header that may change the answer, else ""."""
+    known = name.decode("latin-1").lower()
+    return "" if known in _NEUTRAL or _SECRET.search(known) else known
+
+
+def _particular(accepted: bytes) -> bool:
+    parts = accepted.decode("latin-1").split(",")
+    return not _ANY.issuperset(part.partition(";")[0].strip() for part in parts)

@@ -1,0 +1,188 @@
+"""Hugging Face's InferenceClient: chat, text generation, embeddings, of the Hub or of a TGI or TEI of one's own.
+
+    client = wrap(InferenceClient(base_url="http://localhost:8080"))
+
+All its methods end in `_inner_post`, which gives bytes, or lines for a stream; the client makes its own types of them,
+of kept ones too. The endpoint's URL identifies the model where the client only says "dummy".
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from cachekit import Adapter, Answers, UsageError, Wanted
+
+from .. import tei, tgi
+from .._wire import openai
+from .._wire.native import Native, Streaming, adapter
+from .._wire.versions import Version, Versions
+from .values import LINES, Came, Posted
+
+_NEUTRAL: Final = frozenset({"stream", "stream_options", "user"})
+BILLED: Final = "x-hf-bill-to"
+
+
+def _chat_identity(path: str, request: Any) -> tuple[str, Any] | None:
+    if not isinstance(request, Mapping):
+        return None
+    nameless = request.get("model") == "dummy"
+    dropped = _NEUTRAL | {"model"} if nameless else _NEUTRAL
+    return path, {name: value for name, value in request.items() if name not in dropped}
+
+
+def _chat_sampled(_path: str, request: Any) -> bool:
+    return not isinstance(request, Mapping) or openai.sampled(request)
+
+
+_CHAT: Final = Native(
+    name="huggingface.chat",
+    ttl=1800,
+    routes={"": "/v1/chat/completions"},
+    judge=lambda _path, _request, body, _headers: openai.judge(body),
+    usage=lambda body, _headers: openai.usage(body),
+    about=lambda body, _headers: openai.about(body),
+    sampled=_chat_sampled,
+    identity=_chat_identity,
+    streaming=Streaming(
+        streams=lambda _path, request: bool(request.get("stream")),
+        judge=lambda data, _request: openai.judge_stream(data),
+        usage=openai.usage_of_stream,
+        about=openai.about_stream,
+        assemble=lambda data, _path, _request: openai.assemble(data),
+        synthesise=lambda body, _request: openai.synthesise(body),
+    ),
+    server=tgi.SERVER,
+)
+# The same servers as behind plain HTTP, asked at one URL.
+_TEXT: Final = replace(tgi.NATIVE, name="huggingface.text_generation", routes={"": "/"})
+_FEATURES: Final = replace(
+    tei.OPERATIONS["tei.embed"], name="huggingface.feature_extraction", routes={"": "/embed"}, parts=None
+)
+
+CHAT: Final[Adapter] = adapter(_CHAT, LINES)
+TEXT_GENERATION: Final[Adapter] = adapter(_TEXT, LINES)
+FEATURE_EXTRACTION: Final[Adapter] = adapter(_FEATURES, LINES)
+
+_OPERATIONS: Final = {
+    "conversational": (_CHAT, CHAT),
+    "text-generation": (_TEXT, TEXT_GENERATION),
+    "feature-extraction": (_FEATURES, FEATURE_EXTRACTION),
+}
+
+
+class Operation(NamedTuple):
+    """One task of a wrapped client."""
+
+    native: Native
+    answers: Answers
+    versions: Versions | None
+
+
+def wrap(client: Any, **said: Any) -> Any:
+    """A copy of an InferenceClient or AsyncInferenceClient whose chat, text generation and embeddings are cached.
+
+    `version="server"` is for a TGI or TEI of one's own: its `/info` is asked which model it has, at most once a minute.
+    Other `said` are keywords of `distributed_cache`.
+    """
+    if not hasattr(client, "_inner_post"):
+        raise UsageError(f"wrap() knows InferenceClient and AsyncInferenceClient, not {type(client).__qualname__}")
+    told = said.get("version") == "server"
+    if told:
+        del said["version"]
+    operations = {task: _operation(native, found, said, told=told) for task, (native, found) in _OPERATIONS.items()}
+    new = copy.copy(client)
+    # A copy closes what it opened, and no other does.
+    new.exit_stack = type(client.exit_stack)()
+    is_async = hasattr(client, "_get_async_client")
+    if is_async:
+        new._async_client = None
+    new._inner_post = functools.partial(_apost if is_async else _post, new, new._inner_post, operations)
+    return new
+
+
+def _operation(native: Native, found: Adapter, said: Mapping[str, Any], *, told: bool) -> Operation:
+    versions = Versions(native.server, f"cachekit_adapters.{native.name}") if told and native.server else None
+    return Operation(native, Answers(found, **said), versions)
+
+
+def _post(
+    client: Any, real: Any, operations: Mapping[str, Operation], request_parameters: Any, *, stream: bool = False
+) -> Any:
+    def origin() -> Came:
+        return Came(real(request_parameters, stream=stream), posted)
+
+    operation, posted = operations.get(request_parameters.task), _posted(request_parameters, is_async=False)
+    identity = None if operation is None else _identity(operation.native, posted, client)
+    if operation is None or identity is None:
+        return real(request_parameters, stream=stream)
+    if operation.versions is not None:
+        version = operation.versions.of(_server(posted.url) + operation.versions.path, functools.partial(_get, client))
+        if version is None:
+            return real(request_parameters, stream=stream)
+        identity, posted = _versioned(identity, posted, version)
+    value = operation.answers.call(identity, origin, _wanted(operation, posted, stream=stream))
+    return value.value if isinstance(value, Came) else value
+
+
+async def _apost(
+    client: Any, real: Any, operations: Mapping[str, Operation], request_parameters: Any, *, stream: bool = False
+) -> Any:
+    async def origin() -> Came:
+        return Came(await real(request_parameters, stream=stream), posted)
+
+    operation, posted = operations.get(request_parameters.task), _posted(request_parameters, is_async=True)
+    identity = None if operation is None else _identity(operation.native, posted, client)
+    if operation is None or identity is None:
+        return await real(request_parameters, stream=stream)
+    if operation.versions is not None:
+        url = _server(posted.url) + operation.versions.path
+        version = await operation.versions.aof(url, functools.partial(_aget, client))
+        if version is None:
+            return await real(request_parameters, stream=stream)
+        identity, posted = _versioned(identity, posted, version)
+    value = await operation.answers.acall(identity, origin, _wanted(operation, posted, stream=stream))
+    return value.value if isinstance(value, Came) else value
+
+
+def _posted(parameters: Any, *, is_async: bool) -> Posted:
+    path = {"conversational": "/v1/chat/completions", "text-generation": "/"}.get(parameters.task, "/embed")
+    return Posted(parameters.url, path, parameters.json, is_async)
+
+
+def _identity(native: Native, posted: Posted, client: Any) -> dict[str, Any] | None:
+    identified = None if posted.body is None else native.identity(posted.path, posted.body)
+    if identified is None:
+        return None
+    parts = urlsplit(posted.url)
+    base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    billed = {name.lower(): text for name, text in client.headers.items()}.get(BILLED)
+    return {"base": base, "path": parts.path.rstrip("/"), "query": parts.query, "tenant": billed, "body": identified[1]}
+
+
+def _versioned(identity: dict[str, Any], posted: Posted, version: Version) -> tuple[dict[str, Any], Posted]:
+    return {**identity, "version": version.text}, posted._replace(about=version.about)
+
+
+def _wanted(operation: Operation, posted: Posted, *, stream: bool) -> Wanted:
+    return Wanted(stream, posted, _server(posted.url), operation.native.sampled(posted.path, posted.body))
+
+
+def _server(url: str) -> str:
+    """The server's own URL, without the route that the client added."""
+    bare = url.partition("?")[0].rstrip("/")
+    return bare.removesuffix("/chat/completions").removesuffix("/v1").rstrip("/")
+
+
+def _get(client: Any, url: str) -> Any:
+    return importlib.import_module("huggingface_hub.utils").get_session().get(url, headers=client.headers)
+
+
+async def _aget(client: Any, url: str) -> Any:
+    session = await client._get_async_client()
+    return await session.get(url, headers=client.headers)

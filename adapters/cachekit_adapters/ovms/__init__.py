@@ -1,0 +1,235 @@
+"""KServe v2 (OVMS, Triton, MLServer) through tritonclient's HTTP clients: `infer`, JSON and binary, sync and asyncio.
+
+from cachekit_adapters import ovms, wrap
+
+client = wrap(InferenceServerClient("localhost:8000"))  # of tritonclient.http, or of tritonclient.http.aio
+@distributed_cache(adapter=ovms.INFER)                  # or a function of your own that returns an InferResult
+
+OVMS's /v3 is OpenAI's API: `cachekit_adapters.openai`. A batch is one answer: the protocol has no items.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from struct import Struct
+from struct import error as struct_error
+from typing import Any, Final
+
+from cachekit import Adapter, Answers, CacheMiss, Event, Reply, UsageError, Wanted, current_mode, mode, tell
+
+from . import wire
+from .calls import ASKED_BY, NEUTRAL, Call, call_of, endpoint
+
+METADATA_SECONDS: Final = 60.0
+"""How long `version="server"` takes the server's word for the versions that it serves."""
+
+_DOOR: Final = "_cachekit_door"
+_LENGTH: Final = Struct("<I")
+_REFUSED: Final = "refused"
+"""In what is known `about` an answer: why it is not worth keeping. Nothing that is kept has it."""
+
+
+# -- the operations -------------------------------------------------------------------------------------------------
+
+
+def _is_result(value: Any) -> bool:
+    """Whether it is a result of the HTTP clients: gRPC's tells a protobuf message."""
+    tell = getattr(value, "get_response", None)
+    return tell is not None and isinstance(tell(), dict)
+
+
+def _capture(value: Any) -> Reply | None:
+    if not _is_result(value):
+        return None
+    call = ASKED_BY.get(value)
+    body, length = wire.encode(value, call.request_id if call is not None else "")
+    about = wire.about(value)
+    refused = wire.judge(value)
+    if call is not None and call.surprised_by(about.get("model_version")):
+        refused = refused or "unexpected_version"
+    if refused:
+        about[_REFUSED] = refused
+    return Reply("plain", _LENGTH.pack(length) + body, about)
+
+
+def _restore(reply: Reply, _streamed: bool, context: Any) -> Any:
+    """Raises ValueError for a body that is not a whole result."""
+    try:
+        (length,) = _LENGTH.unpack_from(reply.body)
+    except struct_error as error:
+        raise ValueError("not a stored result") from error
+    return wire.rebuild(reply.body[_LENGTH.size :], length, context or "")
+
+
+def _judge(reply: Reply) -> str:
+    return reply.about.get(_REFUSED, "")
+
+
+INFER: Final = Adapter(name="ovms.infer", ttl=86400, neutral=NEUTRAL, capture=_capture, restore=_restore, judge=_judge)
+"""One inference. Nothing is sampled, and nothing streams."""
+
+METADATA: Final = Adapter(
+    name="ovms.metadata",
+    ttl=METADATA_SECONDS,
+    capture=lambda told: Reply("plain", json.dumps(told).encode()) if isinstance(told, dict) else None,
+    restore=lambda reply, _streamed, _context: json.loads(reply.body),
+    judge=lambda reply: "" if json.loads(reply.body).get("versions") else "no_versions",
+)
+"""What a server says of a model; `version="server"` asks for it."""
+
+
+# -- the client -----------------------------------------------------------------------------------------------------
+
+
+class _Door:
+    """What stands between a wrapped client and the server. It keeps the client that was wrapped, whose end closes."""
+
+    def __init__(self, client: Any, said: Mapping[str, Any]) -> None:
+        self.client, self.base, self.own = client, endpoint(client), vars(client).get("infer")
+        by_server = said.get("version") == "server"
+        kept = {name: value for name, value in said.items() if name != "version" or not by_server}
+        self.answers = Answers(**{"adapter": INFER, **kept})
+        about = {"ttl": METADATA_SECONDS, "share": False, "namespace": kept.get("namespace")}
+        self.metadata = Answers(METADATA, **about) if by_server else None
+        self.outdated: set[tuple[Any, Any]] = set()
+
+    def real(self, client: Any, infer: Callable[..., Any]) -> Callable[..., Any]:
+        """`infer` without a cache: the class's, or one that somebody gave the client."""
+        return self.own if self.own is not None else functools.partial(infer, client)
+
+    def heard(self, call: Call, result: Any) -> Any:
+        """Notes by what call a live result came, and whether the model was redeployed since the server was asked."""
+        if not _is_result(result):
+            return result
+        if call.surprised_by(wire.about(result).get("model_version")):
+            self.outdated.add(call.model)
+        ASKED_BY[result] = call
+        return result
+
+    def metadata_block(self, call: Call) -> AbstractContextManager[None]:
+        """The block to ask for metadata in: what was seen to be outdated is asked for again."""
+        if call.model not in self.outdated or current_mode() != "on":
+            return nullcontext()
+        self.outdated.discard(call.model)
+        return mode("refresh")
+
+
+def wrap(client: Any, **said: Any) -> Any:
+    """A client of the same class whose `infer` is cached; the one passed in stays as it was. They share connections.
+
+    `client` is a `tritonclient.http.InferenceServerClient`, or the one of `tritonclient.http.aio`. `said` are keywords of
+    `distributed_cache`; `version="server"` puts the versions that the server serves into the key, asked for once a minute.
+    Raises UsageError for gRPC's client, and for `stale_while_revalidate` with the blocking client.
+    """
+    kind: Any = getattr(type(client), "_cachekit_base", type(client))
+    if not any(each.__module__.startswith("tritonclient.http") for each in kind.__mro__):
+        raise UsageError("wrap() knows tritonclient's HTTP clients; use one, or decorate a function of your own")
+    if said.get("stale_while_revalidate") and not _is_async(kind):
+        raise UsageError(
+            "stale_while_revalidate= asks again from another thread, and tritonclient.http is for one; "
+            "use tritonclient.http.aio"
+        )
+    door = _Door(client, said)
+    copy = object.__new__(_kind(kind))
+    vars(copy).update({name: value for name, value in vars(client).items() if name != "infer"})
+    setattr(copy, _DOOR, door)
+    return copy
+
+
+@functools.cache
+def _kind(base: Any) -> Any:
+    """A subclass whose `infer` goes through the door. Its end closes nothing: the client it was made of does that."""
+    real = base.infer
+
+    @functools.wraps(real)
+    def infer(self: Any, *args: Any, **kwargs: Any) -> Any:
+        door: _Door = getattr(self, _DOOR)
+        return _infer(self, door, args, kwargs, functools.partial(door.real(self, real), *args, **kwargs))
+
+    @functools.wraps(real)
+    async def ainfer(self: Any, *args: Any, **kwargs: Any) -> Any:
+        door: _Door = getattr(self, _DOOR)
+        return await _ainfer(self, door, args, kwargs, functools.partial(door.real(self, real), *args, **kwargs))
+
+    def close(self: Any) -> Any:
+        self._closed = True
+        return getattr(self, _DOOR).client.close()
+
+    methods = {"infer": ainfer if _is_async(base) else infer, "close": close, "__del__": lambda _self: None}
+    body = {**methods, "_cachekit_base": base}
+    told = {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(base.__name__, (base,), {**told, **body})
+
+
+def _is_async(kind: Any) -> bool:
+    return inspect.iscoroutinefunction(kind.infer)
+
+
+def _infer(client: Any, door: _Door, args: Any, kwargs: Any, real: Callable[[], Any]) -> Any:
+    call = call_of(client, door.base, args, kwargs)
+    if call is not None and door.metadata is not None and current_mode() != "off":
+        call = _versioned(client, door.metadata, door.metadata_block(call), call)
+    if call is None:
+        return real()
+    return door.answers.call(call.identity, lambda: door.heard(call, real()), call.wanted)
+
+
+async def _ainfer(client: Any, door: _Door, args: Any, kwargs: Any, real: Callable[[], Any]) -> Any:
+    call = call_of(client, door.base, args, kwargs)
+    if call is not None and door.metadata is not None and current_mode() != "off":
+        call = await _aversioned(client, door.metadata, door.metadata_block(call), call)
+    if call is None:
+        return await real()
+
+    async def origin() -> Any:
+        return door.heard(call, await real())
+
+    return await door.answers.acall(call.identity, origin, call.wanted)
+
+
+# -- the versions that the server serves ------------------------------------------------------------------------------
+
+
+def _versioned(client: Any, metadata: Answers, block: AbstractContextManager[None], call: Call) -> Call | None:
+    """The call with the server's versions in its key, None where the server does not tell them."""
+    told: Any = None
+    try:
+        with block:
+            told = metadata.call(call.place, lambda: client.get_model_metadata(**call.metadata), _whole(call))
+    except CacheMiss:
+        raise
+    except Exception as error:  # the call itself goes to the server, and shows what is wrong with it
+        _untold(error)
+    return _at(call, told)
+
+
+async def _aversioned(client: Any, metadata: Answers, block: AbstractContextManager[None], call: Call) -> Call | None:
+    async def origin() -> Any:
+        return await client.get_model_metadata(**call.metadata)
+
+    told: Any = None
+    try:
+        with block:
+            told = await metadata.acall(call.place, origin, _whole(call))
+    except CacheMiss:
+        raise
+    except Exception as error:  # the call itself goes to the server, and shows what is wrong with it
+        _untold(error)
+    return _at(call, told)
+
+
+def _whole(call: Call) -> Wanted:
+    return Wanted(False, None, str(call.place["base"]))
+
+
+def _at(call: Call, told: Any) -> Call | None:
+    versions = told.get("versions") if isinstance(told, dict) else None
+    return call.at(tuple(str(version) for version in versions)) if versions else None
+
+
+def _untold(error: Exception) -> None:
+    tell(Event("error", INFER.name, "adapter", type(error).__name__, error=error))

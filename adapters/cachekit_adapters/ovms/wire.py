@@ -1,0 +1,211 @@
+"""KServe v2 (OVMS, Triton, MLServer) as tritonclient speaks it: what identifies an inference, and results as bytes.
+
+A tensor is name, datatype, shape and little-endian bytes (BYTES: each element after its length, 4 bytes), whether it
+travels as JSON or in the binary form; so both forms are one identity. Nothing is sampled and nothing streams.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .._wire.prices import Usage
+
+# They say how a request is carried, not what it asks.
+NEUTRAL = frozenset({"priority", "timeout"})
+_CODES = {
+    "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i",
+    "INT64": "q", "FP16": "e", "FP32": "f", "FP64": "d",
+}  # fmt: skip
+_REGION = "shared_memory_region"
+# How the data travels; `data` says what it is.
+_CARRIAGE = frozenset({"binary_data_size"})
+
+
+def identity(
+    model_name: str,
+    version: str,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any] | None,
+    parameters: Mapping[str, object] | None,
+    *,
+    sequence_id: int | str = 0,
+    sequence_start: bool = False,
+    sequence_end: bool = False,
+) -> dict[str, object]:
+    """What an `infer` call asks: plain values, a tensor's data as bytes.
+
+    `inputs` and `outputs` are tritonclient's (`InferInput`, `InferRequestedOutput`). The request's id, priority,
+    timeout and compression are not in it. Raises ValueError for an input in shared memory, which the call does not hold.
+    """
+    kept = {name: value for name, value in (parameters or {}).items() if name not in NEUTRAL}
+    if sequence_id not in (0, ""):
+        kept |= {"sequence_id": sequence_id, "sequence_start": sequence_start, "sequence_end": sequence_end}
+    return {
+        "model": model_name,
+        "version": version,
+        "inputs": [_tensor(each._get_tensor(), each._get_binary_data()) for each in inputs],
+        "outputs": [_plain(each._get_tensor()) for each in outputs or ()],
+        "parameters": kept,
+    }
+
+
+def identity_of_body(model_name: str, version: str, body: bytes, header_length: int | None = None) -> dict[str, object]:
+    """`identity` of a request as it travels; `header_length` is its header Inference-Header-Content-Length.
+
+    Raises ValueError where the body is not a request.
+    """
+    try:
+        told = json.loads(body if header_length is None else body[:header_length])
+        given = told.get("parameters") or {}
+        kept = {name: value for name, value in given.items() if name not in NEUTRAL}
+        return {
+            "model": model_name,
+            "version": version,
+            "inputs": _tensors(told["inputs"], b"" if header_length is None else body[header_length:]),
+            "outputs": list(told.get("outputs") or ()),
+            "parameters": kept,
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an inference request: {error}") from error
+
+
+def cacheable(inputs: Iterable[Any], outputs: Iterable[Any] | None, sequence_id: int | str = 0) -> bool:
+    """Whether a reply depends on the call alone, and is all in it: no sequence, whose state the server keeps and each
+    call moves on, and no shared memory."""
+    tensors = [each._get_tensor() for each in (*inputs, *(outputs or ()))]
+    return sequence_id in (0, "") and not any(_REGION in tensor.get("parameters", ()) for tensor in tensors)
+
+
+def sampled(path: str, request: object) -> bool:
+    """False: the protocol has no sampling."""
+    return False
+
+
+def judge(result: Any) -> str:
+    """ "" where an `InferResult` may be stored, else error_in_200 or incomplete (an output without all of its data)."""
+    told, buffer = result.get_response(), _buffer(result)
+    if not isinstance(told, Mapping) or "error" in told:
+        return "error_in_200" if isinstance(told, Mapping) else "incomplete"
+    outputs = told.get("outputs")
+    if not isinstance(outputs, list) or not outputs:
+        return "incomplete"
+    sizes = [_binary_size(output) for output in outputs]
+    if any(size is None and "data" not in output for size, output in zip(sizes, outputs, strict=True)):
+        return "incomplete"
+    return "" if sum(size or 0 for size in sizes) == len(buffer) else "incomplete"
+
+
+def encode(result: Any, request_id: str = "") -> tuple[bytes, int]:
+    """An `InferResult` as a reply's body, and the length of its JSON header; `request_id` is left out of it."""
+    told = result.get_response()
+    if request_id and told.get("id") == request_id:
+        told = {name: value for name, value in told.items() if name != "id"}
+    header = json.dumps(told).encode()
+    return header + _buffer(result), len(header)
+
+
+def rebuild(data: bytes, header_length: int, request_id: str = "") -> Any:
+    """The `tritonclient.http.InferResult`, which the asyncio client returns too, of what `encode` gave.
+
+    With `request_id`, the reply bears it, as a live one would. Raises ValueError where `data` is not a whole result.
+    """
+    from tritonclient.http import InferResult
+
+    header, buffer = data[:header_length], data[header_length:]
+    told = json.loads(header)
+    if not isinstance(told, dict) or len(header) != header_length:
+        raise ValueError("not a stored result")
+    if request_id:
+        header = json.dumps({**told, "id": request_id}).encode()
+    sizes = [_binary_size(output) for output in told.get("outputs", ())]
+    if sum(size or 0 for size in sizes) != len(buffer):
+        raise ValueError("a stored result without all of its data")
+    binary = any(size is not None for size in sizes)
+    return InferResult.from_response_body(header + buffer, header_length=len(header) if binary else None)
+
+
+def about(result: Any) -> dict[str, str]:
+    """`model` and `model_version` of an `InferResult`, where the server tells them."""
+    told = result.get_response()
+    named = {"model": told.get("model_name"), "model_version": told.get("model_version")}
+    return {name: str(value) for name, value in named.items() if value not in (None, "")}
+
+
+def usage(body: object, headers: Mapping[str, str]) -> Usage:
+    """Nothing: the protocol counts no tokens."""
+    return Usage()
+
+
+# -- inside ------------------------------------------------------------------------------------
+
+
+def _buffer(result: Any) -> bytes:
+    # A result of JSON alone has no such attribute.
+    return bytes(getattr(result, "_buffer", b""))
+
+
+def _binary_size(tensor: Mapping[str, Any]) -> int | None:
+    size = (tensor.get("parameters") or {}).get("binary_data_size")
+    return size if type(size) is int and size >= 0 else None
+
+
+def _tensors(tensors: Sequence[Mapping[str, Any]], buffer: bytes) -> list[dict[str, object]]:
+    """The tensors of a request, each with its part of what follows the JSON header."""
+    found, start = [], 0
+    for tensor in tensors:
+        size = _binary_size(tensor)
+        if size is None and "data" not in tensor and _REGION not in (tensor.get("parameters") or {}):
+            # OVMS lets a lone tensor go without its size: the rest is its.
+            size = len(buffer) - start
+        found.append(_tensor(tensor, None if size is None else buffer[start : start + size]))
+        start += size or 0
+    if start != len(buffer):
+        raise ValueError("the tensors' sizes do not add up to the body")
+    return found
+
+
+def _tensor(tensor: Mapping[str, Any], raw: bytes | None) -> dict[str, object]:
+    parameters = tensor.get("parameters") or {}
+    if _REGION in parameters:
+        raise ValueError(f"the input {tensor['name']!r} lies in shared memory: it cannot be cached")
+    datatype = str(tensor["datatype"])
+    return {
+        "name": str(tensor["name"]),
+        "datatype": datatype,
+        "shape": [int(length) for length in tensor["shape"]],
+        "data": _packed(datatype, tensor.get("data")) if raw is None else bytes(raw),
+        "parameters": {name: value for name, value in parameters.items() if name not in _CARRIAGE},
+    }
+
+
+def _packed(datatype: str, data: object) -> object:
+    """The bytes of a tensor given as JSON; what no server would take, as it is."""
+    if data is None:
+        return None
+    flat = list(_flat(data))
+    if datatype == "BYTES" and all(isinstance(each, str) for each in flat):
+        encoded = [str(each).encode() for each in flat]
+        return b"".join(struct.pack("<I", len(each)) + each for each in encoded)
+    # struct takes True for 1, and 1 for True; a server tells them apart.
+    fitting = datatype in _CODES and all(isinstance(each, bool) == (datatype == "BOOL") for each in flat)
+    try:
+        return struct.pack(f"<{len(flat)}{_CODES[datatype]}", *flat) if fitting else data
+    except (struct.error, OverflowError):
+        return data
+
+
+def _flat(data: object) -> Iterable[Any]:
+    """The elements, row by row: a server takes nested lists as well as a flat one."""
+    if not isinstance(data, (list, tuple)):
+        return (data,)
+    if not any(isinstance(each, (list, tuple)) for each in data):
+        return data
+    return [each for row in data for each in _flat(row)]
+
+
+def _plain(tensor: Mapping[str, Any]) -> dict[str, object]:
+    # A copy: the caller may change the object after the call.
+    return {**tensor, "parameters": dict(tensor.get("parameters") or {})}

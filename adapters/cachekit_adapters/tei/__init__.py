@@ -1,0 +1,68 @@
+"""Text Embeddings Inference, native: texts are kept one by one, and only those that are new are sent.
+
+client = wrap(httpx.Client(base_url="http://localhost:8080"), adapter=tei.EMBED)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cachekit import Adapter
+
+from .._wire.native import Native, Server, adapter
+from ..http.values import HTTP
+from . import wire
+
+_DAY: Final = 86400
+SERVER: Final = Server(wire.INFO, wire.version, wire.about_server)
+
+
+def identity(path: str, request: Any) -> tuple[str, Any] | None:
+    """The request without what does not change its answer."""
+    if not isinstance(request, Mapping):
+        return None
+    neutral = wire.NEUTRAL if path.endswith("/embeddings") else frozenset[str]()
+    return path, {name: value for name, value in request.items() if name not in neutral}
+
+
+def judge(path: str, request: Any, body: Any, _headers: Mapping[str, str]) -> str:
+    return wire.judge(path, request, body)
+
+
+def _native(name: str, routes: Mapping[str, str]) -> Native:
+    return Native(
+        name=name,
+        ttl=_DAY,
+        routes=routes,
+        judge=judge,
+        usage=wire.usage,
+        about=wire.about,
+        sampled=wire.sampled,
+        identity=identity,
+        parts=wire,
+        server=SERVER,
+    )
+
+
+_EMBED: Final = _native(
+    "tei.embed",
+    {
+        "/embed": "/embed",
+        "/embed_all": "/embed_all",
+        "/embed_sparse": "/embed_sparse",
+        "/v1/embeddings": "/v1/embeddings",
+        "/embeddings": "/v1/embeddings",
+        "": "/embed",
+    },
+)
+_PREDICT: Final = _native("tei.predict", {"/predict": "/predict", "": "/predict"})
+_RERANK: Final = _native("tei.rerank", {"/rerank": "/rerank", "": "/rerank"})
+_SIMILARITY: Final = _native("tei.similarity", {"/similarity": "/similarity", "": "/similarity"})
+
+EMBED: Final[Adapter] = adapter(_EMBED, HTTP)
+PREDICT: Final[Adapter] = adapter(_PREDICT, HTTP)
+RERANK: Final[Adapter] = adapter(_RERANK, HTTP)
+SIMILARITY: Final[Adapter] = adapter(_SIMILARITY, HTTP)
+
+OPERATIONS: Final = {native.name: native for native in (_EMBED, _PREDICT, _RERANK, _SIMILARITY)}
