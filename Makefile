@@ -35,7 +35,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 
 docs: $(STAMP)  ## every example runs, every link leads somewhere, every name is on a page
-	$(PY) -m pytest -q tests/test_docs.py
+	$(PY) -m pytest -q tests/stories/test_docs.py
 
 types: $(STAMP)
 	$(VENV)/bin/mypy

@@ -245,7 +245,7 @@ def test_no_warning_escapes(kubo_api: str) -> None:
         text=True,
         timeout=60,
         check=False,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[3],
     )
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -21,7 +21,7 @@ from cachekit.errors import CannotKey, UsageError
 from cachekit.keys.keyer import Keyer
 from cachekit.model import Key, Policy
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = "gpt"
 CLIENT = object()
 API_KEY = "sk-global-secret"  # noqa: S105

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from stopping import heed
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CID = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 COMMANDS = (
     "stats ls show explain env doctor invalidate clear gc flush sync pins unpin store fetch restore warm run"

@@ -88,7 +88,7 @@ def test_nothing_is_lost_by_kill_9(tmp_path: Path) -> None:
         "for n in itertools.count(1):\n"
         "    box.add(Key('team', bytes(32)), Record('text', b'x' * 2000, n)); print(n, flush=True)\n"
     )
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     path = tmp_path / "outbox.db"
     child = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True, env=environ)
     with child:

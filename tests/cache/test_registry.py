@@ -30,7 +30,7 @@ from cachekit.cache.default import default
 from cachekit.cache.operations import registry
 from cachekit.cli.parser import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BUILT: list[str] = []
 TEXTS: list[str] = []
 

@@ -17,6 +17,7 @@ import pytest
 
 import cachekit
 from cachekit import distributed_cache, stats
+from cachekit.cache.default import ROOT
 
 SCRIPT = """
 import os, sys, time
@@ -80,7 +81,7 @@ def test_waiting_threads_get_the_leaders_exception() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(call) for _ in range(4)]
-        while not calls or len(cachekit.default.ROOT.cache().flights._flights) == 0:  # type: ignore[attr-defined]
+        while not calls or len(ROOT.cache().flights._flights) == 0:
             pass
         release.set()
         errors = [future.result(30) for future in futures]

@@ -544,7 +544,7 @@ def test_what_a_killed_process_queued_is_sent(machine: Callable[..., Machine], t
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD, str(home), key.digest.hex()],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     with child:
         assert child.stdout is not None

@@ -18,7 +18,7 @@ from cachekit.files import digests as content
 from cachekit.files.digest_cache import UNUSED, Digests
 from cachekit.model import NANOSECONDS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 DAY = 24 * 3600 * NANOSECONDS
 

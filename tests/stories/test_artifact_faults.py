@@ -30,7 +30,7 @@ from cachekit.files import copying
 from cachekit.ipfs.node import install
 
 MIB = 1 << 20
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # Both processes run this file, so that the function is the same one. `FAULT` kills the process at its n-th change to the
 # file system once the function has returned: the instants in which something half could become visible.

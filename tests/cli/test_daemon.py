@@ -14,7 +14,7 @@ import pytest
 
 from cachekit.ipfs.content.cids import file_cid
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ABSENT = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 MIB = 1 << 20
 PROGRAM = """

@@ -18,7 +18,7 @@ import cachekit
 from cachekit.cache.default import default
 from cachekit.ipfs.credential import Credential
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MODULE = """
 import cachekit
 

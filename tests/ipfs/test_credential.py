@@ -96,7 +96,7 @@ def test_processes_that_create_at_once_agree(tmp_path: Path) -> None:
         "c = load_credential(None, Path(sys.argv[1]) / 'credential');"
         "print(c.to_text(), WriterKey.load(Path(sys.argv[1]), c).id)"
     )
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", code, str(tmp_path)]
     pipe = subprocess.PIPE
     children = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ) for _ in range(8)]
@@ -164,6 +164,6 @@ def test_derived_names_depend_on_secret_and_namespace() -> None:
 
 def test_cryptography_is_imported_on_first_use_only() -> None:
     """A local cache never pays for it."""
-    code = "import sys, cachekit.writers, cachekit.segments, cachekit.index; sys.exit('cryptography' in sys.modules)"
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    code = "import sys, cachekit.ipfs.credential, cachekit.ipfs.index.segments, cachekit.ipfs.index.index; sys.exit('cryptography' in sys.modules)"
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code], env=environ, check=False).returncode == 0

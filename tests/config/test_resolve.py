@@ -18,7 +18,7 @@ from cachekit.config.settings import TABLE
 from cachekit.errors import UsageError
 
 HOME = {"HOME": "/home/ann"}
-PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def settle(environ: Mapping[str, str] | None = None, /, **overrides: object) -> Resolved:

@@ -19,10 +19,11 @@ import pytest
 import cachekit
 from cachekit import MISS, UsageError, distributed_cache, persist_artifact, restore, stats
 from cachekit.artifacts.contents import Blobs
+from cachekit.cache import operations
 from cachekit.cache.default import default
 from cachekit.errors import TierUnavailable
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 BUILT: list[object] = []
 
 
@@ -89,7 +90,7 @@ def test_what_stands_at_output_already_is_left_alone(tmp_path: Path) -> None:
 RANK = """
 import sys
 from pathlib import Path
-from tests.test_persist_edges import tree
+from tests.calls.builds.test_edges import tree
 for _ in range(20):
     out = Path(tree("text", sys.argv[1]))
     assert sorted(path.name for path in out.iterdir()) == sorted(f"{number}.bin" for number in range(20))
@@ -347,7 +348,7 @@ def test_a_cancelled_call_keeps_its_files_until_they_are_stored(monkeypatch: pyt
         assert ((await cancelled()) / "a").read_text() == "whole"
 
     asyncio.run(ask())
-    for found in cachekit.operations.registry().all():
+    for found in operations.registry().all():
         assert [file.path for file in found.manifest.files] == ["a"]
 
 
@@ -399,7 +400,7 @@ def test_a_name_means_what_calls_are_answered_with(tmp_path: Path) -> None:
     assert named.refresh().read_text() == "2"
     assert restore("weights.bin").read_text() == "2"
     assert restore(str(named.key_for())).read_text() == "2"
-    old = next(one for one in cachekit.operations.registry().all() if not one.entry)
+    old = next(one for one in operations.registry().all() if not one.entry)
     assert (old.key, old.pinned) == (None, False)
 
 

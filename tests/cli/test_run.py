@@ -45,7 +45,7 @@ def environment(place: Path, **variables: str) -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("CACHEKIT_")},
         **{"CACHEKIT_DIR": str(place / "cache"), "CACHEKIT_IPFS": "off", "XDG_CONFIG_HOME": str(place / "config")},
-        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         **variables,
     }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 # The weights are 90 MB: CI says that it must have them, a contributor's machine may go without.

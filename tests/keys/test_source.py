@@ -18,7 +18,7 @@ import pytest
 
 from cachekit.keys.source import dump_tree, module_name, parse, plain_globals, source_digest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # The package without its __init__: other interpreters here lack the third-party parts, and sources.py needs none.
 BARE = (
     f"import sys, types; p = types.ModuleType('cachekit'); p.__path__ = [{str(ROOT / 'cachekit')!r}]; "
