@@ -217,8 +217,10 @@ def shorten(cache: Cache, target: Target, known: Known) -> None:
     memory.follow(entry, known, Shortcut(entry, load, note))
 
 
-def remember(cache: Cache, lane: Lane, arguments: bytes, key: Key) -> None:
+def remember(cache: Cache, lane: Lane, arguments: bytes | None, key: Key) -> None:
     """Lets the next identical call pass by the key, and the memory tier's lookup if it can."""
+    if arguments is None:
+        return
     if not lane.known:
         lane.lead(cache)
     known = Known(key)

@@ -1,6 +1,7 @@
-"""What a plan may ask for. A step says what, never how: the drivers know how, and the errand knows where.
+"""What a plan may ask for, and the request that it decides about: one call, everything resolved, nothing looked up.
 
-One call as a plan sees it: everything resolved, nothing looked up.
+A step says what, never how: the drivers know how, and the errand knows where. A flow is a generator of steps: a plan, or
+a plan with a tail that says what else becomes of its value. It is the same for functions and coroutine functions.
 """
 
 from __future__ import annotations
@@ -26,10 +27,30 @@ class Write(NamedTuple):
     record: Record
 
 
-class Call(NamedTuple):
-    """Answer: Returned, or Failed where `fallback` says that the plan has a stale record to serve instead."""
+class CallOrigin(NamedTuple):
+    """Answer: Returned, or Failed where `fallback` says that there is something to be done about an exception.
+
+    `origin` is what is called, and awaited on an event loop; None for the errand's own.
+    """
 
     fallback: bool = False
+    origin: Callable[[], Any] | None = None
+
+
+class Do(NamedTuple):
+    """Answer: what `work` returns, done beside the event loop where there is one, in the caller's context.
+
+    `held`: a caller who is cancelled waits until it is done, because the work uses what goes with the call.
+    """
+
+    work: Callable[[], Any]
+    held: bool = False
+
+
+class Begin(NamedTuple):
+    """The steps that follow are this errand's, and the one before has ended. None: no plan is under way."""
+
+    errand: Any
 
 
 class Join(NamedTuple):
