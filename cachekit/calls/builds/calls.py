@@ -17,7 +17,7 @@ from cachekit.cache.default import ROOT
 from cachekit.calls.builds.build import Build, Unkept, uncached
 from cachekit.calls.builds.work import Work, handed, scratch_of, taken_in
 from cachekit.calls.call import storing
-from cachekit.calls.prepare import Prepared, begun, driven, keyed, prepare
+from cachekit.calls.prepare import Prepared, begun, driven, keyed, prepare, retried
 from cachekit.model import MISS, Event
 from cachekit.plan import plan as plans
 from cachekit.plan.steps import Begin, CallOrigin, Do, Steps
@@ -65,9 +65,8 @@ def _built(work: Work, *, again: bool, announce: bool = False) -> Steps:
     """The manifest of the plan; or what the origin gave, where the store does not have it."""
     prepared, request = work.prepared, work.prepared.request
     steps = plans.compute(request, []) if again else plans.plan(request)
-    answer = yield from begun(
-        prepared, steps, lambda: driven(_building(work), is_async=prepared.is_async), announce=announce
-    )
+    origin = retried(work.build.target, lambda: driven(_building(work), is_async=prepared.is_async))
+    answer = yield from begun(prepared, steps, origin, announce=announce)
     yield Begin(None)
     return answer
 
