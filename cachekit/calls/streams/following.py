@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-from cachekit.calls.streams.log import Abandoned, Clock, Ended, Log, Opened, Pieces, Retried
+from cachekit.calls.streams.log import Abandoned, Begun, Clock, Ended, Log, Pieces, Retried
 from cachekit.model import MISS
 
 
@@ -36,13 +36,13 @@ class Followed:
         with self._condition:
             return self._log.sit()
 
-    def begin(self) -> Opened | None:
+    def begin(self) -> Begun | None:
         """The stream as one reader gets it; None where its puller was interrupted."""
         pieces = self.read(self._kind.give)
         try:
-            return Opened(next(pieces), pieces)
+            return Begun(next(pieces), pieces)
         except StopIteration:
-            return Opened(MISS, pieces)
+            return Begun(MISS, pieces)
         except Abandoned:
             return None
 
@@ -139,13 +139,13 @@ class AsyncFollowed:
         """Takes a seat; False where there is none to be had."""
         return self._log.sit()
 
-    async def begin(self) -> Opened | None:
+    async def begin(self) -> Begun | None:
         """The stream as one reader gets it; None where its puller was cancelled."""
         pieces = self.read(self._kind.give)
         try:
-            return Opened(await pieces.__anext__(), pieces)
+            return Begun(await pieces.__anext__(), pieces)
         except StopAsyncIteration:
-            return Opened(MISS, pieces)
+            return Begun(MISS, pieces)
         except Abandoned:
             return None
 

@@ -15,7 +15,7 @@ class Abandoned(Exception):
     """The last reader left before the end, or the one who was pulling was cancelled."""
 
 
-class Opened(NamedTuple):
+class Begun(NamedTuple):
     """A stream that has begun: its first piece, MISS where it has none, and the others."""
 
     first: Any

@@ -19,14 +19,14 @@ from cachekit.plan.steps import CallOrigin, Returned, Steps
 
 
 def streamed(prepared: Prepared, pieces: Pieces) -> Steps:
-    """The stored value, or the stream Opened."""
+    """The stored value, or the stream Begun."""
     whole = functools.partial(_collected, prepared, pieces)
     steps = plans.stream(prepared.request)
     return begun(prepared, steps, functools.partial(opened, prepared, pieces), whole=whole)
 
 
 def opened(prepared: Prepared, pieces: Pieces) -> Any:
-    """The call's stream, Opened, together with everybody else who wants it now."""
+    """The call's stream, Begun, together with everybody else who wants it now."""
     return driven(_joined(prepared, pieces), is_async=prepared.is_async)
 
 
@@ -41,7 +41,7 @@ def _joined(prepared: Prepared, pieces: Pieces) -> Steps:
 
 
 def alone(prepared: Prepared, pieces: Pieces) -> Steps:
-    """A stream that came where none was expected, Opened: kept like any other, with nobody to follow it."""
+    """A stream that came where none was expected, Begun: kept like any other, with nobody to follow it."""
     followed = _kept(prepared, pieces)
     followed.join()
     return (yield CallOrigin(origin=followed.begin)).value
