@@ -18,7 +18,7 @@ from cachekit.artifacts.manifest import EXECUTABLE
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.files.copying import duplicate, lasting, link, open_source, sha256_of
 from cachekit.files.digests import Signature, settled, signature
-from cachekit.files.temporary import new_name
+from cachekit.files.temporary import new_name, replacing
 
 READ_ONLY: Final = 0o444
 EXECUTED: Final = 0o555
@@ -125,11 +125,8 @@ class Blobs:
 
     def write(self, path: Path, data: bytes) -> None:
         """A small file, whole or not at all."""
-        self.temporaries.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self.temporaries / new_name()
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with replacing(path, self.temporaries) as new:
+            new.write_bytes(data)
 
     def _link_either_way(self, staged: Path, sha256: str) -> bool:
         if not self.has(sha256):

@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
@@ -19,6 +20,8 @@ from cachekit.errors import CannotKey
 
 Signature = tuple[int, ...]
 
+LINE: Final = b"%d %d %d %d %d"
+"""A signature as text: `LINE % signature(status)`."""
 PIECE: Final = 1 << 20
 """Bytes read at a time."""
 SHELVED: Final = 1 << 20
@@ -93,14 +96,32 @@ def file_digest(path: str | os.PathLike[str], status: os.stat_result | None = No
     raise ValueError("it changes while it is read")
 
 
-def stream_digest(stream: BinaryIO, into: BinaryIO | None = None) -> bytes:
-    """SHA-256 of the rest of `stream`, in constant memory; what is read is written to `into`, where one is given."""
-    digest = hashlib.sha256()
+def stream_digest(
+    stream: BinaryIO,
+    into: BinaryIO | None = None,
+    *,
+    told: Callable[[int], None] | None = None,
+    algorithm: Callable[[], hashlib._Hash] = hashlib.sha256,
+) -> bytes:
+    """Digest of the rest of `stream`, in constant memory: what is read is written to `into`, where one is given.
+
+    `told` hears how many bytes each piece had.
+    """
+    digest = algorithm()
     while piece := stream.read(PIECE):
         digest.update(piece)
         if into is not None:
-            into.write(piece)
+            write_all(into, piece)
+        if told is not None:
+            told(len(piece))
     return digest.digest()
+
+
+def write_all(stream: BinaryIO, piece: bytes) -> None:
+    """Writes a piece: a file without a buffer of its own may take less at a time."""
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[stream.write(rest) :]
 
 
 def signature(status: os.stat_result) -> Signature:
