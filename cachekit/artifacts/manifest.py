@@ -56,6 +56,11 @@ class Manifest:
         return sum(file.size for file in self.files)
 
     @property
+    def regular(self) -> list[File]:
+        """The files that are no links."""
+        return [file for file in self.files if not file.link]
+
+    @property
     def digest(self) -> str:
         """Hex SHA-256 of the content: not of the name, the cids, or how it came to be."""
         files = [frame(f.path.encode(), b"%o" % f.mode, f.sha256.encode(), f.link.encode()) for f in self.files]

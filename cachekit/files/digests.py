@@ -79,10 +79,9 @@ def file_digest(path: str | os.PathLike[str], status: os.stat_result | None = No
 
     Raises OSError, and ValueError for a file that changes each time it is read.
     """
-    key = os.path.abspath(os.fspath(path))
-    found = _known(key, signature(status or os.stat(path)))
-    if found is not None:
-        return found
+    known = known_digest(path, signature(status or os.stat(path)))
+    if known is not None:
+        return known
     for _ in range(_ATTEMPTS):
         began = time.time_ns()
         with open(path, "rb") as stream:
@@ -91,7 +90,8 @@ def file_digest(path: str | os.PathLike[str], status: os.stat_result | None = No
             digest = stream_digest(stream)
             after = signature(os.fstat(stream.fileno()))
         if before == after:
-            remember(key, after, digest, began)
+            if settled(after, began):
+                vouch(path, after, digest)
             return digest
     raise ValueError("it changes while it is read")
 
@@ -134,16 +134,17 @@ def settled(known: Signature, at: int) -> bool:
     return at - max(known[3], known[4]) >= _TICK_NS
 
 
-def remember(path: str, known: Signature, digest: bytes, began: int) -> None:
-    """Keep the digest of the file at this absolute path, if its signature was settled when reading `began` (ns)."""
-    if not settled(known, began):
-        return
+def vouch(path: str | os.PathLike[str], known: Signature, digest: bytes) -> None:
+    """Keeps the digest of a file under a signature that says it all: it is settled, or nobody can be writing there."""
+    path = os.path.abspath(os.fspath(path))
     _keep(path, known, digest)
     for shelf in tuple(_shelves) if _large(known) else ():
         shelf.put(path, known, digest)
 
 
-def _known(path: str, now: Signature) -> bytes | None:
+def known_digest(path: str | os.PathLike[str], now: Signature) -> bytes | None:
+    """The digest of the file that has this signature now, if it is known; nothing of it is read."""
+    path = os.path.abspath(os.fspath(path))
     known = _files.get(path)
     if known is not None and known[0] == now:
         return known[1]
