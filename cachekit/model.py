@@ -1,9 +1,8 @@
-"""Frozen data that every floor shares: no behaviour beyond what keeps a value well formed.
+"""The words that all rooms share (Key, Record, Policy, Event, Reply, …), and the seams Tier, Codec and Listener.
 
+Frozen data, without behaviour beyond what keeps a value well formed.
 Wall-clock instants (`created`, `expires`, `at`) are integer nanoseconds since the epoch, because they are compared
 between machines and with each other; durations are float seconds.
-
-The seams, on one screen: what may be replaced, and by what.
 """
 
 from __future__ import annotations
