@@ -11,10 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 
 class Tier(Protocol):
