@@ -7,6 +7,7 @@ Which kind of Cached a function becomes, and what cannot be said of it. The two 
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
         _self_parent: Any
         _self_instance: Any
+        _self_owner: Any
         _self_binding: str
 
     _BoundWrapper = _Wrapper
@@ -51,6 +53,15 @@ class BoundCached(Helpers[P, R], _BoundWrapper):
 
     def _self_do(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
         return self._self_parent._self_do(helper, (*_owner(self), *args), kwargs, *value)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        (owner,) = _owner(self) or (None,)
+        copied = copy.deepcopy(owner, memo)
+        return self if copied is owner else self._self_parent.__get__(copied, self._self_owner)
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        (owner,) = _owner(self) or (self._self_owner,)
+        return getattr, (owner, self.__name__)
 
 
 def _owner(bound: Any) -> tuple[Any, ...]:

@@ -45,6 +45,16 @@ class Helpers(Generic[P, R]):
 
         def _self_do(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any: ...
 
+    def __dir__(self) -> list[str]:
+        # wrapt shows the names of the wrapped function only.
+        return sorted({*dir(self.__wrapped__), *(name for name in vars(Helpers) if not name.startswith("_"))})
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, _memo: Any) -> Any:
+        return self
+
     @property
     def cache(self) -> Cache:
         """The cache that this function's calls use."""
