@@ -32,9 +32,7 @@ if TYPE_CHECKING:
         def __init__(self, *parts: Any) -> None: ...
 
         _self_parent: Any
-        _self_instance: Any
         _self_owner: Any
-        _self_binding: str
 
     _BoundWrapper = _Wrapper
 else:
@@ -43,16 +41,17 @@ else:
 P2 = ParamSpec("P2")
 R2 = TypeVar("R2")
 
-_DOERS: Mapping[str, Callable[..., Any]] = {
-    doer.__name__: doer for doer in (call.refresh, call.peek, call.put, call.invalidate, call.key_for, call.explain)
+_HELPERS: Mapping[str, Callable[..., Any]] = {
+    helper.__name__: helper
+    for helper in (call.refresh, call.peek, call.put, call.invalidate, call.key_for, call.explain)
 }
 
 
 class BoundCached(Helpers[P, R], _BoundWrapper):
     """A decorated method, bound: its helpers put the instance (or class) in front."""
 
-    def _self_do(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
-        return self._self_parent._self_do(helper, (*_owner(self), *args), kwargs, *value)
+    def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
+        return self._self_parent._self_help(helper, (*_owner(self), *args), kwargs, *value)
 
     def __deepcopy__(self, memo: Any) -> Any:
         (owner,) = _owner(self) or (None,)
@@ -65,11 +64,9 @@ class BoundCached(Helpers[P, R], _BoundWrapper):
 
 
 def _owner(bound: Any) -> tuple[Any, ...]:
-    if bound._self_binding == "classmethod":
-        return (bound.__wrapped__.__self__,)
-    if bound._self_binding in ("function", "instancemethod", "callable") and bound._self_instance is not None:
-        return (bound._self_instance,)
-    return ()
+    """The instance or the class that a method is bound to; nothing for a static one, or one that its class shows."""
+    owner = getattr(bound.__wrapped__, "__self__", None)
+    return () if owner is None else (owner,)
 
 
 class Cached(Helpers[P, R], _Wrapper):
@@ -98,12 +95,12 @@ class Cached(Helpers[P, R], _Wrapper):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         lane = self._self_lane
-        found: R = serve(lane, args, kwargs)
-        if found is MISS:
-            found = call.call(lane, args, kwargs)
-        elif type(found) is Known:
-            found = call.call_known(lane, found, args, kwargs)  # type: ignore[arg-type]
-        return found
+        value: R = serve(lane, args, kwargs)
+        if value is MISS:
+            value = call.call(lane, args, kwargs)
+        elif type(value) is Known:
+            value = call.call_known(lane, value, args, kwargs)  # type: ignore[arg-type]
+        return value
 
     def _self_bound(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         # wrapt calls this for bound wrappers only; `wrapped` is bound already, and the key needs its owner.
@@ -126,10 +123,10 @@ class Cached(Helpers[P, R], _Wrapper):
     def __reduce_ex__(self, _protocol: Any) -> Any:
         return self.__wrapped__.__qualname__
 
-    def _self_do(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
+    def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
         if helper == "refresh":
             value = (self._self_origin(args, kwargs),)
-        return _DOERS[helper](self._self_target, *value, args, kwargs)
+        return _HELPERS[helper](self._self_target, *value, args, kwargs)
 
     def _self_origin(self, args: Any, kwargs: Any) -> Callable[[], Any]:
         wrapped = self.__wrapped__
@@ -143,12 +140,12 @@ class AsyncCached(Cached[P, Awaited[T]]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         lane = self._self_lane
-        found: T = serve(lane, args, kwargs)
-        if found is MISS:
-            found = await call.acall(lane, args, kwargs)
-        elif type(found) is Known:
-            found = await call.acall_known(lane, found, args, kwargs)  # type: ignore[arg-type]
-        return found
+        value: T = serve(lane, args, kwargs)
+        if value is MISS:
+            value = await call.acall(lane, args, kwargs)
+        elif type(value) is Known:
+            value = await call.acall_known(lane, value, args, kwargs)  # type: ignore[arg-type]
+        return value
 
 
 class GeneratorCached(Cached[P, R]):
@@ -184,17 +181,17 @@ class ArtifactCached(Cached[P, R]):
         build = calls.Build(self._self_target, wrapped, args, kwargs, owned)
         return (calls.acall if self._self_target.is_async else calls.call)(build)
 
-    def _self_do(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
+    def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
         from cachekit.calls.builds import calls
 
-        doers: Mapping[str, Callable[..., Any]]
+        helpers: Mapping[str, Callable[..., Any]]
         if self._self_target.is_async:
-            doers = {"refresh": functools.partial(calls.acall, again=True), "peek": calls.apeek, "put": calls.aput}
+            helpers = {"refresh": functools.partial(calls.acall, again=True), "peek": calls.apeek, "put": calls.aput}
         else:
-            doers = {"refresh": functools.partial(calls.call, again=True), "peek": calls.peek, "put": calls.put}
-        if helper not in doers:
-            return super()._self_do(helper, args, kwargs, *value)
-        return doers[helper](calls.Build(self._self_target, self._self_origin((), {}), args, kwargs, args), *value)
+            helpers = {"refresh": functools.partial(calls.call, again=True), "peek": calls.peek, "put": calls.put}
+        if helper not in helpers:
+            return super()._self_help(helper, args, kwargs, *value)
+        return helpers[helper](calls.Build(self._self_target, self._self_origin((), {}), args, kwargs, args), *value)
 
 
 class AdaptedCached(Cached[P, R]):
@@ -233,11 +230,11 @@ def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
 
 
 def _check(target: Target, policy: Policy) -> None:
-    for said, name in (("output", policy.output), ("scratch", policy.scratch)):
+    for keyword, name in (("output", policy.output), ("scratch", policy.scratch)):
         if name and name not in target.keyer.parameters:
-            raise UsageError(f"{said}={name!r}: {target.name} has no parameter of that name")
+            raise UsageError(f"{keyword}={name!r}: {target.name} has no parameter of that name")
         if name and not target.keeps_files:
-            raise UsageError(f"{said}= is for artifacts; {target.name} has a codec that keeps values")
+            raise UsageError(f"{keyword}= is for artifacts; {target.name} has a codec that keeps values")
     if policy.output and policy.output == policy.scratch:
         raise UsageError(f"output= and scratch= both name {policy.output!r}; they are two places")
     if target.keeps_files:

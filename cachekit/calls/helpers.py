@@ -29,7 +29,8 @@ class _Unknown:
 class Helpers(Generic[P, R]):
     """The helpers of a function with the parameters P that returns R; on a coroutine function the first four are awaited.
 
-    Each raises UsageError where the call cannot be keyed, and TypeError for arguments that the function does not take.
+    `peek`, `put`, `invalidate` and `key_for` raise UsageError where the call cannot be keyed, and TypeError for arguments
+    that the function does not take.
     """
 
     __slots__ = ()
@@ -43,7 +44,7 @@ class Helpers(Generic[P, R]):
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-        def _self_do(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any: ...
+        def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any: ...
 
     def __dir__(self) -> list[str]:
         # wrapt shows the names of the wrapped function only.
@@ -62,7 +63,7 @@ class Helpers(Generic[P, R]):
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the origin and stores what it gives, whatever is stored already."""
-        value: R = self._self_do("refresh", args, kwargs)
+        value: R = self._self_help("refresh", args, kwargs)
         return value
 
     @overload
@@ -77,7 +78,7 @@ class Helpers(Generic[P, R]):
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | Missing: ...
     def peek(self, *args: Any, **kwargs: Any) -> Any:
         """The stored value (a generator function's: the list of its values), or `cachekit.MISS`; the origin is not called."""
-        return self._self_do("peek", args, kwargs)
+        return self._self_help("peek", args, kwargs)
 
     @overload
     def put(self: Helpers[P, _Unknown], value: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
@@ -95,7 +96,7 @@ class Helpers(Generic[P, R]):
     def put(self: Helpers[P, T], value: T, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
     def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Stores `value` as the answer to the call. Raises UsageError where the mode forbids storing."""
-        return self._self_do("put", args, kwargs, value)
+        return self._self_help("put", args, kwargs, value)
 
     @overload
     def invalidate(self: Helpers[P, _Unknown], *args: P.args, **kwargs: P.kwargs) -> Any: ...
@@ -107,14 +108,14 @@ class Helpers(Generic[P, R]):
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
     def invalidate(self, *args: Any, **kwargs: Any) -> Any:
         """Ends hits for this call, in every process; returns whether something was removed."""
-        return self._self_do("invalidate", args, kwargs)
+        return self._self_help("invalidate", args, kwargs)
 
     def key_for(self, *args: P.args, **kwargs: P.kwargs) -> Key:
         """The key of this call. Raises UsageError where it cannot be keyed."""
-        key: Key = self._self_do("key_for", args, kwargs)
+        key: Key = self._self_help("key_for", args, kwargs)
         return key
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """What the key of this call consists of, and where an answer stands."""
-        explanation: Explanation = self._self_do("explain", args, kwargs)
+        explanation: Explanation = self._self_help("explain", args, kwargs)
         return explanation

@@ -66,8 +66,8 @@ ARTIFACT: Final[Mapping[str, Any]] = {"pin": True, "ttl": None, "codec": "path"}
 
 
 def _window(value: Any, name: str) -> float:
-    found = seconds(value, name)
-    return float("inf") if found is None else found
+    duration = seconds(value, name)
+    return float("inf") if duration is None else duration
 
 
 def _text(value: Any, name: str) -> str | None:
@@ -77,10 +77,10 @@ def _text(value: Any, name: str) -> str | None:
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(item, str) for item in found):
+    texts = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(text, str) for text in texts):
         raise UsageError(f"{name}= takes strings")
-    return found
+    return texts
 
 
 def _callable(value: Any, name: str) -> Any:
