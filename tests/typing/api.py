@@ -7,6 +7,7 @@ complain of an ignore that nothing needs, so each of them must stay an error.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -143,6 +144,20 @@ class Box(Generic[T]):
         return self.content
 
 
+@distributed_cache
+def attached(owner: Attached, number: int) -> float:
+    return number / 2
+
+
+class Attached:
+    method = attached
+
+
+@dataclass
+class Holder:
+    function: Cached[[int], list[str]]
+
+
 def functions() -> None:
     assert_type(bare("a", model="b"), dict[str, int])
     assert_type(called(1), list[str])
@@ -221,6 +236,11 @@ def methods() -> None:
     assert_type(service.method.explain(3), Explanation)
     assert_type(service.method.cache, Cache)
     assert_type(Service.method.peek(service, 3), float | Missing)
+    assert_type(Attached().method(3), float)
+    assert_type(Attached.method(Attached(), 3), float)
+    assert_type(Attached().method.peek(3), float | Missing)
+    assert_type(Holder(called).function(3), list[str])
+    assert_type(Holder(called).function.peek(3), list[str] | Missing)
     assert_type(Box("a").get(3), str)
     assert_type(Box("a").get.peek(3), str | Missing)
 
