@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cachekit.artifacts.manifest import EXECUTABLE
+from cachekit.artifacts.manifest import EXECUTABLE, File
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.files.copying import duplicate, lasting, link, open_source
 from cachekit.files.digests import Signature, file_digest, known_digest, signature, vouch
@@ -70,9 +70,10 @@ class Contents:
             if known is not None and known != now and known[:4] == now[:4]:
                 self._vouch(sha256, now)
 
-    def adopt(self, staged: Path, sha256: str, mode: int) -> None:
+    def adopt(self, staged: Path, file: File) -> None:
         """Makes a staged file, whose bytes were just digested, one with the blob: the one that is here, or a new one."""
-        if mode == EXECUTABLE:
+        sha256 = file.sha256
+        if file.mode == EXECUTABLE:
             # A blob is not executable, and all names of a file share its mode: this one has to be a file of its own.
             self._make_copy(staged, sha256)
             os.chmod(staged, EXECUTED)
@@ -85,12 +86,12 @@ class Contents:
                 continue  # another process stored or removed it just now
         raise TierUnavailable(f"the blob {sha256} comes and goes", reason="io")
 
-    def expose(self, sha256: str, target: Path, mode: int) -> None:
+    def expose(self, file: File, target: Path) -> None:
         """Makes `target` a name of the blob, or a copy where it cannot be one."""
-        with self.renaming(sha256):
-            if mode != EXECUTABLE and link(self.path(sha256), target):
+        with self.renaming(file.sha256):
+            if file.mode != EXECUTABLE and link(self.path(file.sha256), target):
                 return
-        duplicate(self.path(sha256), target, EXECUTED if mode == EXECUTABLE else READ_ONLY)
+        duplicate(self.path(file.sha256), target, EXECUTED if file.mode == EXECUTABLE else READ_ONLY)
         _synchronise(target)
 
     def publish(self, sha256: str, partial: Path, known: Signature | None) -> None:

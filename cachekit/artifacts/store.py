@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cachekit.artifacts.contents import Contents
 from cachekit.artifacts.manifest import File, Manifest, problem_of
 from cachekit.artifacts.output import alone_at, put_copy
-from cachekit.artifacts.staging import Survey, give_back, stage_blobs, stage_found, survey
+from cachekit.artifacts.staging import Survey, bring, give_back, lay_out
 from cachekit.artifacts.trees import FROZEN, Trees
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.files.copying import Progress, Told, degrading, lasting
@@ -42,15 +41,15 @@ class ArtifactStore:
 
         A link at `path` is followed, and what it leads to is copied even with `own`.
         """
-        found = survey(Path(path))
+        survey = Survey.of(Path(path))
         movable = own and not os.path.islink(path)
         with degrading("storing an artifact"), temporary(self._contents.temporaries) as stage:
-            self._check_room(found, movable)
+            self._check_room(survey, movable)
             try:
-                return self._ingested(found, stage / "content", about, movable)
+                return self._ingested(survey, stage / "content", about, movable)
             except BaseException:
                 if movable:
-                    give_back(found, stage / "content")
+                    give_back(survey, stage / "content")
                 raise
 
     def have(self, manifest: Manifest) -> Path | None:
@@ -102,7 +101,7 @@ class ArtifactStore:
                 )
             with temporary(self._contents.temporaries) as stage:
                 staged = stage / "content"
-                stage_blobs(manifest, staged, self._contents)
+                lay_out(manifest, staged, self._contents.expose)
                 return self._publish(manifest, staged)
 
     def complete(self, manifest: Manifest, fetch: Callable[[Sequence[File]], None] | None) -> Path:
@@ -125,12 +124,10 @@ class ArtifactStore:
         with alone_at(output, self._directory / "places"):
             put_copy(source, manifest, Path(output), self._directory)
 
-    def scratch(self) -> AbstractContextManager[Path]:
-        """A temporary directory beside the store, so that what is made in it can be moved in; removed whatever happens."""
-        return temporary(self._directory / "scratch")
-
     def new_scratch(self) -> Path:
-        """Likewise, and whoever asked removes it; what a killed process left goes with `collect`."""
+        """A temporary directory beside the store, so that what is made in it can be moved in. Who asked removes it; what
+        a killed process left goes with `collect`.
+        """
         path = self._directory / "scratch" / new_name()
         with degrading("making a scratch directory"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -178,8 +175,8 @@ class ArtifactStore:
             orphans = [path for path in self._contents.all() if path.name not in used and self._is_old(path, now)]
             return len(found) + sum(self._drop_unused(path) for path in orphans)
 
-    def _ingested(self, found: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:
-        manifest = stage_found(found, staged, about, movable, self._told)
+    def _ingested(self, survey: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:
+        manifest = bring(survey, staged, about, movable, self._told)
         if self._trees.have(manifest) is None:
             self._adopt(manifest, staged)
             self._publish(manifest, staged)
@@ -189,7 +186,7 @@ class ArtifactStore:
 
     def _adopt(self, manifest: Manifest, staged: Path) -> None:
         for file in manifest.regular:
-            self._contents.adopt(staged / file.path, file.sha256, file.mode)
+            self._contents.adopt(staged / file.path, file)
         for shard in {self._contents.path(file.sha256).parent for file in manifest.regular}:
             lasting(shard)
 
@@ -200,10 +197,10 @@ class ArtifactStore:
                 os.chmod(above, FROZEN)
         return self._trees.publish(manifest, staged)
 
-    def _check_room(self, found: Survey, movable: bool) -> None:
+    def _check_room(self, survey: Survey, movable: bool) -> None:
         status = os.statvfs(self._contents.temporaries) if hasattr(os, "statvfs") and not movable else None
-        if status is not None and found.size > status.f_bavail * status.f_frsize:
-            raise TierFull(f"no room for {found.name!r}, which has {found.size} bytes")
+        if status is not None and survey.size > status.f_bavail * status.f_frsize:
+            raise TierFull(f"no room for {survey.name!r}, which has {survey.size} bytes")
 
     def _drop_unused(self, blob: Path) -> bool:
         # A second name is another artifact's, or of one that is just being made.
