@@ -43,6 +43,7 @@ HOMES = {
     "ipfshttpclient": {"ipfs.kubo.client"},
     "cryptography": {"ipfs.credential"},
     "fcntl": {"files.locks"},
+    "platformdirs": {"files.places"},
     "orjson": {"keys.plain", "values.codecs", "values.tagged"},
 }
 

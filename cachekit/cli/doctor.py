@@ -153,7 +153,7 @@ def _credential_alone(resolved: Resolved) -> Finding:
 
     settings = resolved.settings
     try:
-        path = settings.secret_file or credential_file(os.environ)
+        path = settings.secret_file or credential_file()
         if not settings.secret and not path.exists():
             return Finding("credential", "ok", "none yet; made when IPFS is first used")
         load_credential(settings.secret, path)

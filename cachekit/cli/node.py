@@ -86,7 +86,7 @@ def fetch(options: argparse.Namespace) -> Answer:
 def install(_options: argparse.Namespace) -> Answer:
     from cachekit.ipfs.node import install as node
 
-    found = node.install(data_dir(os.environ), report=_report)
+    found = node.install(data_dir(), report=_report)
     return Answer(_plain(found), f"Kubo {found.version} ({found.how}): {found.path}")
 
 
@@ -94,15 +94,15 @@ def start(options: argparse.Namespace) -> Answer:
     from cachekit.ipfs.node import daemon
     from cachekit.ipfs.node import install as node
 
-    binary = node.install(data_dir(os.environ), report=_report).path
-    now = daemon.start(data_dir(os.environ), binary=binary, socket=options.socket)
+    binary = node.install(data_dir(), report=_report).path
+    now = daemon.start(data_dir(), binary=binary, socket=options.socket)
     return Answer(_plain(now), f"Kubo {now.version} {now.reason} (pid {now.pid})")
 
 
 def stop(_options: argparse.Namespace) -> Answer:
     from cachekit.ipfs.node import daemon
 
-    now = daemon.stop(data_dir(os.environ))
+    now = daemon.stop(data_dir())
     return Answer(
         _plain(now), "the node runs on: " + now.reason if now.running else "stopped", NO if now.running else YES
     )
@@ -111,7 +111,7 @@ def stop(_options: argparse.Namespace) -> Answer:
 def status(_options: argparse.Namespace) -> Answer:
     from cachekit.ipfs.node import daemon
 
-    now = daemon.status(data_dir(os.environ))
+    now = daemon.status(data_dir())
     text = f"Kubo {now.version} {now.reason} (pid {now.pid})" if now.running else now.reason
     return Answer(_plain(now), text, YES if now.running else NO)
 

@@ -1,8 +1,8 @@
 """Which value of each setting wins, and who said so.
 
-`resolve` is a function of the environment it is given and of one TOML file; this is the only place that looks at
-either. The order: `configure()`, environment, file, legacy variables, CI detection, default. What stands above (call,
-context manager, decorator) belongs to a call, not to the process.
+`resolve` is a function of the environment it is given, of one TOML file, and, where neither names a directory, of where
+this platform has caches. The order: `configure()`, environment, file, legacy variables, CI detection, default. What
+stands above (call, context manager, decorator) belongs to a call, not to the process.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _default(variable: Variable, environ: Mapping[str, str], refusal: str | None
         return "off", Origin("legacy", refusal)
     if variable.setting == "ipfs" and (vendor := detect_ci(environ)):
         return "off", Origin("ci", f"CI detected: {vendor}")
-    value = cache_dir(environ) if variable.setting == "dir" else variable.default
+    value = cache_dir() if variable.setting == "dir" else variable.default
     return value, Origin("default", "default")
 
 
