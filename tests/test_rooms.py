@@ -44,6 +44,7 @@ HOMES = {
     "cryptography": {"ipfs.credential"},
     "fcntl": {"files.locks"},
     "platformdirs": {"files.places"},
+    "tqdm": {"artifacts.progress"},
     "orjson": {"keys.plain", "values.codecs", "values.tagged"},
 }
 
