@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cachekit.cache.default import current_mode, default
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.ipfs.content.cids import binary_cid
+from cachekit.keys.keyer import parse_key
 from cachekit.model import EVERYWHERE, Key, Mark
 
 if TYPE_CHECKING:
@@ -27,23 +28,12 @@ def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key
             )
     cache = default()
     if key is not None:
-        return cache.drop(parse_key(key))
+        return cache.drop(parse_key(key) if isinstance(key, str) else key)
     if tag is not None:
         return cache.drop_marked([Mark(namespace or EVERYWHERE, "tag", tag, time.time_ns())])
     if namespace is not None:
         return cache.drop_marked([Mark(namespace, "namespace", "", time.time_ns())])
     raise UsageError("invalidate() takes tag=, namespace= or key=; clear() ends every hit of the namespace")
-
-
-def parse_key(key: Key | str) -> Key:
-    """The Key of `<namespace>/<hex digest>`, which is what `str(key)` gives."""
-    if isinstance(key, Key):
-        return key
-    namespace, _, digest = key.rpartition("/")
-    try:
-        return Key(namespace, bytes.fromhex(digest))
-    except ValueError as error:
-        raise UsageError(f"{key!r} is not a key; str(f.key_for(...)) and `cachekit ls` give one") from error
 
 
 def clear() -> bool:

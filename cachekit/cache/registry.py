@@ -21,6 +21,7 @@ from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.ipfs.index.index import alive, cid_of
 from cachekit.ipfs.index.pins import Holdings
 from cachekit.ipfs.index.segments import PINNED
+from cachekit.keys.keyer import parse_key
 from cachekit.model import ARTIFACT as PATH
 from cachekit.model import Key, Record
 
@@ -56,23 +57,11 @@ class Artifact(NamedTuple):
 def key_of(manifest: Manifest, namespace: str = "") -> Key | None:
     """The key that the manifest says it was built for; None for one of another namespace than `namespace`."""
     try:
-        key = parsed(manifest.about.get("key", ""))
+        key = parse_key(manifest.about.get("key", ""))
     except UsageError:
         return None
     fits = namespace in ("", key.namespace)
     return replace(key, function=manifest.about.get("function", "")) if fits else None
-
-
-def parsed(text: str) -> Key:
-    """The key of `<namespace>/<64 hex digits>`; UsageError for anything else."""
-    namespace, _, digits = text.rpartition("/")
-    try:
-        digest = bytes.fromhex(digits)
-    except ValueError:
-        digest = b""
-    if not namespace or len(digest) != 32:
-        raise UsageError(f"{text!r} is not a key; `cachekit ls --artifacts` gives one")
-    return Key(namespace, digest)
 
 
 def fits(found: Artifact, text: str) -> bool:
@@ -175,7 +164,7 @@ class Registry:
         if self._shared is None:
             return None
         if "/" in text:
-            return self._by_key(self._shared, parsed(text))
+            return self._by_key(self._shared, parse_key(text))
         if CID.fullmatch(text):
             return self._by_cid(self._shared, text)
         return only(text, [found for found in self._team(self._shared) if fits(found, text)])

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cachekit.config.ci import BOOLEAN_TEXT, BOOLEANS
-from cachekit.config.durations import DURATIONS, duration, number, seconds, within
+from cachekit.config.durations import DURATIONS, duration, number, within
 from cachekit.errors import UsageError
 from cachekit.model import Mode
-
-__all__ = ["DURATIONS", "TABLE", "Settings", "Variable", "seconds"]
 
 Ipfs = Literal["auto", "off", "ro", "rw"]
 Log = Literal["debug", "info", "warning", "error", "off"]

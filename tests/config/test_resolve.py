@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cachekit.config import ci
-from cachekit.config.resolve import Resolved, explain, render_table, resolve, seconds
+from cachekit.config.durations import seconds
+from cachekit.config.resolve import Resolved, explain, render_table, resolve
 from cachekit.config.settings import TABLE
 from cachekit.errors import UsageError
 from cachekit.files.places import cache_dir
