@@ -17,6 +17,7 @@ import wrapt
 from cachekit.cache.default import ROOT
 from cachekit.calls import call
 from cachekit.calls.lanes import Known, Lane, serve
+from cachekit.calls.prepare import driven
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
 from cachekit.model import MISS, Explanation, Key, Missing, Policy
@@ -98,8 +99,6 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
             from cachekit.calls.streams import generators
 
             return generators.call(self._self_target, origin, owned, kwargs)
-        if self._self_target.is_async:
-            return call.acall_owned(self._self_target, origin, owned, kwargs)
         return call.call_owned(self._self_target, origin, owned, kwargs)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
@@ -148,10 +147,13 @@ class AsyncCached(Cached[P, R]):
         lane = self._self_lane
         found = serve(lane, args, kwargs)
         if found is MISS:
-            return await call.acall(lane, args, kwargs)
+            return await call.call(lane, args, kwargs)
         if type(found) is Known:
-            return await call.acall_known(lane, found, args, kwargs)
+            return await call.call_known(lane, found, args, kwargs)
         return found
+
+    async def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
+        return await super()._self_owned(wrapped, args, kwargs, owned)
 
 
 class GeneratorCached(Cached[P, R]):
@@ -181,25 +183,25 @@ class ArtifactCached(Cached[P, R]):
         from cachekit.calls.builds import calls
 
         build = self._self_build(args, kwargs)
-        return (calls.acall if self._self_target.is_async else calls.call)(build, again=True)
+        return calls.call(build, again=True)
 
     def peek(self, *args: Any, **kwargs: Any) -> Any:
         from cachekit.calls.builds import calls
 
         build = self._self_build(args, kwargs)
-        return (calls.apeek if self._self_target.is_async else calls.peek)(build)
+        return calls.peek(build)
 
     def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
         from cachekit.calls.builds import calls
 
         build = self._self_build(args, kwargs)
-        return (calls.aput if self._self_target.is_async else calls.put)(build, value)
+        return calls.put(build, value)
 
     def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
         from cachekit.calls.builds import calls
 
         build = calls.Build(self._self_target, wrapped, args, kwargs, owned)
-        return (calls.acall if self._self_target.is_async else calls.call)(build)
+        return calls.call(build)
 
     def _self_build(self, args: Any, kwargs: Any) -> Build:
         from cachekit.calls.builds import calls
@@ -215,9 +217,8 @@ class AdaptedCached(Cached[P, R]):
 
         target = self._self_target
         origin: Any = functools.partial(self.__wrapped__, *args, **kwargs)
-        return (answers.acall if target.is_async else answers.call)(
-            self._self_lane, args, kwargs, origin, _wanted(target, args, kwargs)
-        )
+        flow = answers.call(self._self_lane, args, kwargs, origin, _wanted(target, args, kwargs))
+        return driven(flow, is_async=target.is_async)
 
 
 def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
@@ -229,7 +230,7 @@ def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
     streamed = bound.get("stream")
     sampled = not target.policy.cache_sampled and adapter.sampled(bound)
     context = "async" if target.is_async else None
-    return Wanted(None if streamed is None else bool(streamed), context, adapter.name, sampled)
+    return Wanted(None if streamed is None else bool(streamed), context, adapter.name, sampled, target.is_async)
 
 
 def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
