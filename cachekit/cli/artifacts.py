@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachekit.cache import default as library
 from cachekit.cache import operations
 from cachekit.cli.report import Nothing, Report, instant, printable, table
 from cachekit.keys.keyer import ARGUMENT
@@ -31,8 +30,6 @@ def ls() -> Report:
 
 def show(text: str) -> Report | None:
     """The artifact that `text` names on this machine, None where there is none."""
-    if library.default().disk is None:
-        return None
     artifact = operations.registry().find(text) if text else None
     return None if artifact is None else _shown(artifact)
 

@@ -9,13 +9,14 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from cachekit.cache import default as library
+from cachekit.cache import operations
 from cachekit.cache.counters import TIERS, Snapshot, add
+from cachekit.cache.default import default
 from cachekit.calls.answers.replies import NAME as REPLY
 from cachekit.calls.answers.replies import unpack_reply
 from cachekit.cli import artifacts
 from cachekit.cli.doctor import examine
-from cachekit.cli.report import NO, YES, Nothing, Report, disk_of, find_key, instant, no_such, printable, table
+from cachekit.cli.report import NO, YES, Nothing, Report, find_key, instant, no_such, printable, table
 from cachekit.config import resolve
 from cachekit.errors import IntegrityError
 from cachekit.model import FOREVER, Key, Record
@@ -28,8 +29,8 @@ _PREVIEW: Final = 400
 
 
 def stats(options: argparse.Namespace) -> Report:
-    cache = library.default()
-    disk_of(cache)
+    operations.disk()  # where the totals lie
+    cache = default()
     cache.save_totals()
     functions = cache.ledger.totals()
     if options.function is not None:
@@ -62,7 +63,7 @@ def _stats_row(name: str, counted: dict[str, Any]) -> tuple[object, ...]:
 def ls(options: argparse.Namespace) -> Report:
     if options.artifacts:
         return artifacts.ls()
-    entries = [_entry(digest, header) for digest, header in disk_of(library.default()).entries()]
+    entries = [_entry(digest, header) for digest, header in operations.disk().entries()]
     rows = [(e["key"], e["function"], e["codec"], e["created"], e["expires"] or "never", e["size"]) for e in entries]
     text = table(("KEY", "FUNCTION", "CODEC", "CREATED", "EXPIRES", "BYTES"), rows, right=1) if rows else "no entries"
     return Report(entries, text)
@@ -78,13 +79,13 @@ def _entry(digest: bytes, header: Header) -> dict[str, Any]:
 
 
 def show(options: argparse.Namespace) -> Report:
-    disk = disk_of(library.default())
+    disk = operations.disk()
     artifact = artifacts.show(options.key)
     if artifact is not None:
         return artifact
     if options.key and "/" not in options.key and not set(options.key) <= set(string.hexdigits):
         raise artifacts.absent(options.key)
-    key = find_key(library.default(), options.key)
+    key = find_key(options.key)
     record = disk.get(key)
     header = next((header for digest, header in disk.entries() if digest == key.digest), None)
     if record is None or header is None:
@@ -97,7 +98,7 @@ def show(options: argparse.Namespace) -> Report:
 
 
 def explain(options: argparse.Namespace) -> Report:
-    key = find_key(library.default(), options.key)
+    key = find_key(options.key)
     states = {"disk": _on_disk(key), "ipfs": _in_ipfs(key)}
     lines = [f"{name:<5} {printable(text)}" for name, text in {"key": str(key), **states}.items()]
     usable = any(state.startswith("usable") for state in states.values())
@@ -105,9 +106,9 @@ def explain(options: argparse.Namespace) -> Report:
 
 
 def _on_disk(key: Key) -> str:
-    cache = library.default()
+    cache = default()
     try:
-        record: Record | None = disk_of(cache).get(key)
+        record: Record | None = operations.disk().get(key)
     except IntegrityError as error:
         return f"dropped: {error}"
     if record is None:
@@ -121,7 +122,7 @@ def _on_disk(key: Key) -> str:
 
 
 def _in_ipfs(key: Key) -> str:
-    cache = library.default()
+    cache = default()
     if cache.shared is None:
         return f"off: {cache.status()['ipfs'].reason}"
     from cachekit.ipfs.index.index import alive, cid_of
@@ -152,7 +153,7 @@ def _shown(value: object) -> object:
 
 
 def doctor(_options: argparse.Namespace) -> Report:
-    findings = examine(os.environ, library.default)
+    findings = examine(os.environ, default)
     lines = []
     for finding in findings:
         lines.append(f"{finding.state:<6}  {finding.check}: {printable(finding.text)}")

@@ -10,16 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cachekit.cache import default as library
 from cachekit.cache import operations
+from cachekit.cache.default import default
 from cachekit.cli.report import NO, YES, Nothing, Report, find_key, printable, table, unanswered
 from cachekit.config.resolve import data_dir
-from cachekit.errors import TierUnavailable, UsageError
+from cachekit.errors import UsageError
 
 
 def flush(options: argparse.Namespace) -> Report:
     operations.flush(options.timeout)
-    shared = library.default().shared
+    shared = default().shared
     if shared is None:
         return Report({"pending": 0, "ipfs": False}, "nothing to upload: IPFS is off")
     left = shared.tier.pending()
@@ -28,20 +28,17 @@ def flush(options: argparse.Namespace) -> Report:
 
 
 def sync(_options: argparse.Namespace) -> Report:
-    cache = library.default()
-    if cache.shared is None:
-        raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
-    taken = operations.sync()
-    return Report({"entries": taken}, f"{taken} new entries of namespace {printable(cache.settings.namespace)}")
+    operations.ipfs()  # there is nobody to hear from where it is off
+    new = operations.sync()
+    return Report({"entries": new}, f"{new} new entries of namespace {printable(default().settings.namespace)}")
 
 
 def pins(_options: argparse.Namespace) -> Report:
     known = [{**pin, "key": pin["key"].hex()} for pin in operations.pins()]
     rows = [(pin["cid"], pin["namespace"] or "-", pin["key"]) for pin in known]
     text = table(("CID", "NAMESPACE", "REFERENCE"), rows) if rows else "nothing is pinned"
-    shared = library.default().shared
-    state = None if shared is None else shared.state()
-    if state is None or state.on:
+    state = operations.ipfs().state()
+    if state.on:
         return Report(known, text)
     print(f"cachekit: only what is known here: {unanswered(state.reason)}", file=sys.stderr)
     return Report(known, text, NO)
@@ -49,7 +46,7 @@ def pins(_options: argparse.Namespace) -> Report:
 
 def unpin(options: argparse.Namespace) -> Report:
     text = options.subject
-    if not operations.unpin(find_key(library.default(), text) if "/" in text else text):
+    if not operations.unpin(find_key(text) if "/" in text else text):
         why = f"no pin of {printable(text)} is known here; `cachekit pins` lists them"
         raise Nothing({"removed": False}, why)
     return Report({"removed": True}, "unpinned; the daemon follows at the next flush")

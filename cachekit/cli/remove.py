@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cachekit.cache import default as library
 from cachekit.cache import operations
-from cachekit.cli.report import NO, YES, Report, disk_of, find_key
+from cachekit.cache.default import default
+from cachekit.cli.report import NO, YES, Report, find_key
 from cachekit.errors import UsageError
 from cachekit.model import EVERYWHERE
 
@@ -21,7 +21,7 @@ def invalidate(options: argparse.Namespace) -> Report:
         raise UsageError("--tag and --namespace take a name that is not empty and not '*'")
     if options.key is None:
         return _removed(operations.invalidate(**group))
-    return _removed(operations.invalidate(key=find_key(library.default(), options.key)))
+    return _removed(operations.invalidate(key=find_key(options.key)))
 
 
 def _removed(removed: bool) -> Report:
@@ -30,7 +30,7 @@ def _removed(removed: bool) -> Report:
 
 
 def clear(options: argparse.Namespace) -> Report:
-    name = library.default().settings.namespace
+    name = default().settings.namespace
     if not options.yes and (options.json or not sys.stdin.isatty()):
         raise UsageError(f"`cachekit clear` ends every hit of namespace {name!r}; say --yes where nobody can answer")
     question = f"End every hit of namespace {name!r}, for everybody who shares it? [y/N] "
@@ -40,7 +40,7 @@ def clear(options: argparse.Namespace) -> Report:
 
 
 def gc(_options: argparse.Namespace) -> Report:
-    disk_of(library.default())
+    operations.disk()  # else there is nothing to drop from
     dropped = operations.gc()
     text = (
         f"{dropped['dropped']} entries and {dropped['artifacts']} artifacts dropped, {dropped['leftovers']} leftovers"

@@ -6,16 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from cachekit.cache import default as library
+from cachekit.cache import operations
+from cachekit.cache.default import default
 from cachekit.errors import TierUnavailable, UsageError
 from cachekit.keys.keyer import parse_key
 from cachekit.model import NANOSECONDS, Key
-
-if TYPE_CHECKING:
-    from cachekit.cache.cache import Cache
-    from cachekit.tiers.disk import DiskTier
 
 YES: Final = 0
 NO: Final = 1
@@ -75,18 +72,11 @@ def instant(nanoseconds: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def disk_of(cache: Cache) -> DiskTier:
-    """Raises TierUnavailable where there is no disk tier, with its reason."""
-    if cache.disk is None:
-        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
-    return cache.disk
-
-
 def explained(error: Exception) -> str:
     """What to say of an error: of a daemon that does not answer, which one was asked, and the remedy."""
     if not isinstance(error, TierUnavailable) or error.reason not in _SILENT:
         return str(error)
-    shared = library.default().shared
+    shared = default().shared
     return str(error) if shared is None else unanswered(f"{shared.api}: {error}")
 
 
@@ -97,7 +87,7 @@ def unanswered(why: str) -> str:
     )
 
 
-def find_key(cache: Cache, text: str) -> Key:
+def find_key(text: str) -> Key:
     """The key that `<namespace>/<hex>` names; fewer than 64 digits, or no namespace, where one entry on disk fits.
 
     Raises Nothing where no entry fits, UsageError for what is not a key, and where several entries fit.
@@ -109,7 +99,7 @@ def find_key(cache: Cache, text: str) -> Key:
         raise UsageError(f"{text!r} is not a key: it is <namespace>/<64 hex digits>, or the beginning of the digits")
     fitting = [
         Key(header.namespace, digest, header.function)
-        for digest, header in disk_of(cache).entries()
+        for digest, header in operations.disk().entries()
         if digest.hex().startswith(digits.lower()) and namespace in ("", header.namespace)
     ]
     if len(fitting) > 1:

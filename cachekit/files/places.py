@@ -83,17 +83,17 @@ def prepare(directory: Path) -> None:
 
 
 def _check_owner(directory: Path) -> None:
-    found = directory.stat()
-    if of_another_user(found):
+    status = directory.stat()
+    if of_another_user(status):
         raise UsageError(f"{directory} belongs to another user; set CACHEKIT_DIR to a directory of your own")
-    if os.name == "posix" and stat.S_IMODE(found.st_mode) & 0o022 and (directory / _STAMP).exists():
+    if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o022 and (directory / _STAMP).exists():
         raise UsageError(f"others may write {directory}; run `chmod 700 {directory}` and look at what it holds")
 
 
-def _check_format(directory: Path, found: str) -> None:
-    if found != str(FORMAT):
+def _check_format(directory: Path, number: str) -> None:
+    if number != str(FORMAT):
         raise UsageError(
-            f"{directory} has cache format {found!r} and this cachekit reads {FORMAT}; "
+            f"{directory} has cache format {number!r} and this cachekit reads {FORMAT}; "
             "upgrade cachekit, or set CACHEKIT_DIR to another directory"
         )
 
