@@ -42,9 +42,10 @@ class Ended(NamedTuple):
 
 
 def perform(command: Sequence[str], kept: Path | None, *, aside: bool) -> Ended:
-    """Runs it; what it prints is shown (with `aside` all of it on standard error), and kept as `stdout` and `stderr`.
+    """Runs it; what it prints is shown (with `aside` all of it on standard error).
 
-    Nothing is kept where `kept` is None. Raises UsageError for what cannot be run.
+    It is kept as `stdout` and `stderr` in the new directory `kept`, and nowhere where that is None. Raises UsageError for
+    what cannot be run.
     """
     lost: list[str] = []
     with _passing_on() as signals:
@@ -105,7 +106,9 @@ class _Kept:
         self._lost = lost
         self._descriptor = -1
         try:
-            self._descriptor = -1 if path is None else os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+            if path is not None:
+                path.parent.mkdir(exist_ok=True)
+                self._descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         except OSError as error:
             lost.append(str(error))
 

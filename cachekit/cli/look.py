@@ -143,7 +143,7 @@ def env(options: argparse.Namespace) -> Report:
     columns = ("variable", "value", "source", "reason") if options.explain else ("variable", "value")
     text = table([name.upper() for name in columns], [[_shown(row[name]) for name in columns] for row in rows])
     file = None if resolved.file is None else str(resolved.file)
-    lines = [text, *(f"file: {file}" for _ in [0] if file), *(f"warning: {w}" for w in resolved.warnings)]
+    lines = [text, *([f"file: {file}"] if file else []), *(f"warning: {warning}" for warning in resolved.warnings)]
     data = {"settings": rows, "file": file, "warnings": list(resolved.warnings)}
     return Report(data, "\n".join(lines))
 

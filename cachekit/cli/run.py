@@ -144,13 +144,12 @@ def _build(
     attempt: Attempt, command: Sequence[str], outputs: Sequence[Path], kept: Path | None, *, aside: bool
 ) -> None:
     before = [look(path) for path in outputs]
-    refusal = _refusal(kept)
-    ended = perform(command, None if refusal else kept, aside=aside)
+    ended = perform(command, kept, aside=aside)
     attempt.status = ended.status
     if ended.status or kept is None:
         raise NotKept(ended.status)
-    if refusal or ended.problem:
-        raise NotKept(0, refusal or ended.problem)
+    if ended.problem:
+        raise NotKept(0, ended.problem)
     for path, seen in zip(outputs, before, strict=True):
         if not path.exists():
             raise UsageError(f"--output {path} was not made by the command; nothing is stored")
@@ -160,15 +159,6 @@ def _build(
         collect(outputs, kept)
     except OSError as error:
         raise NotKept(0, str(error)) from error
-
-
-def _refusal(kept: Path | None) -> str:
-    try:
-        if kept is not None:
-            kept.mkdir()
-    except OSError as error:
-        return str(error)
-    return ""
 
 
 def _identity(bound: Mapping[str, Any]) -> Any:

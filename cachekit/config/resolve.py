@@ -22,7 +22,7 @@ from cachekit.files.places import cache_dir, config_dir, data_dir, home
 
 __all__ = ["Origin", "Resolved", "config_dir", "data_dir", "explain", "render_table", "resolve"]
 
-Source = Literal["configure", "environment", "file", "legacy", "ci", "default"]
+LayerName = Literal["configure", "environment", "file", "legacy", "ci", "default"]
 
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 # Set for the test suite (DESIGN §8), never a setting.
@@ -34,7 +34,7 @@ _SET: Final = "<set>"
 class Origin:
     """Where a value came from: the layer, and a few words naming what decided; a secret is never in them."""
 
-    source: Source
+    source: LayerName
     detail: str
 
 
@@ -56,7 +56,7 @@ class Resolved:
 class _Layer:
     """What one source says; `detail` and `where` name a setting in it for a reason and for an error."""
 
-    source: Source
+    source: LayerName
     values: Mapping[str, object]
     detail: Callable[[Variable, object], str]
     where: Callable[[Variable], str]
