@@ -1,11 +1,23 @@
-"""Another process of the machine that does what a test tells it, line by line, and can be killed in the midst of it."""
+"""Other processes: one that does what a test tells it, line by line, and can be killed; and a forked child."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from types import TracebackType
+
+
+def forked(check: Callable[[], bool]) -> bool:
+    """What `check` says in a forked child of this process; False where it raises there."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if check() else 1)
+        finally:  # whatever it was, a child must not go on into the tests
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 class Neighbour:
