@@ -41,6 +41,7 @@ types: $(STAMP)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy --strict tests/typing/api.py
 	$(VENV)/bin/pyright --pythonpath $(PY)
+	$(VENV)/bin/pyright --pythonpath $(PY) --project tests/typing
 
 bench: $(STAMP)
 	$(PY) -m pip install --quiet joblib cachier cashews cachetools

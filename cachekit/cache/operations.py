@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 
 def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key | str | None = None) -> bool:
-    """Ends hits for a tag, a namespace, a tag of a namespace, or one key; returns whether something was removed."""
+    """Makes stored answers count no more, in every process of the machine; returns whether there were any.
+
+    Args:
+        tag: entries with this tag, in all namespaces unless `namespace` names one.
+        namespace: every entry of the namespace, or those of it that have `tag`.
+        key: one entry: a Key, or its text, as `cachekit ls` prints it.
+
+    Other machines follow when they have read it from IPFS. Raises UsageError for no argument, for an empty name, and
+    where the invalidation cannot be written.
+    """
     for name, value in (("tag", tag), ("namespace", namespace)):
         if value == "" or value == EVERYWHERE:
             raise UsageError(
@@ -47,26 +56,33 @@ def parse_key(key: Key | str) -> Key:
 
 
 def clear() -> bool:
-    """Ends hits for every entry of the namespace stored before now, whoever wrote it."""
+    """Invalidates every entry of the namespace of the settings, whoever stored it; returns whether there were any."""
     return invalidate(namespace=default().settings.namespace)
 
 
 def flush(timeout: float | None = None) -> None:
-    """Returns when what was queued stands in the daemon; raises TierError where it does not within `timeout` seconds."""
+    """Waits until everything that is to be uploaded is in the IPFS daemon, at most `timeout` seconds (60 if None).
+
+    Raises TierError where that takes longer or the daemon refuses; what is queued stays queued. Returns at once where
+    IPFS is off.
+    """
     default().flush(timeout)
 
 
 def sync() -> int:
-    """Pulls what other writers published; returns how many entries are new since the last `sync()`."""
+    """Reads what other machines published and invalidated; returns how many entries are new since the last `sync()`.
+
+    0 where IPFS is off. Raises TierError where the daemon does not answer.
+    """
     cache = default()
     return 0 if cache.shared is None else cache.shared.pull(cache.settings.namespace)
 
 
 def gc() -> dict[str, int]:
-    """Drops what expired, what dead processes left, and what is over the limit; pinned things stay.
+    """Deletes from this machine what expired, and what is over `CACHEKIT_SIZE_LIMIT`; pinned entries stay.
 
-    Returns {"dropped": entries, "artifacts": contents, "leftovers": temporaries, contents
-    that nothing has, and digests of files that nobody asked for in 30 days}.
+    Returns how many of each: {"dropped": entries, "artifacts": artifacts, "leftovers": what killed processes left,
+    contents of no artifact, and digests of files that nobody asked for in 30 days}.
     """
     cache = default()
     dropped = cache.disk.cull(everything_expired=True) if cache.disk is not None else 0
@@ -84,9 +100,14 @@ def warm(
     workers: int = 4,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Calls `function` for each of `calls` (a tuple of arguments, a dict of keywords, or one argument) on threads.
+    """Fills the cache ahead of time: calls `function` for each of `calls`, and returns how many there were.
 
-    `progress` is told how many are done. Returns their number; the first exception of the origin is raised.
+    Args:
+        calls: for each call a tuple of arguments, a dict of keyword arguments, or the only argument.
+        workers: how many threads call at the same time.
+        progress: called after each with the number of calls that are done.
+
+    The first exception that `function` raises is raised.
     """
 
     def one(call: Any) -> None:
@@ -110,9 +131,10 @@ def warm(
 
 
 def store(data: bytes | str | os.PathLike[str], pin: bool = False) -> str:
-    """Puts bytes, or a file's bytes, into IPFS as they are, unencrypted; returns the CID.
+    """Puts `data`, bytes or the path of a file, into IPFS as it is, unencrypted; returns its CID.
 
-    Raises UsageError for a file that cannot be read, TierError where the daemon does not take it.
+    With `pin` the daemon keeps it until `unpin(cid)`. Raises UsageError for a file that cannot be read, TierError where
+    the daemon does not take it, TierUnavailable where IPFS is off.
     """
     try:
         content = data if isinstance(data, bytes) else Path(data).read_bytes()
@@ -122,21 +144,28 @@ def store(data: bytes | str | os.PathLike[str], pin: bool = False) -> str:
 
 
 def fetch(cid: str) -> bytes:
-    """The verified bytes of a CID. Raises UsageError for what is no CID, TierError where they cannot be had."""
+    """The bytes that `cid` names, verified against it.
+
+    Raises UsageError for a text that is no CID, TierError where the bytes cannot be had (TierUnavailable: IPFS is off).
+    """
     _check_cid(cid)
     return _ipfs().fetch(cid)
 
 
 def pins() -> list[dict[str, Any]]:
-    """What this machine asked the daemon to keep."""
+    """What this machine asked the daemon to keep: a dict of `cid`, `namespace` and `key` for each entry that asks.
+
+    `key` is the entry's key as others see it, 16 bytes. Raises TierUnavailable where IPFS is off.
+    """
     return [pin._asdict() for pin in _ipfs().pins()]
 
 
 def unpin(subject: Key | str) -> bool:
-    """Gives up the references to a CID, or one key's; the daemon unpins with the last, at the next flush.
+    """Lets go of what is pinned: a CID, a Key or its text, or an artifact's name; returns whether anything was.
 
-    An artifact's files go with it, but for those that another pinned artifact has. On disk it may then be evicted. The
-    name of an artifact of this machine stands for its key. Raises UsageError where several have that name.
+    The daemon unpins at the next flush, unless another entry has the same content pinned. An artifact's files go with it,
+    but for those of other pinned artifacts; on disk they may then be evicted. Raises UsageError for a text that names
+    nothing, or several artifacts, TierUnavailable for a CID while IPFS is off.
     """
     if isinstance(subject, str):
         subject = _named(subject)
@@ -151,11 +180,14 @@ def unpin(subject: Key | str) -> bool:
 
 
 def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None = None) -> Path:
-    """An artifact's read-only path, its files fetched and verified; with `output` it is placed there, replacing what is.
+    """The path of an artifact; its files are fetched from the team where they are not here, and verified.
 
-    Takes a name, the beginning of a digest, a key, or the CID of a manifest. Raises TierError `not_found` where nothing
-    like it is known here or to the team, UsageError where it fits several artifacts, or where replacing what stands at
-    `output` would take more with it.
+    Args:
+        name_or_cid_or_key: an artifact's name, the beginning of its digest, its key, or the CID of its manifest.
+        output: where a copy is to stand, replacing what stands there; else the path is the store's, and read-only.
+
+    Raises TierError where no artifact here or in the team is called so (reason `not_found`) or its files cannot be had,
+    UsageError where several are, or where more than an earlier result stands at `output`.
     """
     text = str(name_or_cid_or_key)
     if not text:
