@@ -27,7 +27,9 @@ from cachekit.plan.drive import Errand, arun, run
 from cachekit.plan.steps import (
     BUSY,
     LEAD,
-    Call,
+    Begin,
+    CallOrigin,
+    Do,
     Failed,
     Join,
     Lease,
@@ -57,6 +59,12 @@ def record(payload: bytes = b"1") -> Record:
     return Record("json", payload, now, now + 3600 * NANOSECONDS, seconds=2.0)
 
 
+def begun(errand: Errand | None, steps: Steps) -> Steps:
+    """The steps as those of an errand."""
+    yield Begin(errand)
+    return (yield from steps)
+
+
 class Performer:
     """`run`, or `arun` on a loop and with a pool of its own. An origin is a plain function for both."""
 
@@ -64,14 +72,24 @@ class Performer:
         self.on_a_loop = on_a_loop
 
     def __call__(self, steps: Steps, errand: Errand, origin: Callable[[], Any] = lambda: None) -> Any:
+        """A plan with its errand."""
+        errand.origin = self.called(origin)
+        return self.flow(begun(errand, steps))
+
+    def flow(self, steps: Steps) -> Any:
+        """Steps as they are: who begins an errand in them is their own business."""
         if not self.on_a_loop:
-            return run(steps, errand, origin)
+            return run(steps)
+        with ThreadPoolExecutor(2) as pool:
+            return asyncio.run(arun(steps, lambda: pool))
+
+    def called(self, origin: Callable[[], Any]) -> Callable[[], Any]:
+        """An origin of the kind that is performed here."""
 
         async def awaited() -> Any:
             return origin()
 
-        with ThreadPoolExecutor(2) as pool:
-            return asyncio.run(arun(steps, errand, awaited, lambda: pool))
+        return awaited if self.on_a_loop else origin
 
 
 @pytest.fixture(params=["run", "arun"])
@@ -79,11 +97,15 @@ def perform(request: pytest.FixtureRequest) -> Performer:
     return Performer(on_a_loop=request.param == "arun")
 
 
+def _unasked() -> Any:
+    raise AssertionError("nobody said what the origin is")
+
+
 class Watched(Errand):
     """A real errand that also notes how it was ended, and how often."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, cache: Cache, key: Key, **how: Any) -> None:
+        super().__init__(cache, key, _unasked, **how)
         self.endings: list[BaseException | None] = []
 
     def end(self, error: BaseException | None) -> None:
@@ -134,6 +156,16 @@ class Interrupt(BaseException):
     """Like Ctrl-C, without what Ctrl-C does to an event loop."""
 
 
+def _raising(error: BaseException) -> Callable[[], None]:
+    def origin() -> None:
+        raise error
+
+    return origin
+
+
+PLACE: contextvars.ContextVar[str] = contextvars.ContextVar("place", default="nowhere")
+
+
 # -- into the plan --------------------------------------------------------------------------------------------
 
 
@@ -151,7 +183,7 @@ def test_answers_come_in_the_order_of_the_steps(perform: Performer, errand: Watc
         standing = yield Join()
         leased = yield Lease()
         paused = yield Pause(0.0)
-        outcome = yield Call()
+        outcome = yield CallOrigin()
         return [first, written, second, far, third, standing, leased, paused, outcome.value]
 
     assert perform(steps(), errand, lambda: 7) == [None, None, kept, None, kept, LEAD, True, None, 7]
@@ -169,7 +201,7 @@ def test_the_origin_is_timed(perform: Performer, errand: Watched) -> None:
 
     def steps() -> Steps:
         yield Pause(0.02)
-        outcome = yield Call()
+        outcome = yield CallOrigin()
         return outcome
 
     begin = time.perf_counter()
@@ -254,7 +286,7 @@ def test_the_origins_exception_passes_untouched(perform: Performer, errand: Watc
 
     def steps() -> Steps:
         try:
-            yield Call()
+            yield CallOrigin()
         except Exception as raised:
             seen.append(raised)
 
@@ -271,13 +303,13 @@ def test_the_traceback_leads_to_the_origin(perform: Performer, errand: Watched) 
         raise LookupError("mine")
 
     def steps() -> Steps:
-        yield Call()
+        yield CallOrigin()
 
     with pytest.raises(LookupError) as caught:
         perform(steps(), errand, origin)
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert names[-1] == "origin"
-    assert "steps" not in names
+    assert not {"steps", "begun"} & set(names)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
@@ -290,7 +322,7 @@ def test_a_stop_iteration_does_not_end_the_plan(perform: Performer, errand: Watc
         raise kind("mine")
 
     def steps() -> Steps:
-        return (yield Call(fallback=fallback))
+        return (yield CallOrigin(fallback=fallback))
 
     if fallback:
         outcome = perform(steps(), errand, origin)
@@ -309,7 +341,7 @@ def test_a_fallback_hears_of_the_failure(perform: Performer, errand: Watched) ->
         raise error
 
     def steps() -> Steps:
-        outcome = yield Call(fallback=True)
+        outcome = yield CallOrigin(fallback=True)
         return outcome, (yield Read("memory"))
 
     assert perform(steps(), errand, origin) == (Failed(error), None)
@@ -323,20 +355,13 @@ def test_no_fallback_from_an_interrupt(perform: Performer, errand: Watched) -> N
         raise Interrupt
 
     def steps() -> Steps:
-        yield Call(fallback=True)
+        yield CallOrigin(fallback=True)
 
     with pytest.raises(Interrupt):
         perform(steps(), errand, origin)
 
 
 # -- the end --------------------------------------------------------------------------------------------------
-
-
-def _raising(error: BaseException) -> Callable[[], None]:
-    def origin() -> None:
-        raise error
-
-    return origin
 
 
 @pytest.mark.parametrize("ending", ["returns", "plan raises", "origin raises", "interrupt", "tier error", "mistake"])
@@ -362,7 +387,7 @@ def test_however_it_ends_it_ends_once(
                 raise LookupError("plan")
             if ending in ("tier error", "mistake"):
                 yield Read("ipfs")
-            yield Call()
+            yield CallOrigin()
         finally:
             order.append("closed")
 
@@ -383,7 +408,7 @@ def test_the_lease_is_held_until_the_end(perform: Performer, errand: Watched, ow
 
         def steps() -> Steps:
             leased = yield Lease()
-            outcome = yield Call()
+            outcome = yield CallOrigin()
             return leased, outcome.value
 
         assert perform(steps(), errand, lambda: neighbour.ask(KEY.digest.hex())) == (True, "False")
@@ -405,6 +430,92 @@ def test_a_call_that_took_no_lease_frees_none(
     cache.leases.release(KEY.digest)
 
 
+# -- flows ----------------------------------------------------------------------------------------------------
+
+
+def test_work_beside_the_plan_is_answered(perform: Performer, errand: Watched) -> None:
+    """`Do` gives what the work returns, with the caller's context variables; on a loop it is done on another thread."""
+    PLACE.set("here")
+
+    def steps() -> Steps:
+        return (yield Do(lambda: (threading.get_ident(), PLACE.get()))), (yield Read("memory"))
+
+    (thread, place), read = perform(steps(), errand)
+    assert (place, read) == ("here", None)
+    assert (thread != threading.get_ident()) == perform.on_a_loop
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), TierUnavailable("mine")], ids=repr)
+def test_work_that_fails_passes_the_plan_by(perform: Performer, errand: Watched, error: Exception) -> None:
+    """Like an origin's: the very exception, not seen by the plan, and the errand ends with it."""
+    seen: list[Exception] = []
+
+    def steps() -> Steps:
+        try:
+            yield Do(_raising(error))
+        except Exception as raised:
+            seen.append(raised)
+
+    with pytest.raises(type(error)) as caught:
+        perform(steps(), errand)
+    assert caught.value is error
+    assert (seen, errand.endings) == ([], [error])
+
+
+def test_a_step_may_name_another_origin(perform: Performer, errand: Watched) -> None:
+    """It is called in the place of the errand's, and times and failures are answered likewise."""
+
+    def steps() -> Steps:
+        first = yield CallOrigin(origin=perform.called(lambda: 8))
+        second = yield CallOrigin()
+        third = yield CallOrigin(fallback=True, origin=perform.called(_raising(LookupError("mine"))))
+        return first.value, second.value, type(third.error)
+
+    assert perform(steps(), errand, lambda: 7) == (8, 7, LookupError)
+
+
+def test_a_flow_needs_no_errand(perform: Performer) -> None:
+    """Work and origins that a step names are performed without a plan under way."""
+
+    def steps() -> Steps:
+        return (yield Do(lambda: 1)), (yield CallOrigin(origin=perform.called(lambda: 2))).value
+
+    assert perform.flow(steps()) == (1, 2)
+
+
+def test_one_errand_ends_where_the_next_begins(perform: Performer, cache: Cache) -> None:
+    """The first has ended well, with its flight over, before the second's steps; only the last hears how it all ended."""
+    first, second, error = Watched(cache, KEY), Watched(cache, KEY), LookupError("mine")
+    second.origin = perform.called(_raising(error))
+
+    def steps() -> Steps:
+        yield Begin(first)
+        standings = [(yield Join())]
+        yield Begin(second)
+        standings.append((yield Join()))
+        assert (standings, first.endings) == ([LEAD, LEAD], [None])
+        yield CallOrigin()
+
+    with pytest.raises(LookupError):
+        perform.flow(steps())
+    assert (first.endings, second.endings) == ([None], [error])
+
+
+def test_an_errand_can_end_before_the_flow(perform: Performer, errand: Watched) -> None:
+    """`Begin(None)`: what fails afterwards is not the plan's, whose errand has ended well, and once."""
+
+    def steps() -> Steps:
+        yield Begin(errand)
+        yield Join()
+        yield Begin(None)
+        assert errand.endings == [None]
+        yield Do(_raising(LookupError("mine")))
+
+    with pytest.raises(LookupError):
+        perform.flow(steps())
+    assert errand.endings == [None]
+
+
 # -- the errand's own -----------------------------------------------------------------------------------------
 
 
@@ -416,7 +527,7 @@ def test_a_follower_gets_what_the_leader_shares(perform: Performer, cache: Cache
         yield Join()
         yield Share(shared)
         led.set()
-        return (yield Call()).value
+        return (yield CallOrigin()).value
 
     def follower() -> Steps:
         return (yield Join())
@@ -489,7 +600,7 @@ def test_what_was_invalidated_meanwhile_does_not_stay_in_memory(
     old = record()
 
     def steps() -> Steps:
-        yield Call()
+        yield CallOrigin()
         yield Write("memory", old)
         return (yield Read("memory"))
 
@@ -545,8 +656,6 @@ def test_a_refresh_is_started_where_there_is_a_way(perform: Performer, cache: Ca
 
 # -- on an event loop -----------------------------------------------------------------------------------------
 
-PLACE: contextvars.ContextVar[str] = contextvars.ContextVar("place", default="nowhere")
-
 
 class Waiting:
     """A tier that answers when it is let, and notes who asked it."""
@@ -581,10 +690,6 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def no_origin() -> None:
-    return None
-
-
 def test_a_blocking_tier_does_not_hold_the_loop(errand: Watched, waiting: Waiting) -> None:
     """While it is asked other tasks go on; it is asked on the pool, with the caller's context variables."""
 
@@ -595,7 +700,7 @@ def test_a_blocking_tier_does_not_hold_the_loop(errand: Watched, waiting: Waitin
     async def main() -> None:
         PLACE.set("here")
         with ThreadPoolExecutor(1) as pool:
-            task = asyncio.create_task(arun(steps(), errand, no_origin, lambda: pool))
+            task = asyncio.create_task(arun(begun(errand, steps()), lambda: pool))
             await until(waiting.asked.is_set)
             waiting.release.set()
             await task
@@ -617,14 +722,14 @@ def test_a_near_tier_is_read_on_the_loop(errand: Watched) -> None:
     def no_pool() -> ThreadPoolExecutor:
         raise AssertionError("the pool was asked for")
 
-    assert asyncio.run(arun(steps(), errand, no_origin, no_pool)) is not None
+    assert asyncio.run(arun(begun(errand, steps()), no_pool)) is not None
 
 
 @pytest.mark.parametrize("where", ["origin", "tier", "pause", "join"])
 def test_a_cancelled_call_ends_at_once(where: str, errand: Watched, cache: Cache, waiting: Waiting) -> None:
     """In the origin, in a tier that hangs, in a pause, behind a leader: the plan is closed and the errand ended, once."""
     asked, closed = asyncio.Event(), list[str]()
-    step = {"origin": Call(), "tier": Read("ipfs"), "pause": Pause(3600.0), "join": Join()}[where]
+    step = {"origin": CallOrigin(), "tier": Read("ipfs"), "pause": Pause(3600.0), "join": Join()}[where]
 
     def steps() -> Steps:
         try:
@@ -637,10 +742,11 @@ def test_a_cancelled_call_ends_at_once(where: str, errand: Watched, cache: Cache
         await asyncio.Event().wait()
 
     async def main() -> None:
+        errand.origin = origin
         if where == "join":
             assert contextvars.Context().run(cache.flights.join, KEY.digest) is LEAD
         with ThreadPoolExecutor(1) as pool:
-            task = asyncio.create_task(arun(steps(), errand, origin, lambda: pool))
+            task = asyncio.create_task(arun(begun(errand, steps()), lambda: pool))
             await asked.wait()
             if where == "tier":
                 await until(waiting.asked.is_set)
@@ -657,17 +763,46 @@ def test_a_cancelled_call_ends_at_once(where: str, errand: Watched, cache: Cache
     assert left is (BUSY if where == "join" else LEAD), "a follower's end is not the leader's"
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_work_that_is_held_is_waited_for(held: bool) -> None:
+    """A caller who is cancelled waits for work that uses what goes with the call, and for no other."""
+    started, release, done = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        assert release.wait(30)
+        done.set()
+
+    def steps() -> Steps:
+        yield Do(work, held=held)
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            task = asyncio.create_task(arun(steps(), lambda: pool))
+            await until(started.is_set)
+            task.cancel()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert task.done() == (not held)
+            release.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert done.is_set() or not held
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_leader_hands_over(errand: Watched, cache: Cache) -> None:
     """Who waits behind a call that is cancelled is not cancelled with it, but leads next."""
     working = asyncio.Event()
 
     def leader() -> Steps:
         yield Join()
-        yield Call()
+        yield CallOrigin()
 
     def follower() -> Steps:
         standing = yield Join()
-        return standing, (yield Call()).value
+        return standing, (yield CallOrigin()).value
 
     async def endless() -> None:
         working.set()
@@ -676,11 +811,14 @@ def test_a_cancelled_leader_hands_over(errand: Watched, cache: Cache) -> None:
     async def origin() -> int:
         return 7
 
+    second_errand = Watched(cache, KEY)
+    errand.origin, second_errand.origin = endless, origin
+
     async def main() -> Any:
         with ThreadPoolExecutor(1) as pool:
-            first = asyncio.create_task(arun(leader(), errand, endless, lambda: pool))
+            first = asyncio.create_task(arun(begun(errand, leader()), lambda: pool))
             await working.wait()
-            second = asyncio.create_task(arun(follower(), Watched(cache, KEY), origin, lambda: pool))
+            second = asyncio.create_task(arun(begun(second_errand, follower()), lambda: pool))
             await asyncio.sleep(0)  # a task runs up to its first wait: it has joined
             first.cancel()
             return await second

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from cachekit import MISS, distributed_cache
-from cachekit.calls.streams.following import Abandoned, AsyncShared, Shared
-from cachekit.plan.flight import Streams
+from cachekit.calls.streams.following import AsyncFollowed, Followed
+from cachekit.calls.streams.log import Abandoned, Pieces
+from cachekit.plan.flight import UnderWay
 
 END = object()
 """What a world's `next` gives where a reader is at its end."""
@@ -62,14 +63,30 @@ class Source:
         self.close()
 
 
+def as_it_is(given: Any) -> Any:
+    return given
+
+
+def plain(source: Any, **kind: Any) -> Pieces:
+    """Pieces are what the source gives, for everybody."""
+    return Pieces(lambda: source, lambda value, _instant: value, as_it_is, list)._replace(**kind)
+
+
 class Threads:
     """A stream read by threads."""
 
     def __init__(self) -> None:
         self.endings: list[tuple[list[Any], Any]] = []
 
-    def follow(self, source: Source) -> Any:
-        return Shared(source, lambda pieces, error: self.endings.append((list(pieces), error)))
+    def follow(self, source: Source, **kind: Any) -> Any:
+        return Followed(plain(source, **kind), as_it_is, lambda log, _, error: self.endings.append((list(log), error)))
+
+    def opening(self, head: Any) -> Callable[[], Any]:
+        """What opens a stream and gives its head."""
+        return lambda: head
+
+    def begin(self, stream: Any) -> Any:
+        return stream.begin()
 
     def next(self, reader: Iterator[Any]) -> Any:
         return next(reader, END)
@@ -91,11 +108,20 @@ class Tasks:
         self.endings: list[tuple[list[Any], Any]] = []
         self._loop = asyncio.new_event_loop()
 
-    def follow(self, source: Source) -> Any:
-        async def ended(pieces: list[Any], error: BaseException | None) -> None:
-            self.endings.append((list(pieces), error))
+    def follow(self, source: Source, **kind: Any) -> Any:
+        async def ended(log: list[Any], _clock: object, error: BaseException | None) -> None:
+            self.endings.append((list(log), error))
 
-        return AsyncShared(source, ended)
+        return AsyncFollowed(plain(source, **kind), as_it_is, ended)
+
+    def opening(self, head: Any) -> Callable[[], Any]:
+        async def opened() -> Any:
+            return head
+
+        return opened
+
+    def begin(self, stream: Any) -> Any:
+        return self._loop.run_until_complete(stream.begin())
 
     def next(self, reader: AsyncIterator[Any]) -> Any:
         async def following() -> Any:
@@ -133,7 +159,7 @@ def readers(stream: Any, number: int) -> list[Any]:
     seated = []
     for _ in range(number):
         assert stream.join()
-        seated.append(stream.read())
+        seated.append(stream.read(as_it_is))
     return seated
 
 
@@ -268,6 +294,65 @@ def test_a_source_has_no_seat_in_its_own_stream(world: World) -> None:
     assert (world.rest(late), world.rest(reader)) == ([1, 2, 3], [3])
 
 
+def test_a_stream_begins_with_its_first_piece(world: World) -> None:
+    """Whoever begins has it, or knows that there is none, before the others are asked for; late ones likewise."""
+    source = Source(1, 2)
+    stream, empty = world.follow(source), world.follow(Source())
+    for seated in (stream, stream, empty):
+        assert seated.join()
+    early = world.begin(stream)
+    assert (early.first, source.pulls) == (1, 1)
+    late = world.begin(stream)
+    assert (world.rest(early.others), late.first, world.rest(late.others)) == ([2], 1, [2])
+    nothing = world.begin(empty)
+    assert (nothing.first, world.rest(nothing.others)) == (MISS, [])
+
+
+def test_a_stream_that_fails_at_once_does_not_begin(world: World) -> None:
+    """The source's exception is raised to everybody who wanted to begin."""
+    stream = world.follow(Source(LookupError("gone")))
+    assert (stream.join(), stream.join()) == (True, True)
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            world.begin(stream)
+
+
+def test_who_comes_to_an_interrupted_beginning_may_begin_again(world: World) -> None:
+    """It is the puller's interrupt; the others learn that there is no stream, and no exception."""
+    stream = world.follow(Source(Interrupt()))
+    assert (stream.join(), stream.join()) == (True, True)
+    with pytest.raises(Interrupt):
+        world.begin(stream)
+    assert world.begin(stream) is None
+
+
+def test_each_reader_gets_its_own_of_a_piece(world: World) -> None:
+    """Pieces are noted once, with growing instants, and given to each reader anew; the end is told of them as noted."""
+    stream = world.follow(Source("a", "b"), note=lambda value, instant: (value, instant), give=lambda noted: [noted[0]])
+    assert (stream.join(), stream.join()) == (True, True)
+    first, second = world.begin(stream), world.begin(stream)
+    assert first.first == second.first == ["a"]
+    assert first.first is not second.first
+    assert world.rest(first.others) == world.rest(second.others) == [["b"]]
+    (((_, early), (_, late)), error) = world.endings[0]
+    assert 0 <= early <= late
+    assert error is None
+
+
+@pytest.mark.parametrize("further", [0, 1])
+def test_what_was_opened_is_closed(world: World, further: int) -> None:
+    """A stream that is opened first has a head before its pieces; who leaves after the head alone closes it all the same."""
+    source = Source(1, 2, 3)
+    stream = world.follow(source, open=world.opening("head"), read=lambda head: source if head == "head" else None)
+    assert stream.join()
+    begun = world.begin(stream)
+    assert (begun.first, source.pulls) == ("head", 0)
+    assert [world.next(begun.others) for _ in range(further)] == [1, 2, 3][:further]
+    world.leave(begun.others)
+    ((pieces, error),) = world.endings
+    assert (pieces, type(error), source.closed) == (["head", 1][: 1 + further], Abandoned, 1)
+
+
 # -- threads --------------------------------------------------------------------------------------------------
 
 
@@ -343,20 +428,20 @@ class Gated:
             self.closed += 1
 
 
-class Followed:
+class Stream:
     """A gated stream on this loop, and how it ended."""
 
     def __init__(self) -> None:
         self.source, self.endings = Gated(), list[tuple[list[int], Any]]()
-        self.stream: Any = AsyncShared(self.source.pieces(), self._ended)
+        self.stream: Any = AsyncFollowed(plain(self.source.pieces()), as_it_is, self._ended)
 
-    async def _ended(self, pieces: list[int], error: BaseException | None) -> None:
-        self.endings.append((list(pieces), error))
+    async def _ended(self, log: list[int], _clock: object, error: BaseException | None) -> None:
+        self.endings.append((list(log), error))
 
     def read(self, pieces: int) -> asyncio.Task[list[int]]:
         """A task that wants so many pieces."""
         assert self.stream.join()
-        return asyncio.create_task(self._first(self.stream.read(), pieces))
+        return asyncio.create_task(self._first(self.stream.read(as_it_is), pieces))
 
     async def _first(self, reader: Any, pieces: int) -> list[int]:
         found = []
@@ -380,7 +465,7 @@ def test_a_cancelled_lone_puller_ends_the_stream() -> None:
     """Nobody else is there: the source is closed, the stream abandoned, and no task left."""
 
     async def main() -> None:
-        followed = Followed()
+        followed = Stream()
         alone = followed.read(2)
         followed.source.gate.release()
         await settled()
@@ -398,7 +483,7 @@ def test_in_company_a_cancelled_puller_takes_nothing_along() -> None:
     """The piece that it was waiting for reaches the others, and the source does not notice."""
 
     async def main() -> None:
-        followed = Followed()
+        followed = Stream()
         puller, other = followed.read(3), followed.read(3)
         await settled()
         puller.cancel()
@@ -418,7 +503,7 @@ def test_a_cancelled_follower_takes_nothing_along() -> None:
     """Who waits for another's pull may be cancelled; the puller and its piece are none the worse."""
 
     async def main() -> None:
-        followed = Followed()
+        followed = Stream()
         puller = followed.read(2)
         await followed.source.asked.wait()
         follower = followed.read(2)
@@ -437,7 +522,7 @@ def test_when_everybody_is_cancelled_the_source_is_closed() -> None:
     """Once, and the pull that was under way for all of them ends with it."""
 
     async def main() -> None:
-        followed = Followed()
+        followed = Stream()
         tasks = [followed.read(3) for _ in range(3)]
         await settled()
         for task in tasks:
@@ -454,7 +539,7 @@ def test_who_joined_a_lone_pull_that_is_cancelled_has_seen_nothing() -> None:
     """It waits for that piece, and is told before it has any that the stream is over: it can begin again elsewhere."""
 
     async def main() -> None:
-        followed = Followed()
+        followed = Stream()
         alone = followed.read(1)
         await followed.source.asked.wait()
         late = followed.read(1)
@@ -540,7 +625,7 @@ def test_a_reader_that_stops_gives_its_seat_back() -> None:
 @pytest.fixture
 def begin(world: World) -> Callable[..., Any]:
     """Finds the stream of a key and a loop, or begins one."""
-    running: Streams[Any] = Streams()
+    running: UnderWay[Any] = UnderWay()
 
     def join(digest: bytes = b"k", loop: int = 0, *outcomes: Any) -> Any:
         return running.join(digest, loop, lambda: world.follow(Source(*outcomes or (1, 2))))
@@ -560,7 +645,7 @@ def test_who_comes_while_it_runs_joins_it(world: World, begin: Any) -> None:
 def test_who_comes_after_the_end_begins_another(world: World, begin: Any) -> None:
     """Whether it was taken off the list, or has only just ended."""
     listed = begin()
-    world.rest(listed.read())
+    world.rest(listed.read(as_it_is))
     assert begin(b"k") is not listed
     taken_off = begin(b"o")
     begin.running.leave(taken_off)
@@ -571,7 +656,7 @@ def test_everybody_who_joins_has_a_seat(world: World, begin: Any) -> None:
     """Also the one who began it: while one of two reads on the stream is not abandoned."""
     stream = begin()
     assert begin() is stream
-    first, second = stream.read(), stream.read()
+    first, second = stream.read(as_it_is), stream.read(as_it_is)
     assert (world.next(first), world.next(second)) == (1, 1)
     world.leave(first)
     assert world.endings == []
@@ -582,7 +667,7 @@ def test_a_stream_begun_inside_another_takes_no_place(world: World, begin: Any) 
     """A source that asks for its own key gets a stream of its own, and whoever comes next joins the outer one."""
     inner = []
     outer = begin(b"k", 0, lambda: inner.append(begin()) or 1, 2)
-    reader = outer.read()
+    reader = outer.read(as_it_is)
     assert world.next(reader) == 1
     assert inner[0] is not outer
     assert begin() is outer
