@@ -187,10 +187,12 @@ def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
     keyer = prepared.target.keyer
     if prepared.mode != "on" or prepared.cache.listeners or current() is not None:
         return None
-    if not keyer.fast or not lane_safe((args, kwargs)):
+    if not keyer.fast:
         return None
-    state: Any = keyer.state()
-    arguments = dumps((args, kwargs, state), 2)
+    call: Any = (args, kwargs, keyer.state())
+    if not lane_safe(call):
+        return None
+    arguments = dumps(call, 2)
     return arguments if len(arguments) <= LONGEST_ARGUMENTS else None
 
 

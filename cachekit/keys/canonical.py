@@ -15,6 +15,7 @@ that depends on a Python version.
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import datetime
 import enum
@@ -31,11 +32,12 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cachekit.errors import CannotKey
 from cachekit.files.digests import content_digest, frame
-from cachekit.keys.plain import LEAVES, plain
+from cachekit.keys.classes import parts_of
+from cachekit.keys.plain import plain
 from cachekit.keys.secrets import cannot_key, framed_name, names_secret, seal
 
 _SECRET_TYPES: Final = frozenset({"SecretStr", "SecretBytes", "Secret"})
@@ -63,6 +65,28 @@ def fields(value: Any) -> list[tuple[str, Any]] | None:
     declared = cls.__dict__.get("__pydantic_fields__", value.__dict__)
     extra = getattr(value, "__pydantic_extra__", None) or {}
     return sorted([*((name, value.__dict__[name]) for name in declared if name in value.__dict__), *extra.items()])
+
+
+def leftover(value: Any, declared: set[str]) -> list[tuple[str, Any]]:
+    """What an instance holds that is none of its fields; what a cached_property made of them is left out."""
+    cls = type(value)
+    held = dict(getattr(value, "__dict__", {}))
+    for base in cls.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        held |= {
+            name: getattr(value, name) for name in ([slots] if isinstance(slots, str) else slots) if _has(value, name)
+        }
+    held |= getattr(value, "__pydantic_private__", None) or {}
+    made = {
+        name for base in cls.__mro__ for name, one in vars(base).items() if isinstance(one, functools.cached_property)
+    }
+    return sorted(
+        (name, one) for name, one in held.items() if name not in declared | made and not name.startswith("__")
+    )
+
+
+def _has(value: Any, name: str) -> bool:
+    return not name.startswith("__") and hasattr(value, name)
 
 
 _WIDE: Final = 4096
@@ -114,7 +138,6 @@ SCALARS: Final[dict[type, Callable[[Any], bytes]]] = {
     datetime.date: _text("date", datetime.date.isoformat),
     datetime.timedelta: _text("timedelta", lambda value: f"{value.days},{value.seconds},{value.microseconds}"),
     uuid.UUID: _text("UUID", lambda value: str(value.hex)),
-    types.ModuleType: _text("module", lambda value: str(value.__name__)),
 }
 
 
@@ -135,22 +158,30 @@ def array(value: Any) -> bytes | None:
     return frame(b"ndarray", kind, repr(tuple(value.shape)).encode(), hashlib.sha256(content).digest())
 
 
-Describe = Callable[[types.FunctionType], bytes]
+class Describe(Protocol):
+    """What stands for code that is met in a value, and for an object that has no honest value."""
+
+    inputs: list[tuple[Path, bytes]]
+
+    def __call__(self, met: Any, /) -> bytes | None: ...
+    def opaque(self, where: str, met: Any, /) -> bytes: ...
+
 
 _DEEPEST: Final = 200
 
 
-def canonical(value: Any, *, where: str, describe: Describe | None = None) -> bytes:
+def canonical(value: Any, *, where: str, describe: Describe | None = None, lenient: bool = False) -> bytes:
     """Bytes that are equal exactly when type and value are.
 
     `where` names the argument in the CannotKey raised for what cannot be keyed honestly; `describe` gives the bytes
-    that stand for a Python function (without it functions are refused). A `Path` is read: it means its content.
+    that stand for code (without it functions are refused), and with `lenient` those for an object without an honest
+    value. A `Path` is read: it means its content.
     """
     data = plain(value)
     if data is not None:
         return data
     try:
-        return b"\0" + _Encoder(where, describe).encode(value)
+        return b"\0" + _Encoder(where, describe, lenient).encode(value)
     except RecursionError:
         raise cannot_key(where, value, "is nested too deeply") from None
 
@@ -158,9 +189,10 @@ def canonical(value: Any, *, where: str, describe: Describe | None = None) -> by
 class _Encoder:
     """One walk over one value. `_open` holds the ids of the containers being walked: meeting one again is a cycle."""
 
-    def __init__(self, where: str, describe: Describe | None) -> None:
+    def __init__(self, where: str, describe: Describe | None, lenient: bool) -> None:
         self.where = where
         self.describe = describe
+        self.lenient = lenient and describe is not None
         self._open: set[int] = set()
 
     def refuse(self, value: Any, why: str = "cannot be keyed") -> CannotKey:
@@ -182,7 +214,11 @@ class _Encoder:
         return frame(tag, *[self.encode(item) for item in values])
 
     def named(self, tag: bytes, cls: type, items: Iterable[tuple[Any, Any]]) -> bytes:
-        return frame(tag, framed_name(cls), *[self.entry(name, item) for name, item in items])
+        return frame(tag, self.kind(cls), *[self.entry(name, item) for name, item in items])
+
+    def kind(self, cls: type) -> bytes:
+        """Which class it is: what its own code says, or its name."""
+        return (None if self.describe is None else self.describe(cls)) or framed_name(cls)
 
     def entry(self, name: Any, value: Any) -> bytes:
         data = self.encode(value)
@@ -218,6 +254,8 @@ def _other(encoder: _Encoder, value: Any) -> bytes:
         data = rule(encoder, value)
         if data is not None:
             return data
+    if encoder.lenient and encoder.describe is not None:
+        return encoder.describe.opaque(encoder.where, value)
     raise encoder.refuse(value)
 
 
@@ -225,23 +263,47 @@ def _own(encoder: _Encoder, value: Any) -> bytes | None:
     method = getattr(type(value), "__cachekit_key__", None)
     if method is None:
         return None
-    return frame(b"own", framed_name(type(value)), encoder.encode(method(value)))
+    return frame(b"own", encoder.kind(type(value)), encoder.encode(method(value)))
 
 
 def _callable(encoder: _Encoder, value: Any) -> bytes | None:
     if typing.get_origin(value) is not None:
         return encoder.all(b"alias", (typing.get_origin(value), typing.get_args(value)))
     if isinstance(value, type):
-        return frame(b"class", framed_name(value))
-    if type(value) is types.FunctionType:
-        if encoder.describe is None:
+        return frame(b"class", encoder.kind(value))
+    if type(value) in (types.FunctionType, types.ModuleType):
+        data = None if encoder.describe is None else encoder.describe(value)
+        if data is None and type(value) is types.FunctionType:
             raise encoder.refuse(value, "is a function, which cannot be keyed here")
-        return frame(b"function", encoder.describe(value))
-    # A decorated function (ours, lru_cache's) is the function it wraps.
+        data = data or value.__name__.encode()
+        return frame(b"code", data)
+    if type(value).__module__ == "typing":
+        return frame(b"typing", repr(value).encode())
+    if isinstance(value, contextvars.ContextVar):
+        return frame(b"context", value.name.encode(), encoder.encode(value.get(None)))
+    if (functions := parts_of(value)) is not None:
+        return encoder.all(type(value).__name__.encode(), functions)
+    return _wrapper(encoder, value)
+
+
+def _wrapper(encoder: _Encoder, value: Any) -> bytes | None:
+    """A decorated function is the function that it wraps, and what the wrapper holds besides."""
     wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
-    if type(wrapped) in (types.FunctionType, types.MethodType, types.BuiltinFunctionType):
-        return encoder.encode(wrapped)
-    return None
+    if wrapped is None:
+        return None
+    target = getattr(value, "_self_target", None)
+    if target is not None:
+        version = target.policy.version
+        return frame(b"cached", version.encode()) if version is not None else encoder.encode(wrapped)
+    if isinstance(value, functools._lru_cache_wrapper):
+        return frame(b"remembering", encoder.encode(wrapped))
+    state = {name: held for name, held in vars(value).items() if name not in _COPIED}
+    own = getattr(value, "_self_wrapper", None)
+    return frame(b"wrapper", encoder.kind(type(value)), encoder.encode((wrapped, own, state)))
+
+
+_COPIED: Final = frozenset((*functools.WRAPPER_ASSIGNMENTS, "__wrapped__", "__type_params__", "__annotate__"))
+"""What functools.wraps takes over from the function that is wrapped."""
 
 
 def _array(encoder: _Encoder, value: Any) -> bytes | None:
@@ -261,13 +323,28 @@ def _enumerated(encoder: _Encoder, value: Any) -> bytes | None:
         return None
     # A flag's combined name differs between Python versions, its number does not; a member's value may be anything.
     name = None if isinstance(value, enum.Flag) else value.name
-    content = value.value if type(value.value) in LEAVES else None
-    return frame(b"enum", framed_name(type(value)), encoder.encode((name, content)))
+    return frame(b"enum", encoder.kind(type(value)), encoder.encode(name), _content(encoder, value.value))
+
+
+def _content(encoder: _Encoder, value: Any) -> bytes:
+    try:
+        return encoder.encode(value)
+    except CannotKey:  # the member's name says which one it is
+        return b""
 
 
 def _record(encoder: _Encoder, value: Any) -> bytes | None:
-    found = fields(value)
-    return None if found is None else encoder.named(b"record", type(value), found)
+    named = fields(value)
+    if named is None:
+        return None
+    data = encoder.named(b"record", type(value), [*named, *leftover(value, {name for name, _ in named})])
+    return data if isinstance(value, tuple) or (held := _held(value)) is None else frame(data, encoder.encode(held))
+
+
+def _held(value: Any) -> Any:
+    """What a record holds besides its fields, because its class is a container too."""
+    kinds: tuple[Any, ...] = (dict, list, set, frozenset, str, int, float, bytes)
+    return next((kind(value) for kind in kinds if isinstance(value, kind)), None)
 
 
 def _located(encoder: _Encoder, value: Any) -> bytes | None:

@@ -7,21 +7,26 @@ definition whose code object equals the function's counts. Where there is none, 
 from __future__ import annotations
 
 import ast
-import builtins
 import dis
 import functools
 import hashlib
 import linecache
+import os
 import threading
 import types
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from cachekit.keys.names import Names, Outer, names_of
 
 _SKIPPED: Final = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
 
+
+_FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
+_DOCUMENTED: Final = (*_FUNCTIONS, ast.ClassDef, ast.Module)
 
 _parsing: Final = threading.Lock()
 _PARSE_ATTEMPTS: Final = 20
@@ -47,30 +52,47 @@ def parse(text: str) -> ast.Module:
             _parsing.release()
 
 
-def normalised(node: ast.AST) -> str:
-    """Text of a syntax tree without positions, and without the docstring and decorators of the definition itself."""
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
-        fields = [(name, value) for name, value in ast.iter_fields(node) if name not in ("body", "decorator_list")]
-        return _render(type(node).__name__, [*fields, ("body", body)])
-    return dump_tree(node)
+def normalised(node: ast.AST, *, documented: bool = False) -> str:
+    """Text of a definition without positions, annotations, docstrings (unless `documented`) and its own decorators."""
+    return _definition(node, documented=documented) if isinstance(node, _FUNCTIONS) else _dump(node, documented)
+
+
+def _definition(node: ast.AST, *, documented: bool) -> str:
+    left_out = ("body", "decorator_list", "returns")
+    fields = [(name, value) for name, value in ast.iter_fields(node) if name not in left_out]
+    return _render(type(node).__name__, [*fields, ("body", _body(node, documented))], documented)
+
+
+def _body(node: Any, documented: bool) -> list[ast.stmt]:
+    """A body without its docstring, and without annotations that only checkers read."""
+    documented = documented or ast.get_docstring(node, clean=False) is None
+    return list(node.body if documented else node.body[1:])
 
 
 def dump_tree(value: Any) -> str:
-    """Text of a syntax tree, or of any part of one, without positions."""
+    """Text of a syntax tree, or of any part of one, without positions and docstrings."""
+    return _dump(value, False)
+
+
+def _dump(value: Any, documented: bool) -> str:
     if isinstance(value, ast.JoinedStr):
-        return f"JoinedStr({dump_tree(_merged(value.values))})"
+        return f"JoinedStr({_dump(_merged(value.values), documented)})"
+    if isinstance(value, ast.arg):
+        return f"arg({value.arg})"
     if isinstance(value, ast.AST):
-        return _render(type(value).__name__, list(ast.iter_fields(value)))
+        fields = [(n, v) for n, v in ast.iter_fields(value) if n != "returns" or not isinstance(value, _FUNCTIONS)]
+        if isinstance(value, _DOCUMENTED):
+            fields = [(n, _body(value, documented) if n == "body" else v) for n, v in fields]
+        return _render(type(value).__name__, fields, documented)
     if isinstance(value, list):
-        return "[" + ",".join(map(dump_tree, value)) + "]"
+        return "[" + ",".join(_dump(item, documented) for item in value) + "]"
     return hex(value) if type(value) is int else ascii(value)
 
 
-def _render(name: str, fields: list[tuple[str, Any]]) -> str:
+def _render(name: str, fields: list[tuple[str, Any]], documented: bool) -> str:
     # Python versions add fields; one that is absent and one that is empty say the same. None as a constant is a value.
     kept = [(n, v) for n, v in fields if n not in _SKIPPED and v != [] and (v is not None or name == "Constant")]
-    return f"{name}({','.join(f'{n}={dump_tree(v)}' for n, v in sorted(kept, key=lambda item: item[0]))})"
+    return f"{name}({','.join(f'{n}={_dump(v, documented)}' for n, v in sorted(kept, key=lambda item: item[0]))})"
 
 
 def _merged(parts: list[ast.expr]) -> list[ast.expr]:
@@ -216,32 +238,55 @@ def _constant(value: Any) -> tuple[Any, ...]:
 
 
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
-# Module attributes that say where the code stands: a key depends on no path.
-_WHEREABOUTS: Final = frozenset(
-    {
-        *("__name__", "__file__", "__doc__", "__package__", "__spec__", "__loader__"),
-        *("__path__", "__builtins__", "__cached__"),
-    }
-)
 _MEMO_LIMIT: Final = 4096
 _SCRIPT: Final = ("__main__", "__mp_main__")  # the second is the same script in a spawned worker
 
 _Known = dict[int, tuple[weakref.ref[types.CodeType], str, Any]]
 # By the identity of the code: a lambda written in a call is a new function, of the same code, each time. (Code objects
 # compare equal across files, so they cannot be the keys themselves.)
-_digests: _Known = {}
-_scripts: _Known = {}
+_facts: _Known = {}
+
+
+class Facts(NamedTuple):
+    """What the code of a function says for itself, whatever it meets when it runs.
+
+    `portable`: whether other machines can compute the same (False: read from the bytecode, where no source is). `place`
+    is `file:line`. `documented` is the digest with the docstrings, for code that reads them; `returns` the annotation.
+    """
+
+    digest: str
+    portable: bool
+    names: Names
+    place: str
+    documented: str
+    returns: str = ""
+
+
+def facts_of(function: types.FunctionType) -> Facts:
+    """What is read of the code once."""
+    facts: Facts = _remembered(_facts, function, _find_facts)
+    return facts
 
 
 def source_digest(function: types.FunctionType) -> tuple[str, bool]:
     """Hex SHA-256 of the normalised source, and whether other machines can compute the same (False: from bytecode)."""
-    answer: tuple[str, bool] = _remembered(_digests, function, _find_digest)
-    return answer
+    return facts_of(function)[:2]
 
 
-def _find_digest(function: types.FunctionType) -> tuple[str, bool]:
-    node = definition_of(function)
-    return (_code_digest(function.__code__), False) if node is None else (text_digest(normalised(node)), True)
+def _find_facts(function: types.FunctionType) -> Facts:
+    node, code = definition_of(function), function.__code__
+    place = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"
+    if node is None:
+        digest = _code_digest(code)
+        return Facts(digest, False, _names_in_bytecode(code), place, digest)
+    documented = text_digest(normalised(node, documented=True))
+    returns = "" if isinstance(node, ast.Lambda) or node.returns is None else dump_tree(node.returns)
+    return Facts(text_digest(normalised(node)), True, names_of(node), place, documented, returns)
+
+
+def _names_in_bytecode(code: types.CodeType) -> Names:
+    """Every name that is loaded from outside, as read: without a source nothing better can be told."""
+    return Names({name: Outer({()}) for name in {*_globals_read(code), *code.co_freevars}})
 
 
 def _remembered(memo: _Known, function: types.FunctionType, find: Callable[[types.FunctionType], Any]) -> Any:
@@ -256,43 +301,19 @@ def _remembered(memo: _Known, function: types.FunctionType, find: Callable[[type
     return found
 
 
-def module_name(function: types.FunctionType, versioned: bool) -> str:
-    """The module as every machine knows it: a script or a notebook cell is what its source says.
-
-    With an explicit version (`versioned`) a script is just `__main__`: the version says what it is.
-    """
+def module_name(function: types.FunctionType) -> str:
+    """The module as every machine knows it: a script or a notebook is just `__main__`, what its code is says the rest."""
     if function.__module__ not in _SCRIPT:
         return function.__module__ or ""
     spec = function.__globals__.get("__spec__")
-    if spec is not None and spec.name:
-        return str(spec.name)
-    return "__main__" if versioned else f"__main__:{_remembered(_scripts, function, _script_digest)}"
-
-
-def plain_globals(function: types.FunctionType) -> tuple[str, ...]:
-    """Sorted names that the code, nested code included, reads from its module; builtins only where shadowed."""
-    loaded = function.__globals__
-    return tuple(n for n in _globals_read(function.__code__) if n in loaded or not hasattr(builtins, n))
+    return str(spec.name) if spec is not None and spec.name else "__main__"
 
 
 @functools.lru_cache(maxsize=1024)
 def _globals_read(code: types.CodeType) -> tuple[str, ...]:
     steps = (step for part in nested_codes(code) for step in dis.get_instructions(part))
-    return tuple(sorted({str(step.argval) for step in steps if step.opname in _LOADS} - _WHEREABOUTS))
+    return tuple(sorted({str(step.argval) for step in steps if step.opname in _LOADS}))
 
 
 def _code_digest(code: types.CodeType) -> str:
     return text_digest("code:" + ascii(code_shape(code)))
-
-
-def _script_digest(function: types.FunctionType) -> str:
-    """The digest of the file or cell, if all its functions are still what the file says; else of those functions."""
-    filename, text = function.__code__.co_filename, source_of(function)
-    loaded = [
-        value
-        for _, value in sorted(function.__globals__.items())
-        if type(value) is types.FunctionType and value.__code__.co_filename == filename
-    ]
-    if text and all(definition_of(value) is not None for value in (function, *loaded)):
-        return text_digest(dump_tree(parse(text)))
-    return text_digest("".join(_code_digest(value.__code__) for value in (function, *loaded)))
