@@ -57,10 +57,12 @@ def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
     walk = Reach()
     names = [str(getattr(function, "__module__", "")), str(getattr(function, "__qualname__", ""))]
     code = b""
-    if policy.version is not None:
-        code = frame(b"version", policy.version.encode())
-    elif isinstance(function, types.FunctionType):
+    if isinstance(function, types.FunctionType):
         names[0] = module_name(function)
+    if policy.version is not None:
+        python = isinstance(function, types.FunctionType)
+        code = frame(b"version", policy.version.encode(), walk.closure_of(function, policy.ignore) if python else b"")
+    elif isinstance(function, types.FunctionType):
         # The annotation of what comes back is read by codecs.
         code = frame(b"code", walk.of(function, policy.ignore), facts_of(function).returns.encode())
     else:

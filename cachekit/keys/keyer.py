@@ -169,11 +169,9 @@ class Keyer:
 
     def _own_parts(self) -> list[Part]:
         version, code = self._policy.version, self._current()
-        parts = [("function", self.name)]
-        if version is not None:
-            return [*parts, ("version", version)]
+        parts = [("function", self.name), *([("version", version)] if version is not None else [])]
         for kind, name, place, value in code.parts:
-            text = f"{value or ''} {place}".strip() if kind != "data" else _text(name, value)
+            text = _text(name, value) if kind in ("constant", "closure") else f"{value or ''} {place}".strip()
             parts.append((f"{kind} {name}", text))
         return parts + [(f"not followed {name}", kind) for name, kind in code.unfollowed]
 

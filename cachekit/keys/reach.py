@@ -78,6 +78,17 @@ class Reach:
         self.refer(function)
         return self.finished()
 
+    def closure_of(self, function: types.FunctionType, ignore: frozenset[str]) -> bytes:
+        """Bytes of what tells two closures of one definition apart: all that counts where a version says the rest."""
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        used = facts_of(function).names.outer
+        reads = [
+            self._read(name, name, Cell(name, cell), used[name].reads, changes=used[name].changes)
+            for name, cell in cells
+            if name in used and name not in ignore
+        ]
+        return frame(*reads, self.finished())
+
     def finished(self) -> bytes:
         """Bytes of every unit met so far, and of what these meet. To be asked once."""
         for met in self._met:  # which grows meanwhile
@@ -165,7 +176,8 @@ class Reach:
             self.watched.append(Watched(mapping, name, value, None))
             return frame(label.encode(), self.module(value, chains or {()}, label))
         self.watched.append(Watched(mapping, name, value, stamp(value) if can_change(value) else None))
-        return frame(label.encode(), self.value(label, value, chains))
+        kind = "closure" if isinstance(mapping, Cell) else "constant"
+        return frame(label.encode(), self.value(label, value, chains, kind))
 
     def module(self, module: types.ModuleType, chains: Iterable[Chain], label: str) -> bytes:
         """The attributes that are read of a module of own code; all of them where that cannot be told."""
@@ -195,12 +207,12 @@ class Reach:
 
     # -- values -----------------------------------------------------------------------------------------------------
 
-    def value(self, label: str, value: Any, chains: Iterable[Chain] = ()) -> bytes:
+    def value(self, label: str, value: Any, chains: Iterable[Chain] = (), kind: str = "constant") -> bytes:
         """The bytes of data, a reference to code, or the class of what has no honest value and what is read of it."""
         before = len(self.unfollowed)
         data = canonical(value, where=label, describe=self, lenient=True)
         if not isinstance(value, (type, types.FunctionType)):
-            self.parts.append(Part("data", label, "", value))
+            self.parts.append(Part(kind, label, "", value))
         own = getattr(value, "__dict__", None) if len(self.unfollowed) > before else None
         names = sorted({chain[0] for chain in chains if chain and type(own) is dict and chain[0] in own})
         attributes = [self._read(f"{label}.{name}", name, own or {}, ()) for name in names]
