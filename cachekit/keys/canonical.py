@@ -2,35 +2,19 @@
 
 A plain tree (`plain`) is its sorted JSON text. Everything else is a nest of length-prefixed frames behind a zero byte,
 with which no JSON text begins. Secrets stand in neither: an HMAC takes their place.
-
-What an object is, told by its shape rather than by its class: a record with fields, or a secret in a wrapper.
-
-The libraries that define such classes are neither imported nor needed.
-
-Canonical bytes of values that hold no others: text, numbers, instants, buffers, arrays.
-
-Each stands behind a tag, so that `1`, `1.0`, `True` and `"1"` differ, and is written by what it is, never by a repr
-that depends on a Python version.
 """
 
 from __future__ import annotations
 
 import contextvars
-import dataclasses
-import datetime
 import enum
 import functools
-import hashlib
 import re
-import struct
-import sys
+import string
 import types
 import typing
-import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any, Final, Protocol
 
@@ -39,123 +23,7 @@ from cachekit.files.digests import content_digest, frame
 from cachekit.keys.classes import parts_of
 from cachekit.keys.plain import plain
 from cachekit.keys.secrets import cannot_key, framed_name, names_secret, seal
-
-_SECRET_TYPES: Final = frozenset({"SecretStr", "SecretBytes", "Secret"})
-
-
-def revealer(value: Any) -> Callable[[], Any] | None:
-    """The method that gives what a wrapper like pydantic's SecretStr hides; None for anything else."""
-    cls = type(value)
-    if any(base.__name__ in _SECRET_TYPES for base in cls.__mro__) and hasattr(cls, "get_secret_value"):
-        method: Callable[[], Any] = value.get_secret_value
-        return method
-    return None
-
-
-def fields(value: Any) -> list[tuple[str, Any]] | None:
-    """The named parts of a dataclass, a pydantic model (1 or 2) or a named tuple; None for anything else."""
-    cls = type(value)
-    if dataclasses.is_dataclass(cls):
-        return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(cls) if hasattr(value, f.name)]
-    if isinstance(value, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
-        return list(zip(cls._fields, value, strict=False))
-    if not (hasattr(cls, "__pydantic_core_schema__") or hasattr(cls, "__fields_set__")):
-        return None
-    # pydantic 2 keeps cached properties beside the fields and extras apart; 1 keeps fields and extras together.
-    declared = cls.__dict__.get("__pydantic_fields__", value.__dict__)
-    extra = getattr(value, "__pydantic_extra__", None) or {}
-    return sorted([*((name, value.__dict__[name]) for name in declared if name in value.__dict__), *extra.items()])
-
-
-def leftover(value: Any, declared: set[str]) -> list[tuple[str, Any]]:
-    """What an instance holds that is none of its fields; what a cached_property made of them is left out."""
-    cls = type(value)
-    held = dict(getattr(value, "__dict__", {}))
-    for base in cls.__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        held |= {
-            name: getattr(value, name) for name in ([slots] if isinstance(slots, str) else slots) if _has(value, name)
-        }
-    held |= getattr(value, "__pydantic_private__", None) or {}
-    made = {
-        name for base in cls.__mro__ for name, one in vars(base).items() if isinstance(one, functools.cached_property)
-    }
-    return sorted(
-        (name, one) for name, one in held.items() if name not in declared | made and not name.startswith("__")
-    )
-
-
-def _has(value: Any, name: str) -> bool:
-    return not name.startswith("__") and hasattr(value, name)
-
-
-_WIDE: Final = 4096
-
-
-def _bytes(value: bytes | bytearray) -> bytes:
-    tag = type(value).__name__.encode()
-    if len(value) > _WIDE:
-        return frame(tag + b"#", hashlib.sha256(value).digest())
-    return frame(tag, bytes(value))
-
-
-def _memory(value: memoryview) -> bytes:
-    content = hashlib.sha256(value.tobytes()).digest()
-    return frame(b"memoryview", value.format.encode(), repr(value.shape).encode(), content)
-
-
-def _zone(zone: datetime.tzinfo | None, value: datetime.datetime | None) -> str:
-    if zone is None:
-        return ""
-    return str(getattr(zone, "key", None) or getattr(zone, "zone", None) or zone.tzname(value))
-
-
-def _moment(value: datetime.datetime | datetime.time) -> bytes:
-    day = value if isinstance(value, datetime.datetime) else None
-    tag = b"time" if day is None else b"datetime"
-    return frame(tag, value.isoformat().encode(), b"%d" % value.fold, _zone(value.tzinfo, day).encode())
-
-
-def _text(tag: str, render: Callable[[Any], str]) -> Callable[[Any], bytes]:
-    return lambda value: frame(tag.encode(), render(value).encode("utf-8", "surrogatepass"))
-
-
-SCALARS: Final[dict[type, Callable[[Any], bytes]]] = {
-    str: _text("str", str),
-    int: _text("int", hex),
-    float: _text("float", float.__repr__),
-    bool: _text("bool", repr),
-    type(None): _text("None", repr),
-    type(...): _text("Ellipsis", repr),
-    bytes: _bytes,
-    bytearray: _bytes,
-    memoryview: _memory,
-    complex: lambda value: frame(b"complex", struct.pack(">dd", value.real, value.imag)),
-    Decimal: _text("Decimal", str),
-    Fraction: _text("Fraction", lambda value: f"{value.numerator:x}/{value.denominator:x}"),
-    datetime.datetime: _moment,
-    datetime.time: _moment,
-    datetime.date: _text("date", datetime.date.isoformat),
-    datetime.timedelta: _text("timedelta", lambda value: f"{value.days},{value.seconds},{value.microseconds}"),
-    uuid.UUID: _text("UUID", lambda value: str(value.hex)),
-}
-
-
-def array(value: Any) -> bytes | None:
-    """Bytes of a numpy array or scalar; None for what is neither. ValueError where its buffer is not its value."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None or not isinstance(value, (numpy.ndarray, numpy.generic)):
-        return None
-    is_array = type(value) is numpy.ndarray
-    special = isinstance(value, numpy.ndarray) and not is_array  # a masked array's mask is not in its bytes
-    if special or value.dtype.hasobject or value.dtype.kind not in "biufcSUMmV":
-        raise ValueError("is an array of objects or of a special class")
-    kind = repr(value.dtype.descr if value.dtype.fields else value.dtype.str).encode()
-    if not is_array:
-        return frame(b"scalar", kind, value.tobytes())
-    flat = numpy.ascontiguousarray(value).reshape(-1)
-    content = flat.view("u1") if flat.nbytes else b""
-    return frame(b"ndarray", kind, repr(tuple(value.shape)).encode(), hashlib.sha256(content).digest())
+from cachekit.keys.shapes import SCALARS, array, fields, leftover, revealer
 
 
 class Describe(Protocol):
@@ -187,13 +55,13 @@ def canonical(value: Any, *, where: str, describe: Describe | None = None, lenie
 
 
 class _Encoder:
-    """One walk over one value. `_open` holds the ids of the containers being walked: meeting one again is a cycle."""
+    """One walk over one value. `_open` holds the containers being walked, by id: meeting one again is a cycle."""
 
     def __init__(self, where: str, describe: Describe | None, lenient: bool) -> None:
         self.where = where
         self.describe = describe
         self.lenient = lenient and describe is not None
-        self._open: set[int] = set()
+        self._open: dict[int, int] = {}
 
     def refuse(self, value: Any, why: str = "cannot be keyed") -> CannotKey:
         return cannot_key(self.where, value, why)
@@ -202,13 +70,15 @@ class _Encoder:
         known = SCALARS.get(type(value))
         if known is not None:
             return known(value)
+        if self.lenient and id(value) in self._open:
+            return frame(b"cycle", b"%d" % self._open[id(value)])
         if id(value) in self._open or len(self._open) > _DEEPEST:
             raise self.refuse(value, "refers to itself or is nested too deeply")
-        self._open.add(id(value))
+        self._open[id(value)] = len(self._open)
         try:
             return _COMPOSITES.get(type(value), _other)(self, value)
         finally:
-            self._open.discard(id(value))
+            del self._open[id(value)]
 
     def all(self, tag: bytes, values: Iterable[Any]) -> bytes:
         return frame(tag, *[self.encode(item) for item in values])
@@ -235,6 +105,14 @@ _COMPOSITES: Final[dict[type, Callable[[_Encoder, Any], bytes]]] = {
     list: lambda encoder, value: encoder.all(b"list", value),
     tuple: lambda encoder, value: encoder.all(b"tuple", value),
     dict: _Encoder.mapping,
+    types.MappingProxyType: lambda encoder, value: frame(b"proxy", encoder.mapping(value)),
+    types.SimpleNamespace: lambda encoder, value: frame(b"namespace", encoder.mapping(vars(value))),
+    deque: lambda encoder, value: encoder.all(b"deque", (value.maxlen, *value)),
+    Counter: lambda encoder, value: frame(b"counter", encoder.mapping(value)),
+    defaultdict: lambda encoder, value: frame(
+        b"defaultdict", encoder.encode(value.default_factory), encoder.mapping(value)
+    ),
+    string.Template: lambda encoder, value: frame(b"template", encoder.encode(value.template)),
     OrderedDict: lambda encoder, value: encoder.named(b"ordered", OrderedDict, value.items()),
     set: _Encoder.members,
     frozenset: _Encoder.members,
@@ -255,8 +133,17 @@ def _other(encoder: _Encoder, value: Any) -> bytes:
         if data is not None:
             return data
     if encoder.lenient and encoder.describe is not None:
-        return encoder.describe.opaque(encoder.where, value)
+        return _opaque(encoder, value, encoder.describe)
     raise encoder.refuse(value)
+
+
+def _opaque(encoder: _Encoder, value: Any, describe: Describe) -> bytes:
+    """An object that says nothing of itself: of own code by all that it holds, else by its class."""
+    kind = describe(type(value))
+    held = leftover(value, set()) if kind is not None else []
+    if kind is None or not (held or hasattr(value, "__dict__")):
+        return describe.opaque(encoder.where, value)
+    return frame(b"instance", kind, *[encoder.entry(name, one) for name, one in held])
 
 
 def _own(encoder: _Encoder, value: Any) -> bytes | None:

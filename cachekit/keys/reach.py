@@ -138,7 +138,10 @@ class Reach:
         self._docs.append(facts.documented.encode())
         yield facts.digest.encode()
         defaults = (function.__defaults__, function.__kwdefaults__)
-        yield self._read("defaults", "defaults", {"defaults": defaults}, ()) if any(defaults) else b""
+        if can_change(defaults):
+            yield self._read("defaults", "defaults", {"defaults": defaults}, ())
+        else:
+            yield canonical(defaults, where="defaults", describe=self)
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         outer = facts.names.outer
         for name in sorted({*outer, *({"__class__"} & set(cells))} - self._ignore - _WHEREABOUTS):

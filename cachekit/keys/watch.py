@@ -80,7 +80,7 @@ class Watch:
 
     def _is_same(self, one: Watched) -> bool:
         if not one.name:
-            return len(one.mapping) == one.value
+            return bool(len(one.mapping) == one.value)
         if one.mapping.get(one.name, ABSENT) is not one.value:
             return False
         return one.stamp is None or bool(one.stamp == self._stamp(one.value))
