@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from cachekit.errors import CannotKey
 from cachekit.files.digests import content_digest, frame
-from cachekit.keys.classes import parts_of
+from cachekit.keys.code.classes import parts_of
 from cachekit.keys.plain import plain
 from cachekit.keys.secrets import cannot_key, framed_name, names_secret, seal
 from cachekit.keys.shapes import SCALARS, array, fields, leftover, revealer

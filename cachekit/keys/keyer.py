@@ -15,9 +15,9 @@ from cachekit.errors import UsageError
 from cachekit.files.digests import frame
 from cachekit.keys.binding import Arguments, Binder
 from cachekit.keys.canonical import canonical
-from cachekit.keys.function import Code, code_of
+from cachekit.keys.code.function import Code, code_of
+from cachekit.keys.code.reach import Reach
 from cachekit.keys.plain import plain
-from cachekit.keys.reach import Reach
 from cachekit.keys.readable import readable
 from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.model import Key, Policy

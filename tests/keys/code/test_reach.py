@@ -190,7 +190,10 @@ REACHED = {
     "a default factory": (
         {
             "main": HEAD + "from lib import A\n@distributed_cache\ndef ask(x): return A().n\n",
-            "lib": "import dataclasses\n@dataclasses.dataclass\nclass A:\n  n: int = dataclasses.field(default_factory=lambda: 1)\n",
+            "lib": (
+                "import dataclasses\n@dataclasses.dataclass\nclass A:\n"
+                "  n: int = dataclasses.field(default_factory=lambda: 1)\n"
+            ),
         },
         {"lib": ("lambda: 1", "lambda: 2")},
     ),
@@ -306,7 +309,8 @@ UNREACHED = {
         {
             "main": (
                 HEAD + "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Bot:\n  name: str\n"
-                "  @distributed_cache(ttl='1h')\n  def ask(self, x): return self.name + x\nCALL = (Bot('n'), 'x')\nask = Bot.ask\n"
+                "  @distributed_cache(ttl='1h')\n  def ask(self, x): return self.name + x\n"
+                "CALL = (Bot('n'), 'x')\nask = Bot.ask\n"
             )
         },
         {"main": ("ttl='1h'", "ttl='2h'")},

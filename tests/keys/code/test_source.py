@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from cachekit.keys.source import dump_tree, facts_of, module_name, parse, source_digest
+from cachekit.keys.code.source import facts_of, module_name, source_digest
+from cachekit.keys.code.text import dump_tree, parse
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # The package without its __init__: other interpreters here lack the third-party parts, and sources.py needs none.
 BARE = (
     f"import sys, types; p = types.ModuleType('cachekit'); p.__path__ = [{str(ROOT / 'cachekit')!r}]; "
@@ -203,7 +204,7 @@ def test_digests_agree_between_processes_and_versions(tmp_path: Path, python: st
     (tmp_path / "varied.py").write_text(VARIED)
     script = (
         f"{BARE}; sys.path.insert(0, sys.argv[1])\n"
-        "import varied\nfrom cachekit.keys.source import facts_of\n"
+        "import varied\nfrom cachekit.keys.code.source import facts_of\n"
         "for f in (varied.a.__wrapped__, varied.b, varied.C.m, varied.c):\n"
         "    print(facts_of(f)[:2], sorted(facts_of(f).names.outer))\n"
     )
@@ -220,7 +221,7 @@ def test_digests_agree_between_processes_and_versions(tmp_path: Path, python: st
 
 SCRIPT = """
 {bare}
-from cachekit.keys.source import module_name
+from cachekit.keys.code.source import module_name
 def ask(): return 1
 print(module_name(ask))
 """

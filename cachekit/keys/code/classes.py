@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from cachekit.files.digests import frame
-from cachekit.keys.own import is_own_class, is_own_function
+from cachekit.keys.code.own import is_own_class, is_own_function
 
 _DERIVED: Final = frozenset(
     {

@@ -8,9 +8,9 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.files.digests import frame
-from cachekit.keys.reach import Part, Reach, stamp
-from cachekit.keys.source import facts_of, module_name
-from cachekit.keys.watch import Watch, Watched, can_change
+from cachekit.keys.code.reach import Part, Reach, stamp
+from cachekit.keys.code.source import facts_of, module_name
+from cachekit.keys.code.watch import Watch, Watched, can_change
 from cachekit.model import ARTIFACT, Policy
 
 if TYPE_CHECKING:

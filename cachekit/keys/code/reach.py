@@ -18,14 +18,14 @@ from typing import Any, Final, NamedTuple
 
 from cachekit.errors import CannotKey
 from cachekit.files.digests import frame
-from cachekit.keys import classes
 from cachekit.keys.canonical import canonical
-from cachekit.keys.names import Chain, Imported, Outer
-from cachekit.keys.own import is_own_class, is_own_function, is_own_module
+from cachekit.keys.code import classes
+from cachekit.keys.code.names import Chain, Imported, Outer
+from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module
+from cachekit.keys.code.source import facts_of
+from cachekit.keys.code.unloaded import find, unloaded
+from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change
 from cachekit.keys.secrets import is_secret_name, seal
-from cachekit.keys.source import facts_of
-from cachekit.keys.unloaded import find, unloaded
-from cachekit.keys.watch import ABSENT, Cell, Watched, can_change
 
 _WHEREABOUTS: Final = frozenset(
     {

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.files.digests import frame
-from cachekit.keys.own import is_own_file
-from cachekit.keys.source import dump_tree, parse, text_digest
+from cachekit.keys.code.own import is_own_file
+from cachekit.keys.code.text import dump_tree, parse, text_digest
 
 _digests: dict[tuple[str, bytes], tuple[bytes, tuple[str, ...]]] = {}
 _LIMIT: Final = 1024
