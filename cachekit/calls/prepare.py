@@ -75,8 +75,9 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
     except CannotKey as error:
         if cache.settings.strict:
             raise
-        _passed(cache, target, "unkeyable", quiet=quiet)
-        if not quiet:
+        _passed(cache, target, error.reason, quiet=quiet)
+        # A mock is meant: a test that stands one in asks for no advice.
+        if not quiet and error.reason != "mocked":
             target.warn_once(error, about=about(error), stacklevel=5)
         return None
     except Unbound:

@@ -23,7 +23,7 @@ from cachekit.files.digests import content_digest, frame
 from cachekit.keys.code.classes import parts_of
 from cachekit.keys.plain import plain
 from cachekit.keys.secrets import cannot_key, framed_name, names_secret, seal
-from cachekit.keys.shapes import SCALARS, array, fields, leftover, revealer
+from cachekit.keys.shapes import SCALARS, array, fields, is_mock, leftover, revealer
 
 
 class Describe(Protocol):
@@ -128,6 +128,8 @@ _COMPOSITES: Final[dict[type, Callable[[_Encoder, Any], bytes]]] = {
 
 def _other(encoder: _Encoder, value: Any) -> bytes:
     """What is recognised by its shape, most explicit first."""
+    if is_mock(value):
+        raise CannotKey(f"{encoder.where!r} holds a mock: nothing is read or stored", encoder.where, "mocked")
     for rule in (_own, _callable, _array, _secret, _enumerated, _record, _located):
         data = rule(encoder, value)
         if data is not None:

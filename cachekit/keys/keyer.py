@@ -6,14 +6,16 @@ moment of the call, the namespace, the sample, and the arguments by name.
 
 from __future__ import annotations
 
+import os
 import string
 import types
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from cachekit.errors import UsageError
+from cachekit.errors import CannotKey, UsageError
 from cachekit.files.digests import frame
-from cachekit.keys.binding import Arguments, Binder
+from cachekit.keys.binding import Arguments, Binder, paths_of
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code.function import Code, code_of
 from cachekit.keys.code.reach import Reach
@@ -52,6 +54,7 @@ class Keyer:
         self._bind = Binder(function, (policy.scratch,) if policy.scratch else ())
         self._python = function if isinstance(function, types.FunctionType) else None
         self._held = held
+        self._paths = paths_of(self._bind.signature)
         self._code: Code | None = None
         self.name = f"{function.__module__}.{function.__qualname__}"
         for template in policy.tags:
@@ -73,7 +76,7 @@ class Keyer:
     @property
     def fast(self) -> bool:
         """Whether the arguments and `state()` together say everything that the key holds."""
-        return self._policy.key is None and self._current().watch.fast
+        return self._policy.key is None and not self._paths and self._current().watch.fast
 
     def state(self) -> tuple[object, ...]:
         """What the code reads at this moment, for the fast lane; marshal refuses it where it cannot be said."""
@@ -90,10 +93,23 @@ class Keyer:
     def key(
         self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None
     ) -> Key:
-        """The key of one call. Raises CannotKey, which names the argument; TypeError where the call itself would."""
+        """The key of one call. Raises CannotKey, which names the argument; Unbound where the call itself would fail."""
+        # What a `key=` of the caller's raises is its author's, and so are arguments that the function does not take.
+        identifying = self._identifying(self.bind(args, kwargs))
+        try:
+            return self._key(identifying, namespace, sample)
+        except UsageError:
+            raise
+        except Exception as error:  # whatever an object raises that is asked what it is: the call cannot be keyed
+            raise CannotKey(
+                f"its key cannot be built ({type(error).__name__}: {error}): leave the argument out with ignore=, or say "
+                "what identifies the call with key="
+            ) from error
+
+    def _key(self, identifying: dict[str, Any], namespace: str | None, sample: int | None) -> Key:
         space, code, describe = self._space(namespace), self._current(), Reach()
         digest = code.prefix(space, self._policy.sample if sample is None else sample).copy()
-        digest.update(self._arguments(self.bind(args, kwargs), describe))
+        digest.update(self._arguments(identifying, describe))
         digest.update(describe.finished())
         portable = self._policy.version is not None or (code.portable and describe.portable)
         return Key(space, digest.digest(), self.name, portable, inputs=(*code.inputs, *describe.inputs))
@@ -145,6 +161,8 @@ class Keyer:
         if self._policy.key is not None:
             return {"key": self._policy.key(types.MappingProxyType(bound))}
         ignore = self._policy.ignore
+        for name in self._paths & bound.keys():
+            bound[name] = _path(bound[name])
         if not ignore:
             return bound
         kept = {name: value for name, value in bound.items() if name not in ignore}
@@ -153,8 +171,7 @@ class Keyer:
             kept[extra] = {name: value for name, value in kept[extra].items() if name not in ignore}
         return kept
 
-    def _arguments(self, bound: dict[str, Any], describe: Reach) -> bytes:
-        kept = self._identifying(bound)
+    def _arguments(self, kept: dict[str, Any], describe: Reach) -> bytes:
         tag = b"key" if self._policy.key is not None else b"call"
         data = plain(kept)
         if data is not None:
@@ -179,6 +196,11 @@ class Keyer:
 def named(name: str, value: Any, describe: Reach) -> bytes:
     data = canonical(value, where=name, describe=describe)
     return frame(name.encode(), seal(data) if is_secret_name(name) else data)
+
+
+def _path(value: Any) -> Any:
+    """A text for a parameter that takes paths counts by content too, where something stands there."""
+    return Path(value) if type(value) is str and value and os.path.exists(value) else value
 
 
 _UNSAID: Final = (object(),)

@@ -69,6 +69,12 @@ def _has(value: Any, name: str) -> bool:
     return not name.startswith("__") and hasattr(value, name)
 
 
+def is_mock(value: Any) -> bool:
+    """Whether it is a stand-in of unittest.mock."""
+    mock = sys.modules.get("unittest.mock")
+    return mock is not None and isinstance(value, mock.NonCallableMock)
+
+
 _WIDE: Final = 4096
 
 

@@ -15,23 +15,8 @@ from typing import Any, Final
 from cachekit.files.digests import frame
 from cachekit.keys.code.own import is_own_class, is_own_function
 
-_DERIVED: Final = frozenset(
-    {
-        *(
-            "__dict__",
-            "__weakref__",
-            "__doc__",
-            "__module__",
-            "__qualname__",
-            "__firstlineno__",
-            "__static_attributes__",
-        ),
-        *("__match_args__", "__slots__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__hash__"),
-        *("__parameters__", "__orig_bases__", "__abstractmethods__", "__signature__", "__classcell__", "__wrapped__"),
-        *("__class_vars__", "__fields_set__", "__repr_args__", "__total__", "__new_member__", "__dataclass_params__"),
-    }
-)
-"""What Python, dataclasses and pydantic make of a class: of its fields and its source, which count themselves."""
+_MADE: Final = ("__pydantic", "__dataclass", "_abc_")
+"""What dataclasses, pydantic and abc write into a class: made of its fields and its source, which count themselves."""
 
 _FIELD: Final = ("default", "default_factory", "init", "kw_only")
 _DESCRIPTORS: Final = (
@@ -68,7 +53,7 @@ def members(cls: type) -> Iterator[tuple[str, Any]]:
 
 def counts(name: str, member: Any, cls: type) -> bool:
     """Whether a member is the class's own, and not made of something else that counts."""
-    if name in _DERIVED or name.startswith(("__pydantic", "__dataclass", "_abc_", "__annotations")):
+    if name.startswith(_MADE):
         return False
     if isinstance(member, _DESCRIPTORS) or (issubclass(cls, enum.Enum) and _made_by_enum(name, member, cls)):
         return False
@@ -76,7 +61,8 @@ def counts(name: str, member: Any, cls: type) -> bool:
     if type(function) is types.FunctionType:
         # What dataclasses and namedtuple write themselves is compiled from text, or is the library's.
         return is_own_function(function) and not function.__code__.co_filename.startswith("<string>")
-    return True
+    # Python writes more of these into a class as it is used, pickle and copy among others.
+    return not (name.startswith("__") and name.endswith("__"))
 
 
 def _made_by_enum(name: str, member: Any, cls: type[enum.Enum]) -> bool:

@@ -8,6 +8,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.files.digests import frame
+from cachekit.keys.code.depends import describe, packages_of
 from cachekit.keys.code.reach import Part, Reach, stamp
 from cachekit.keys.code.source import facts_of, module_name
 from cachekit.keys.code.watch import Watch, Watched, can_change
@@ -54,7 +55,7 @@ def _held(held: tuple[Any, ...]) -> list[Watched]:
 
 def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
     """One walk over the function as it is now. Raises CannotKey for what must not be identified by less than it is."""
-    walk = Reach()
+    walk = Reach(packages_of(policy.depends))
     names = [str(getattr(function, "__module__", "")), str(getattr(function, "__qualname__", ""))]
     code = b""
     if isinstance(function, types.FunctionType):
@@ -67,6 +68,9 @@ def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
         code = frame(b"code", walk.of(function, policy.ignore), facts_of(function).returns.encode())
     else:
         walk.portable = False
+    if policy.depends:
+        named = [describe(one, walk) for one in policy.depends]
+        code = frame(code, *named, walk.finished())
     return Code(frame(*(name.encode() for name in names), code, _codec(policy)), walk, held)
 
 

@@ -22,10 +22,11 @@ from cachekit.keys.canonical import canonical
 from cachekit.keys.code import classes
 from cachekit.keys.code.names import Chain, Imported, Outer
 from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module
-from cachekit.keys.code.source import facts_of
+from cachekit.keys.code.source import documented, facts_of
 from cachekit.keys.code.unloaded import find, unloaded
 from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change
 from cachekit.keys.secrets import is_secret_name, seal
+from cachekit.keys.shapes import is_mock
 
 _WHEREABOUTS: Final = frozenset(
     {
@@ -59,14 +60,14 @@ class Part(NamedTuple):
 class Reach:
     """One walk. `portable` turns False once a source could not be had; `inputs` are the paths met, with their digests."""
 
-    def __init__(self) -> None:
+    def __init__(self, packages: frozenset[str] = frozenset()) -> None:
         self.portable = True
+        self.packages = packages
         self.inputs: list[tuple[Path, bytes]] = []
         self.parts: list[Part] = []
         self.unfollowed: list[tuple[str, str]] = []
         self.watched: list[Watched] = []
         self._documented = False
-        self._docs: list[bytes] = []
         self._ignore: frozenset[str] = frozenset()
         self._numbers: dict[int, int] = {}
         self._met: list[Any] = []
@@ -83,18 +84,19 @@ class Reach:
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         used = facts_of(function).names.outer
         reads = [
-            self._read(name, name, Cell(name, cell), used[name].reads, changes=used[name].changes)
+            self.read(name, name, Cell(name, cell), used[name].reads, changes=used[name].changes)
             for name, cell in cells
             if name in used and name not in ignore
         ]
         return frame(*reads, self.finished())
 
     def finished(self) -> bytes:
-        """Bytes of every unit met so far, and of what these meet. To be asked once."""
-        for met in self._met:  # which grows meanwhile
+        """Bytes of every unit met so far, and of what these meet."""
+        while len(self._units) < len(self._met):
+            met = self._met[len(self._units)]
             self._units.append(frame(*(self._members(met) if isinstance(met, type) else self._function(met))))
             self._ignore = frozenset()
-        return frame(*self._units, *(self._docs if self._documented else ()))
+        return frame(*self._units, *(map(_docs, self._met) if self._documented else ()))
 
     def refer(self, met: Any) -> bytes:
         """What stands for a unit wherever it is read."""
@@ -107,17 +109,24 @@ class Reach:
     def __call__(self, met: Any) -> bytes | None:
         """For `canonical`: what stands for code that is met in a value; None for what is no code of ours."""
         if isinstance(met, type):
-            return self.refer(met) if is_own_class(met) else None
+            return self.refer(met) if is_own_class(met) or self._is_named(met.__module__) else None
         if type(met) is types.ModuleType:
             return self.module(met, [()], met.__name__)
         if type(met) is not types.FunctionType:
             return None
+        if is_mock(getattr(met, "mock", None)):  # what create_autospec makes of a function
+            raise CannotKey(f"{met.__name__!r} is a mock: nothing is read or stored", met.__name__, "mocked")
         registry = getattr(met, "registry", None)
         if isinstance(registry, Mapping) and hasattr(met, "dispatch"):  # functools.singledispatch
             return self.value(
                 met.__name__, {f"{kind.__module__}.{kind.__qualname__}": f for kind, f in registry.items()}
             )
-        return self.refer(met) if is_own_function(met) else classes.foreign(met)
+        is_own = is_own_function(met) or self._is_named(met.__module__)
+        return self.refer(met) if is_own else classes.foreign(met)
+
+    def _is_named(self, module: Any) -> bool:
+        """Whether `depends=` names the package that the module stands in."""
+        return bool(self.packages) and str(module).partition(".")[0] in self.packages
 
     def opaque(self, where: str, met: Any) -> bytes:
         """What stands for an object that has no honest value: its class."""
@@ -135,11 +144,10 @@ class Reach:
         facts = facts_of(function)
         self.portable = self.portable and facts.portable
         self.parts.append(Part("code", f"{function.__module__}.{function.__qualname__}", facts.place, facts.digest))
-        self._docs.append(facts.documented.encode())
         yield facts.digest.encode()
         defaults = (function.__defaults__, function.__kwdefaults__)
         if can_change(defaults):
-            yield self._read("defaults", "defaults", {"defaults": defaults}, ())
+            yield self.read("defaults", "defaults", {"defaults": defaults}, ())
         else:
             yield canonical(defaults, where="defaults", describe=self)
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
@@ -147,13 +155,12 @@ class Reach:
         for name in sorted({*outer, *({"__class__"} & set(cells))} - self._ignore - _WHEREABOUTS):
             mapping = Cell(name, cells[name]) if name in cells else function.__globals__
             use = outer.get(name) or Outer({()})
-            yield self._read(name, name, mapping, use.reads, changes=use.changes)
+            yield self.read(name, name, mapping, use.reads, changes=use.changes)
         for imported in sorted(facts.names.imports, key=lambda one: (one.level, one.module)):
             yield from self._imported(_absolute(imported, function.__globals__), facts.names.imports[imported])
 
     def _members(self, cls: type) -> Iterator[bytes]:
         self.parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}", "", None))
-        self._docs.append(str(cls.__doc__).encode("utf-8", "surrogatepass"))
         yield classes.named(cls)
         yield frame(*[self(base) or classes.named(base) for base in cls.__bases__])
         yield self(type(cls)) or classes.named(type(cls))
@@ -161,12 +168,12 @@ class Reach:
         self.watched.append(Watched(own, "", len(own), None))
         for name, member in classes.members(cls):
             mapping = own if own.get(name, ABSENT) is member else {name: member}
-            yield self._read(f"{cls.__qualname__}.{name}", name, mapping, ())
+            yield self.read(f"{cls.__qualname__}.{name}", name, mapping, ())
 
     # -- names ------------------------------------------------------------------------------------------------------
 
-    def _read(
-        self, label: str, name: str, mapping: Mapping[str, Any], chains: Iterable[Chain], *, changes: bool = False
+    def read(
+        self, label: str, name: str, mapping: Mapping[str, Any], chains: Iterable[Chain] = (), *, changes: bool = False
     ) -> bytes:
         """What a name stands for now; empty where that decides nothing."""
         self._documented = self._documented or name == "__doc__" or any("__doc__" in chain for chain in chains)
@@ -184,7 +191,7 @@ class Reach:
 
     def module(self, module: types.ModuleType, chains: Iterable[Chain], label: str) -> bytes:
         """The attributes that are read of a module of own code; all of them where that cannot be told."""
-        if not is_own_module(module):
+        if not is_own_module(module) and not self._is_named(module.__name__):
             return frame(b"module", module.__name__.encode())
         attributes: dict[str, set[Chain]] = {}
         submodules: list[bytes] = []
@@ -196,7 +203,7 @@ class Reach:
             else:
                 attributes.update({name: {()} for name in module.__dict__ if not name.startswith("__")})
         names = sorted(set(attributes) - _WHEREABOUTS)
-        reads = [self._read(f"{label}.{name}", name, module.__dict__, attributes[name]) for name in names]
+        reads = [self.read(f"{label}.{name}", name, module.__dict__, attributes[name]) for name in names]
         return frame(*reads, *submodules)
 
     def _imported(self, name: str, chains: set[Chain]) -> Iterator[bytes]:
@@ -218,9 +225,15 @@ class Reach:
             self.parts.append(Part(kind, label, "", value))
         own = getattr(value, "__dict__", None) if len(self.unfollowed) > before else None
         names = sorted({chain[0] for chain in chains if chain and type(own) is dict and chain[0] in own})
-        attributes = [self._read(f"{label}.{name}", name, own or {}, ()) for name in names]
+        attributes = [self.read(f"{label}.{name}", name, own or {}, ()) for name in names]
         data = frame(data, *attributes) if attributes else data
         return seal(data) if is_secret_name(label.rpartition(".")[2]) else data
+
+
+def _docs(met: Any) -> bytes:
+    """The docstrings of a unit, for code that reads them."""
+    text = documented(met) if type(met) is types.FunctionType else str(met.__doc__)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def stamp(value: Any) -> bytes:
@@ -232,8 +245,8 @@ def stamp(value: Any) -> bytes:
 class _Stamping(Reach):
     """A walk that watches nothing."""
 
-    def _read(
-        self, label: str, name: str, mapping: Mapping[str, Any], chains: Iterable[Chain], *, changes: bool = False
+    def read(
+        self, label: str, name: str, mapping: Mapping[str, Any], chains: Iterable[Chain] = (), *, changes: bool = False
     ) -> bytes:
         return b""
 

@@ -58,7 +58,8 @@ def definition_of(function: types.FunctionType) -> Definition | None:
         lined = [found for found in named if found.line == function.__code__.co_firstlineno]
         lined = lined or (named if numbered else [])
         if lined:
-            return lined[0].node if len({normalised(found.node) for found in lined}) == 1 else None
+            alike = len(lined) == 1 or len({normalised(found.node) for found in lined}) == 1
+            return lined[0].node if alike else None
     return None
 
 
@@ -160,14 +161,13 @@ class Facts(NamedTuple):
     """What the code of a function says for itself, whatever it meets when it runs.
 
     `portable`: whether other machines can compute the same (False: read from the bytecode, where no source is). `place`
-    is `file:line`. `documented` is the digest with the docstrings, for code that reads them; `returns` the annotation.
+    is `file:line`; `returns` the annotation of what comes back.
     """
 
     digest: str
     portable: bool
     names: Names
     place: str
-    documented: str
     returns: str = ""
 
 
@@ -187,10 +187,15 @@ def _find_facts(function: types.FunctionType) -> Facts:
     place = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"
     if node is None:
         digest = _code_digest(code)
-        return Facts(digest, False, _names_in_bytecode(code), place, digest)
-    documented = text_digest(normalised(node, documented=True))
+        return Facts(digest, False, _names_in_bytecode(code), place)
     returns = "" if isinstance(node, ast.Lambda) or node.returns is None else dump_tree(node.returns)
-    return Facts(text_digest(normalised(node)), True, names_of(node), place, documented, returns)
+    return Facts(text_digest(normalised(node)), True, names_of(node), place, returns)
+
+
+def documented(function: types.FunctionType) -> str:
+    """The digest with the docstrings, for code that reads them."""
+    node = definition_of(function)
+    return "" if node is None else text_digest(normalised(node, documented=True))
 
 
 def _names_in_bytecode(code: types.CodeType) -> Names:

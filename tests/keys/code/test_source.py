@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cachekit.keys.code.source import facts_of, module_name, source_digest
+from cachekit.keys.code.source import documented, facts_of, module_name, source_digest
 from cachekit.keys.code.text import dump_tree, parse
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -125,7 +125,7 @@ def test_docstrings_do_not_count(load: Load) -> None:
     """Neither the function's own docstring nor one inside it, but for code that reads docstrings."""
     text = "def f():\n    'doc'\n    def tool():\n        '{}'\n    return tool\n"
     assert digest(load, text.format("one")) == digest(load, text.format("two"))
-    one, two = (facts_of(load(text.format(word)).f).documented for word in ("one", "two"))
+    one, two = (documented(load(text.format(word)).f) for word in ("one", "two"))
     assert one != two
 
 
