@@ -12,18 +12,18 @@ import string
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.errors import CannotKey, UsageError
 from cachekit.files.digests import frame
 from cachekit.keys.binding import Arguments, Binder, paths_of
-from cachekit.keys.canonical import canonical
-from cachekit.keys.code.function import Code, code_of
-from cachekit.keys.code.reach import Reach
 from cachekit.keys.plain import plain
-from cachekit.keys.readable import readable
-from cachekit.keys.secrets import is_secret_name, seal
+from cachekit.keys.secrets import is_secret_name
 from cachekit.model import Key, Policy
+
+if TYPE_CHECKING:
+    # Imported by the first key: many programs decorate functions that one run of them never calls.
+    from cachekit.keys.code.function import Code, Walk
 
 Part = tuple[str, str]
 
@@ -119,12 +119,17 @@ class Keyer:
             ) from error
 
     def _key(self, identifying: dict[str, Any], namespace: str | None, sample: int | None) -> Key:
-        space, code, describe = self._space(namespace), self._current(), Reach()
+        space, code = self._space(namespace), self._current()
         digest = code.prefix(space, self._policy.sample if sample is None else sample).copy()
-        digest.update(self._arguments(identifying, describe))
-        digest.update(describe.finished())
-        portable = self._policy.version is not None or (code.portable and describe.portable)
-        return Key(space, digest.digest(), self.name, portable, inputs=(*code.inputs, *describe.inputs))
+        tag = b"call" if self._policy.key is None else b"key"
+        data, portable, inputs = plain(identifying), code.portable, code.inputs
+        if data is not None:
+            digest.update(frame(tag, b"plain", data))
+        else:
+            walk = self._walk(identifying)
+            digest.update(frame(tag, b"named", walk.data))
+            portable, inputs = portable and walk.portable, (*inputs, *walk.inputs)
+        return Key(space, digest.digest(), self.name, portable or self._policy.version is not None, inputs=inputs)
 
     def explain(
         self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None
@@ -165,6 +170,8 @@ class Keyer:
         """What the function is now. Read again only where something that it reaches is another one than it was."""
         code = self._code
         if code is None or not code.watch.same():
+            from cachekit.keys.code.function import code_of
+
             code = self._code = code_of(self._function, self._policy, self._held)
         return code
 
@@ -173,8 +180,8 @@ class Keyer:
         if self._policy.key is not None:
             return {"key": self._policy.key(types.MappingProxyType(bound))}
         ignore = self._policy.ignore
-        for name in self._paths & bound.keys():
-            bound[name] = _path(bound[name])
+        if self._paths:
+            bound.update({name: _path(bound[name]) for name in self._paths & bound.keys()})
         if not ignore:
             return bound
         kept = {name: value for name, value in bound.items() if name not in ignore}
@@ -183,18 +190,10 @@ class Keyer:
             kept[extra] = {name: value for name, value in kept[extra].items() if name not in ignore}
         return kept
 
-    def _arguments(self, kept: dict[str, Any], describe: Reach) -> bytes:
-        tag = b"key" if self._policy.key is not None else b"call"
-        data = plain(kept)
-        if data is not None:
-            return frame(tag, b"plain", data)
-        # One by one, so that a refusal names the argument, and **kwargs by their own names.
-        return frame(tag, b"named", *[self._argument(name, kept[name], describe) for name in sorted(kept)])
+    def _walk(self, identifying: dict[str, Any]) -> Walk:
+        from cachekit.keys.code.function import Walk
 
-    def _argument(self, name: str, value: Any, describe: Reach) -> bytes:
-        if name != self._bind.extra_kwargs or self._policy.key is not None:
-            return named(name, value, describe)
-        return frame(name.encode(), *[named(inner, value[inner], describe) for inner in sorted(value)])
+        return Walk(identifying, "" if self._policy.key is not None else self._bind.extra_kwargs)
 
     def _own_parts(self) -> list[Part]:
         version, code = self._policy.version, self._current()
@@ -203,11 +202,6 @@ class Keyer:
             text = _text(name, value) if kind in ("constant", "closure") else f"{value or ''} {place}".strip()
             parts.append((f"{kind} {name}", text))
         return parts + [(f"not followed {name}", kind) for name, kind in code.unfollowed]
-
-
-def named(name: str, value: Any, describe: Reach) -> bytes:
-    data = canonical(value, where=name, describe=describe)
-    return frame(name.encode(), seal(data) if is_secret_name(name) else data)
 
 
 def _path(value: Any) -> Any:
@@ -220,4 +214,6 @@ _UNSAID: Final = (object(),)
 
 
 def _text(name: str, value: Any) -> str:
+    from cachekit.keys.readable import readable
+
     return "<secret>" if is_secret_name(name) else readable(value)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import types
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.files.digests import frame
-from cachekit.keys.code.depends import describe, packages_of
+from cachekit.keys.canonical import canonical
 from cachekit.keys.code.reach import Part, Reach, stamp
 from cachekit.keys.code.source import facts_of, module_name
 from cachekit.keys.code.watch import Watch, Watched, can_change
+from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.model import ARTIFACT, Policy
 
 if TYPE_CHECKING:
@@ -53,9 +55,31 @@ def _held(held: tuple[Any, ...]) -> list[Watched]:
     return [Watched({"held": held}, "held", held, stamp(held) if can_change(held) else None)] if held else []
 
 
+class Walk:
+    """The identifying arguments of a call that are no plain data, as bytes. Raises CannotKey, which names the argument.
+
+    `extra` names the parameter that takes any keywords. `portable` and `inputs` are those of a Reach.
+    """
+
+    def __init__(self, identifying: Mapping[str, Any], extra: str) -> None:
+        reach = Reach()
+        # One by one, so that a refusal names the argument, and **kwargs by their own names.
+        texts = [_argument(name, identifying[name], reach, extra=name == extra) for name in sorted(identifying)]
+        self.data = frame(*texts, reach.finished())
+        self.portable, self.inputs = reach.portable, reach.inputs
+
+
+def _argument(name: str, value: Any, reach: Reach, *, extra: bool) -> bytes:
+    if extra:
+        return frame(name.encode(), *[_argument(one, value[one], reach, extra=False) for one in sorted(value)])
+    data = canonical(value, where=name, describe=reach)
+    # With an encoding for every text that can be a keyword.
+    return frame(name.encode("utf-8", "surrogatepass"), seal(data) if is_secret_name(name) else data)
+
+
 def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
     """One walk over the function as it is now. Raises CannotKey for what must not be identified by less than it is."""
-    walk = Reach(packages_of(policy.depends))
+    walk = Reach(_named_packages(policy))
     names = [str(getattr(function, "__module__", "")), str(getattr(function, "__qualname__", ""))]
     code = b""
     if isinstance(function, types.FunctionType):
@@ -69,9 +93,18 @@ def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
     else:
         walk.portable = False
     if policy.depends:
-        named = [describe(one, walk) for one in policy.depends]
-        code = frame(code, *named, walk.finished())
+        from cachekit.keys.code.depends import describe
+
+        code = frame(code, *[describe(one, walk) for one in policy.depends], walk.finished())
     return Code(frame(*(name.encode() for name in names), code, _codec(policy)), walk, held)
+
+
+def _named_packages(policy: Policy) -> frozenset[str]:
+    if not policy.depends:
+        return frozenset()
+    from cachekit.keys.code.depends import packages_of
+
+    return packages_of(policy.depends)
 
 
 def _codec(policy: Policy) -> bytes:

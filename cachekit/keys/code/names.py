@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 Chain = tuple[str, ...]
@@ -25,28 +24,26 @@ _SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDe
 _COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
-@dataclass(slots=True)
 class Outer:
     """What a definition does with one name that it does not bind itself: chains it reads, and whether it changes it."""
 
-    reads: set[Chain] = field(default_factory=set)
-    changes: bool = False
+    __slots__ = ("changes", "reads")
+
+    def __init__(self, reads: Iterable[Chain] = ()) -> None:
+        self.reads = set(reads)
+        self.changes = False
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """A module named by an import inside the definition; `level` counts the dots of a relative one."""
-
-    module: str
-    level: int = 0
+Imported = tuple[int, str]
+"""A module named by an import inside the definition: how many dots stand before a relative one, and its name."""
 
 
-@dataclass(slots=True)
 class Names:
     """`outer` by name; `imports` with the chains that are read of each module."""
 
-    outer: dict[str, Outer] = field(default_factory=dict)
-    imports: dict[Imported, set[Chain]] = field(default_factory=dict)
+    def __init__(self, outer: dict[str, Outer] | None = None) -> None:
+        self.outer: dict[str, Outer] = outer or {}
+        self.imports: dict[Imported, set[Chain]] = {}
 
 
 def names_of(node: Definition) -> Names:
@@ -235,11 +232,11 @@ def _bind_import(node: ast.Import | ast.ImportFrom, scope: _Scope) -> None:
     for alias in node.names:
         prefix: Chain = ()
         if isinstance(node, ast.ImportFrom):
-            name, module, prefix = alias.asname or alias.name, Imported(node.module or "", node.level), (alias.name,)
+            name, module, prefix = alias.asname or alias.name, (node.level, node.module or ""), (alias.name,)
         elif alias.asname:
-            name, module = alias.asname, Imported(alias.name)
+            name, module = alias.asname, (0, alias.name)
         else:
             # `import a.b` binds `a`, and `a.b` is read of it.
-            name, module = alias.name.partition(".")[0], Imported(alias.name.partition(".")[0])
+            name, module = alias.name.partition(".")[0], (0, alias.name.partition(".")[0])
         scope.bound.add(name)
         scope.imported[name] = module, prefix

@@ -23,7 +23,6 @@ from cachekit.keys.code import classes
 from cachekit.keys.code.names import Chain, Imported, Outer
 from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module
 from cachekit.keys.code.source import documented, facts_of
-from cachekit.keys.code.unloaded import find, unloaded
 from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change
 from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.keys.shapes import is_mock
@@ -156,7 +155,7 @@ class Reach:
             mapping = Cell(name, cells[name]) if name in cells else function.__globals__
             use = outer.get(name) or Outer({()})
             yield self.read(name, name, mapping, use.reads, changes=use.changes)
-        for imported in sorted(facts.names.imports, key=lambda one: (one.level, one.module)):
+        for imported in sorted(facts.names.imports):
             yield from self._imported(_absolute(imported, function.__globals__), facts.names.imports[imported])
 
     def _members(self, cls: type) -> Iterator[bytes]:
@@ -198,7 +197,7 @@ class Reach:
         for chain in sorted(chains):
             if chain and (chain[0] in module.__dict__ or chain[0] in _WHEREABOUTS):
                 attributes.setdefault(chain[0], set()).add(chain[1:])
-            elif chain and find(f"{module.__name__}.{chain[0]}") is not None:
+            elif chain and _is_submodule(module, chain[0]):
                 submodules += self._imported(f"{module.__name__}.{chain[0]}", {chain[1:]})
             else:
                 attributes.update({name: {()} for name in module.__dict__ if not name.startswith("__")})
@@ -213,6 +212,8 @@ class Reach:
             yield frame(name.encode(), self.module(module, chains, name))
         else:
             self.parts.append(Part("module", name, "", None))
+            from cachekit.keys.code.unloaded import unloaded
+
             yield frame(name.encode(), unloaded(name))
 
     # -- values -----------------------------------------------------------------------------------------------------
@@ -228,6 +229,12 @@ class Reach:
         attributes = [self.read(f"{label}.{name}", name, own or {}, ()) for name in names]
         data = frame(data, *attributes) if attributes else data
         return seal(data) if is_secret_name(label.rpartition(".")[2]) else data
+
+
+def _is_submodule(module: types.ModuleType, name: str) -> bool:
+    from cachekit.keys.code.unloaded import find
+
+    return hasattr(module, "__path__") and find(f"{module.__name__}.{name}") is not None
 
 
 def _docs(met: Any) -> bytes:
@@ -252,7 +259,8 @@ class _Stamping(Reach):
 
 
 def _absolute(imported: Imported, loaded: Mapping[str, Any]) -> str:
-    if not imported.level:
-        return imported.module
+    level, module = imported
+    if not level:
+        return module
     package = str(loaded.get("__package__") or "").split(".")
-    return ".".join([*package[: len(package) - imported.level + 1], *([imported.module] if imported.module else [])])
+    return ".".join([*package[: len(package) - level + 1], *([module] if module else [])])
