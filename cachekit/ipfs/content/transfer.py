@@ -17,8 +17,7 @@ from cachekit.files.digests import Signature, signature
 from cachekit.files.locks import has_locks, try_lock, unlock
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.content.chunks import ChunkCipher, Source, pieces, sealed_size
-from cachekit.ipfs.content.cids import CHUNK_BYTES
-from cachekit.ipfs.content.unixfs import FileCid
+from cachekit.ipfs.content.cids import CHUNK_BYTES, FileCid
 from cachekit.ipfs.kubo.transport import Transport
 
 IDLE_SECONDS: Final = 10.0

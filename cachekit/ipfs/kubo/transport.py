@@ -16,7 +16,6 @@ from typing import Any, Final, Protocol, TypeVar
 
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.ipfs.content.cids import CHUNK_BYTES, LINKS, encode_car
-from cachekit.ipfs.content.unixfs import FILE_LINKS
 from cachekit.ipfs.kubo.answers import (
     NotThere,
     boundary,
@@ -37,9 +36,7 @@ from cachekit.ipfs.kubo.streams import Streams
 OLDEST: Final = (0, 30)
 """The oldest Kubo we speak to."""
 
-_WIDE_NODES: Final = (0, 35)
 _NAMED_ADD: Final = (0, 38)
-_NARROW_BYTES: Final = 174 * CHUNK_BYTES
 _OK: Final = 200
 _VERSION_SECONDS: Final = 2.0
 _BLOCK_BYTES: Final = 2 << 20
@@ -50,7 +47,7 @@ _FILE: Final = {
     "raw-leaves": "true",
     "chunker": f"size-{CHUNK_BYTES}",
     "hash": "sha2-256",
-    "max-file-links": str(FILE_LINKS),
+    "max-file-links": str(LINKS),
     "cid-base": "base32",
     "trickle": "false",
     "inline": "false",
@@ -72,7 +69,7 @@ class Transport(Protocol):
     are NOT verified here: the caller compares them with the CID.
 
     `add_stream` and `cat_stream` have no deadline: only `idle` seconds in which nothing moves end them. They hold one
-    piece in memory. `add_stream` stores `size` bytes as a UnixFS file (`unixfs.FileCid`), pinned under `pin_name` in
+    piece in memory. `add_stream` stores `size` bytes as a UnixFS file (`cids.FileCid`), pinned under `pin_name` in
     the same call unless that is None, and gives its CID; what `pieces` raises passes through, and nothing is stored.
     `cat_stream` gives exactly `length` bytes from `offset` on, 1 MiB at a time; `offline` keeps it to what the daemon
     has. `block_find` is `block_get` that asks other daemons too.
@@ -158,16 +155,7 @@ class KuboTransport:
     def add(self, data: bytes, *, timeout: float) -> str:
         """Store `data` unpinned as a file, and give its CID: the one `cids.file_cid` computes."""
         with boundary(), self._client(timeout) as client:
-            self._require_wide_nodes(len(data))
-            options = {
-                "cid-version": "1",
-                "raw-leaves": "true",
-                "chunker": f"size-{CHUNK_BYTES}",
-                "hash": "sha2-256",
-                "pin": "false",
-                "max-file-links": str(LINKS),
-            }
-            return text(client.add_bytes(data, opts=options))
+            return text(client.add_bytes(data, opts={**_FILE, "pin": "false"}))
 
     def add_stream(self, pieces: Iterable[bytes], *, size: int, pin_name: str | None, idle: float) -> str:
         """Store `size` bytes as a file, pinned under a name in the same call; its CID is what `FileCid` computes."""
@@ -270,11 +258,6 @@ class KuboTransport:
         left = timeout - (time.monotonic() - began)
         with self._mine().using(left, limit) as client:
             yield client
-
-    def _require_wide_nodes(self, size: int) -> None:
-        if size > _NARROW_BYTES and self._version < _WIDE_NODES:
-            message = f"before Kubo {dotted(_WIDE_NODES)} a file of {size} bytes gets another CID; upgrade it"
-            raise TierUnavailable(message, reason="too_old")
 
 
 def _or_none(call: Callable[[], _T]) -> _T | None:
