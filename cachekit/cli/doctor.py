@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sqlite3
 import stat
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "note", "failed"]
 
-_OLDEST: Final = (0, 30)
 _RECOMMENDED: Final = (0, 43)
 _LITTLE: Final = 64 << 20
 """Bytes free below which writes are about to fail."""
@@ -163,16 +161,15 @@ def _credential_alone(resolved: Resolved) -> Finding:
 
 
 def _daemon(shared: Shared, *, must: bool) -> Finding:
+    from cachekit.ipfs.kubo.answers import numbers
+
     try:
         version = shared.transport.version()
     except TierError as error:
         remedy = "`cachekit node start` starts one; CACHEKIT_IPFS_API names another; CACHEKIT_IPFS=off does without"
         return Finding("daemon", "failed" if must else "note", f"{shared.api}: {error}", remedy)
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     text = f"Kubo {version} at {shared.api}"
-    if numbers < _OLDEST:
-        return Finding("daemon", "failed", text, "at least 0.30 is needed; `cachekit node install` gets one")
-    if numbers < _RECOMMENDED:
+    if numbers(version) < _RECOMMENDED:
         return Finding("daemon", "note", text, "0.43 is recommended; `cachekit node install` gets one")
     return Finding("daemon", "ok", text)
 

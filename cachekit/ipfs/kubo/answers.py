@@ -15,6 +15,9 @@ from typing import Any, Final
 
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 
+OLDEST: Final = (0, 30)
+"""The oldest Kubo we speak to."""
+
 _FORBIDDEN: Final = (401, 403)
 _SERVER_ERROR: Final = 500
 _DEPTH: Final = 12

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.ipfs.content.cids import CHUNK_BYTES, LINKS, encode_car
 from cachekit.ipfs.kubo.answers import (
+    OLDEST,
     NotThere,
     boundary,
     dotted,
@@ -32,9 +33,6 @@ from cachekit.ipfs.kubo.answers import (
 from cachekit.ipfs.kubo.client import Connections, authorization
 from cachekit.ipfs.kubo.http import Address, Dialer
 from cachekit.ipfs.kubo.streams import Streams
-
-OLDEST: Final = (0, 30)
-"""The oldest Kubo we speak to."""
 
 _NAMED_ADD: Final = (0, 38)
 _OK: Final = 200
