@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError, UsageError
+from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.index.index import alive, cid_of
 from cachekit.ipfs.index.pins import Holdings
 from cachekit.ipfs.index.segments import PINNED
@@ -266,7 +267,7 @@ class Registry:
         entry = shared.index.find(key.namespace, key.digest)
         if entry is None or not alive(entry, time.time_ns()) or shared.index.covers(key.namespace, entry):
             return None
-        manifest = _holdings(shared).manifest(key.namespace, cid_of(entry), _within(SECONDS))
+        manifest = _holdings(shared).manifest(key.namespace, cid_of(entry), Deadline(SECONDS))
         if manifest is None:
             return None
         named = replace(key, function=manifest.about.get("function", ""))
@@ -275,22 +276,16 @@ class Registry:
     def _by_cid(self, shared: Shared, cid: str) -> Artifact | None:
         pins = shared.index.references(cid)
         for namespace in dict.fromkeys([*(pin.namespace for pin in pins), self._namespace, *shared.index.namespaces()]):
-            manifest = _holdings(shared).manifest(namespace, cid, _within(SECONDS))
+            manifest = _holdings(shared).manifest(namespace, cid, Deadline(SECONDS))
             if manifest is not None:
                 return Artifact(manifest, namespace, key_of(manifest, namespace), cid, bool(pins), 0, False)
         return None
 
     def _team(self, shared: Shared) -> Iterator[Artifact]:
         shared.pull(self._namespace)
-        for cid, (namespace, manifest) in _holdings(shared).pinned(_within(SECONDS)).items():
+        for cid, (namespace, manifest) in _holdings(shared).pinned(Deadline(SECONDS)).items():
             yield Artifact(manifest, namespace, key_of(manifest, namespace), cid, True, 0, False)
 
 
 def _holdings(shared: Shared) -> Holdings:
     return Holdings(shared.transport, shared.index, shared.credential)
-
-
-def _within(seconds: float) -> Callable[[], float]:
-    end = time.monotonic() + seconds
-    # Never 0: some calls would take it for "for ever".
-    return lambda: max(0.001, end - time.monotonic())

@@ -16,14 +16,34 @@ from itertools import chain, repeat
 from typing import Final, TypeVar
 
 from cachekit.errors import TierError, TierUnavailable
-from cachekit.ipfs.index.index import OWN_REASONS
 
+OWN_REASONS: Final = ("locked", "unfinished")
+"""Reasons of a TierUnavailable that is not the daemon's doing."""
 DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0)
 """Seconds before each probe; the last one repeats."""
 
 _JITTER = (0.8, 1.2)
 _living: weakref.WeakSet[Breaker] = weakref.WeakSet()
 _hooked: list[bool] = []
+
+
+class Deadline:
+    """The instant, `seconds` from now, at which something is to be over; `at` is that of `time.monotonic`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.at = time.monotonic() + seconds
+
+    @property
+    def rest(self) -> float:
+        """Seconds until then, 0 where it is over."""
+        return max(0.0, self.at - time.monotonic())
+
+    def left(self) -> float:
+        """The same for what would take 0 for "for ever": TierUnavailable `unfinished` where it is over."""
+        rest = self.rest
+        if not rest:
+            raise TierUnavailable("the time for this is over; what waits to be sent stays queued", reason="unfinished")
+        return rest
 
 
 class Breaker:

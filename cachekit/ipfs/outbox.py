@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from cachekit.errors import TierFull
 from cachekit.files.sqlite import Database, locked
+from cachekit.ipfs.breaker import Deadline
 from cachekit.model import Key, Mark, Record
 
 MAX_PAYLOAD_BYTES: Final = 512 << 20
@@ -128,9 +129,9 @@ class Outbox:
             return int(connection.execute("SELECT count(*) FROM queue").fetchone()[0])
 
     @contextlib.contextmanager
-    def exclusive(self, end: float) -> Iterator[None]:
-        """Be the only one, of all processes, who sends; waits until `end` of `time.monotonic`, else TierUnavailable."""
-        with locked(self._lock_path, end):
+    def exclusive(self, deadline: Deadline) -> Iterator[None]:
+        """Be the only one, of all processes, who sends; TierUnavailable `locked` where it waited too long."""
+        with locked(self._lock_path, deadline.at):
             yield
 
     def close(self) -> None:

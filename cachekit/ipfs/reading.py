@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
-from cachekit.ipfs.breaker import Breaker
+from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.cids import file_cid, raw_cid
 from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.index.index import Index, alive, cid_of
@@ -120,10 +120,10 @@ class Listener:
 
     def refresh_all(self, timeout: float) -> None:
         """`refresh` for every namespace that was ever asked for on this machine, each within `timeout` seconds."""
-        end = time.monotonic() + _ALL_SECONDS
+        deadline = Deadline(_ALL_SECONDS)
         for name in dict.fromkeys([*self._times, EVERYWHERE, *self._index.namespaces()]):
             self.refresh(name, timeout)
-            if time.monotonic() > end:
+            if not deadline.rest:
                 break
 
     def _listened(self) -> bool:

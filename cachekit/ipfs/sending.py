@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence, Set
 from typing import Final, Literal, NamedTuple
 
-from cachekit.errors import IntegrityError, TierUnavailable
-from cachekit.ipfs.breaker import Guard
+from cachekit.errors import IntegrityError
+from cachekit.ipfs.breaker import Deadline, Guard
 from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import Credential, WriterKey
@@ -41,7 +41,7 @@ class Sender:
         credential: Credential,
         writer: Callable[[], WriterKey],
         report: Callable[[str], None],
-        files: Callable[[Item, float], bool],
+        files: Callable[[Item, Deadline], bool],
     ) -> None:
         self._transport = transport
         self._index = index
@@ -52,45 +52,44 @@ class Sender:
         self._files = files
         self._holdings = Holdings(transport, index, credential)
 
-    def send(self, end: float, *, patient: bool = False) -> int:
-        """Everything that waits when it is called, until `end` of `time.monotonic`; how many items that were.
+    def send(self, deadline: Deadline, *, patient: bool = False) -> int:
+        """Everything that waits when it is called, until the deadline; how many items that were.
 
-        With `patient` the files of artifacts may take as long as they come to, and do not count against `end`.
+        With `patient` the files of artifacts may take as long as they come to: the deadline is put off meanwhile.
 
         Raises TierError; items are taken off only when their segment stands in the daemon.
         """
         sent, last = 0, self._outbox.last()
-        with self._outbox.exclusive(end):
+        with self._outbox.exclusive(deadline):
             # What comes meanwhile waits for the next time: else a busy process would send each item by itself.
             while batch := self._outbox.batch(last=last):
-                end = self._send(batch, end, patient=patient)
+                self._send(batch, deadline, patient=patient)
                 self._outbox.done([item.id for item in batch])
                 sent += len(batch)
         return sent
 
-    def upload(self, data: bytes, end: float) -> str:
+    def upload(self, data: bytes, deadline: Deadline) -> str:
         """Store bytes as they are; gives the CID, which is the one computed here."""
         cid = file_cid(data)
         if len(data) <= CHUNK_BYTES:
-            self._transport.import_blocks([(binary_cid(cid), data)], timeout=_left(end))
-        elif self._transport.add(data, timeout=_left(end)) != cid:
+            self._transport.import_blocks([(binary_cid(cid), data)], timeout=deadline.left())
+        elif self._transport.add(data, timeout=deadline.left()) != cid:
             raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
         return cid
 
-    def _send(self, batch: Sequence[Item], end: float, *, patient: bool) -> float:
-        """Sends a batch; gives `end`, moved by what the files took where that was to be waited for."""
+    def _send(self, batch: Sequence[Item], deadline: Deadline, *, patient: bool) -> None:
         living = [made for item in batch if item.kind == "entry" and (made := self._stage(item))]
         # Only now: the files of an entry that was ended while it waited would be pinned, and nobody would count that.
         began = time.monotonic()
-        staged = [one for one in living if self._sends_files(one.item, math.inf if patient else end)]
-        end += time.monotonic() - began if patient else 0.0
+        staged = [one for one in living if self._sends_files(one.item, Deadline(math.inf) if patient else deadline)]
+        deadline.at += time.monotonic() - began if patient else 0.0
         blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
         if blocks:
-            self._transport.import_blocks(list(blocks.items()), timeout=_left(end))
-        stored = [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, end)]
+            self._transport.import_blocks(list(blocks.items()), timeout=deadline.left())
+        stored = [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, deadline)]
         released = {(item.namespace, item.text) for item in batch if item.kind == "unpin"}
         for one in stored:
-            if one.item.pin and (before := self._pin(one, end)):
+            if one.item.pin and (before := self._pin(one, deadline)):
                 released.add((one.item.namespace, before))
         entries = dict[str, list[Entry]]()
         for one in stored:
@@ -99,16 +98,15 @@ class Sender:
             if item.kind != "entry":
                 entries.setdefault(item.namespace, []).append(self._mark(item))
         for namespace, lines in entries.items():
-            self._index.publish(self._transport, namespace, lines, self._writer(), _left(end))
-        self._release(released, end)
-        return end
+            self._index.publish(self._transport, namespace, lines, self._writer(), deadline.left())
+        self._release(released, deadline)
 
-    def _sends_files(self, item: Item, end: float) -> bool:
+    def _sends_files(self, item: Item, deadline: Deadline) -> bool:
         """Whether what the entry speaks of stands in the daemon; the files of an artifact are sent before its entry."""
         if item.text != ARTIFACT:
             return True
         try:
-            sent = self._files(item, end)
+            sent = self._files(item, deadline)
         except IntegrityError as error:
             self._report(error.reason)
             return False
@@ -138,29 +136,29 @@ class Sender:
         # Invalidated while it waited: nobody could hit it any more.
         return None if self._index.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)
 
-    def _added(self, one: _Staged, end: float) -> bool:
+    def _added(self, one: _Staged, deadline: Deadline) -> bool:
         try:
-            self.upload(one.stored, end)
+            self.upload(one.stored, deadline)
         except IntegrityError as error:
             # It would happen again: kept in the queue it would hold up everything behind it.
             self._report(error.reason)
             return False
         return True
 
-    def _pin(self, one: _Staged, end: float) -> str:
+    def _pin(self, one: _Staged, deadline: Deadline) -> str:
         """Pins an entry; gives the CID that its key kept pinned until now, or "" where that is none or the same."""
         # The count first: a pin that nobody counts would never be undone.
         before = self._index.reference(one.item.namespace, one.entry.key, one.cid, one.item.created)
         name = f"cachekit/{self._credential.namespace_id(one.item.namespace)}/{one.entry.key.hex()}"
-        self._transport.pin(one.cid, name, timeout=_left(end))
+        self._transport.pin(one.cid, name, timeout=deadline.left())
         return "" if before == one.cid else before
 
-    def _release(self, released: Set[tuple[str, str]], end: float) -> None:
+    def _release(self, released: Set[tuple[str, str]], deadline: Deadline) -> None:
         """Unpins what nothing refers to any more, of (namespace, CID of a payload)."""
         gone = {one for one in released if not self._index.references(one[1])}
         # The files first: without its manifest, whoever comes after a crash would not know them.
-        for cid in (*self._holdings.needless(gone, lambda: _left(end)), *sorted({cid for _, cid in gone})):
-            self._transport.unpin(cid, timeout=_left(end))
+        for cid in (*self._holdings.needless(gone, deadline), *sorted({cid for _, cid in gone})):
+            self._transport.unpin(cid, timeout=deadline.left())
 
     def _mark(self, item: Item) -> Entry:
         if item.kind == "unpin":
@@ -169,13 +167,6 @@ class Sender:
             "tag" if item.kind == "tag" else "key" if item.kind == "key" else "namespace"
         )
         return self._index.mark_entry(Mark(item.namespace, kind, item.text, item.created))
-
-
-def _left(end: float) -> float:
-    left = end - time.monotonic()
-    if left <= 0:
-        raise TierUnavailable("the time for sending is over; the rest stays queued", reason="unfinished")
-    return left
 
 
 _BY_HAND: Final = ""
@@ -212,19 +203,19 @@ class Content:
 
     def store(self, data: bytes, *, pin: bool = False, timeout: float) -> str:
         """Publish bytes as they are, unencrypted; gives the CID. Waits for the daemon."""
-        end = time.monotonic() + timeout
-        cid = self._guard.call(lambda: self._sender.upload(data, end))
+        deadline = Deadline(timeout)
+        cid = self._guard.call(lambda: self._sender.upload(data, deadline))
         if pin:
             # The count first: a pin that nobody counts would never be undone.
             self._index.reference(_BY_HAND, binary_cid(cid)[4:20], cid, time.time_ns())
-            self._guard.call(lambda: self._transport.pin(cid, "cachekit/store", timeout=_at_least(end)))
+            self._guard.call(lambda: self._transport.pin(cid, "cachekit/store", timeout=deadline.left()))
         return cid
 
     def fetch(self, cid: str, *, timeout: float) -> bytes:
         """The verified bytes of a CID. TierError `not_found` where the daemon lacks any part of it."""
-        end = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         return read_file(
-            cid, lambda block: self._guard.call(lambda: self._transport.block_get(block, timeout=_at_least(end)))
+            cid, lambda block: self._guard.call(lambda: self._transport.block_get(block, timeout=deadline.left()))
         )
 
     def _referring(self, what: str | Key) -> list[Pin]:
@@ -232,8 +223,3 @@ class Content:
             return self._index.references(what)
         key = self._credential.index_key(what.namespace, what.digest)
         return [pin for pin in self._index.pins() if (pin.namespace, pin.key) == (what.namespace, key)]
-
-
-def _at_least(end: float) -> float:
-    # Never 0: some calls would take it for "for ever". What is over fails by itself.
-    return max(0.001, end - time.monotonic())

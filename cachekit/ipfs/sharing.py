@@ -6,7 +6,6 @@ The door for sharing between daemons: whatever finds other writers' roots will f
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -14,7 +13,7 @@ from typing import Final, Literal
 from cachekit.artifacts.store import ArtifactStore
 from cachekit.config.resolve import Resolved, config_dir, data_dir
 from cachekit.errors import TierError, UsageError
-from cachekit.ipfs.breaker import Breaker
+from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.artifacts import SharedFiles
 from cachekit.ipfs.credential import TAG_BYTES, Credential, WriterKey, load_credential
 from cachekit.ipfs.index.index import Index, IndexMark, tag_of
@@ -89,10 +88,10 @@ class Shared:
         return self.tier.refresh_all(timeout)
 
     def close(self, bound: float) -> None:
-        end = time.monotonic() + bound
+        deadline = Deadline(bound)
         self.tier.close(bound)
         self.breaker.close()
-        if end > time.monotonic():
+        if deadline.rest:
             self.transport.close()
 
 

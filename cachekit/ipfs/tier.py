@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cachekit.errors import TierError
-from cachekit.ipfs.breaker import Breaker, Guard
+from cachekit.ipfs.breaker import Breaker, Deadline, Guard
 from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.index import Index, Pin
 from cachekit.ipfs.index.segments import MAX_TAGS, Entry
@@ -33,7 +33,7 @@ def _silent(_reason: str) -> None:
     """Tell nobody."""
 
 
-def _no_files(_item: Item, _end: float) -> bool:
+def _no_files(_item: Item, _deadline: Deadline) -> bool:
     """There is no artifact store: what speaks of files cannot be sent."""
     return False
 
@@ -42,7 +42,7 @@ class IpfsTier:
     """`protocols.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
 
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
-    `files` sends an artifact's files, until an instant of `time.monotonic`.
+    `files` sends an artifact's files, until a deadline.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
     that an open breaker answered.
     """
@@ -62,7 +62,7 @@ class IpfsTier:
         timeout: float = 0.25,
         writer: Callable[[], WriterKey],
         report: Callable[[str], None] = _silent,
-        files: Callable[[Item, float], bool] = _no_files,
+        files: Callable[[Item, Deadline], bool] = _no_files,
     ) -> None:
         self.barred = 0
         self._index = index
@@ -87,11 +87,11 @@ class IpfsTier:
         if not self._breaker.allows():
             self.barred += 1
             return None
-        end = time.monotonic() + self._timeout
-        entry = self._locate(key, end)
+        deadline = Deadline(self._timeout)
+        entry = self._locate(key, deadline)
         if entry is None:
             return None
-        stored = self._guard.call(lambda: self._reader.stored(entry, _left(end)))
+        stored = self._guard.call(lambda: self._reader.stored(entry, deadline.left()))
         if stored is None:
             # Collected. A segment once read is not read again, so nobody asks for it twice.
             self._index.forget(key.namespace, key.digest)
@@ -114,14 +114,14 @@ class IpfsTier:
 
     def close(self, timeout: float = 5.0) -> None:
         """Send what waits, for at most `timeout` seconds; what remains is sent by the next process."""
-        end = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         self._listener.worker.end()
         self._sending.end()
         with contextlib.suppress(TierError):
             if self._writable and self._breaker.allows() and self._outbox.pending():
                 self.flush(timeout)
-        self._sending.join(max(0.0, end - time.monotonic()))
-        self._listener.worker.join(max(0.0, end - time.monotonic()))
+        self._sending.join(deadline.rest)
+        self._listener.worker.join(deadline.rest)
 
     def renew_after_fork(self) -> None:
         """Threads do not survive a fork."""
@@ -144,14 +144,14 @@ class IpfsTier:
 
         With `patient` the time that the files of artifacts take does not count.
         """
-        end = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         if not self._writable:
             return 0
         try:
-            sent = self._sender.send(end, patient=patient)
+            sent = self._sender.send(deadline, patient=patient)
         except TierError as error:
             # Where hardly any time was given, a timeout says nothing about the daemon.
-            if timeout >= _FAIR_SECONDS or time.monotonic() < end:
+            if timeout >= _FAIR_SECONDS or deadline.rest:
                 self._guard.judge(error)
             raise
         if sent:
@@ -193,16 +193,16 @@ class IpfsTier:
         """From now on, look every few seconds for what other machines invalidated in `namespace` and all others."""
         self._listener.start(namespace)
 
-    def _locate(self, key: Key, end: float) -> Entry | None:
+    def _locate(self, key: Key, deadline: Deadline) -> Entry | None:
         entry = self._reader.living(key)
         # A known entry may have been replaced or invalidated elsewhere: it is believed for a second without asking.
         if entry is not None and self._listener.age(key.namespace) <= _BELIEVED_SECONDS:
             return entry
-        self.refresh(key.namespace, _left(end) * _INDEX_SHARE)
+        self.refresh(key.namespace, deadline.left() * _INDEX_SHARE)
         entry = self._reader.living(key)
         if entry is not None and self._listener.age(EVERYWHERE) > LISTENING_SECONDS:
             # Nobody listens, or not yet: a mark for all namespaces may stand where we did not look.
-            self.refresh(EVERYWHERE, _left(end) * _INDEX_SHARE)
+            self.refresh(EVERYWHERE, deadline.left() * _INDEX_SHARE)
             entry = self._reader.living(key)
         return entry
 
@@ -219,8 +219,3 @@ class IpfsTier:
             self._report("sending_failed")
             return False
         return True
-
-
-def _left(end: float) -> float:
-    # Never 0: some calls would take it for "for ever". What is over fails by itself.
-    return max(0.001, end - time.monotonic())

@@ -29,6 +29,7 @@ from cachekit.artifacts.progress import LARGE, Display
 from cachekit.cache.default import default
 from cachekit.cache.operations import registry
 from cachekit.cli.parser import main
+from cachekit.ipfs.breaker import Deadline
 
 ROOT = Path(__file__).parents[2]
 BUILT: list[str] = []
@@ -393,11 +394,11 @@ def test_a_flush_ends_in_time(team: Team) -> None:
     """An upload stops when its time is over, in the middle of a file; the artifact stays queued and is sent later."""
     shared = default().shared
     assert shared is not None
-    with shared.outbox.exclusive(time.monotonic() + 60):  # nobody sends it behind our back
+    with shared.outbox.exclusive(Deadline(60)):  # nobody sends it behind our back
         build("model-late", "late" * 1_000_000)
         (item,) = shared.outbox.batch()
         with pytest.raises(TierError) as raised:
-            shared.files.send(item, time.monotonic())
+            shared.files.send(item, Deadline(0.0))
         assert raised.value.reason == "unfinished"
         assert shared.tier.pending() == 1
     cachekit.flush(60)

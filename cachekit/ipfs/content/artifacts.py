@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from cachekit.artifacts.store import ArtifactStore
 from cachekit.errors import TierError, TierUnavailable
 from cachekit.files.digests import Signature
 from cachekit.files.parallel import at_once
-from cachekit.ipfs.breaker import Breaker, Guard
+from cachekit.ipfs.breaker import Breaker, Deadline, Guard
 from cachekit.ipfs.content.chunks import ChunkCipher
 from cachekit.ipfs.content.transfer import Blob, Blobs
 from cachekit.ipfs.credential import Credential
@@ -61,10 +60,10 @@ class SharedFiles:
             )
         )
 
-    def send(self, item: Item, end: float) -> bool:
+    def send(self, item: Item, deadline: Deadline) -> bool:
         """Stores the files of a queued artifact in the daemon; False where they are no longer here to be sent.
 
-        TierUnavailable `unfinished` at `end` (of `time.monotonic`): the item stays queued, and begins anew.
+        TierUnavailable `unfinished` at the deadline: the item stays queued, and begins anew.
         """
         manifest = Manifest.decode(item.payload)
         blobs = self._blobs(item.namespace, sealed=manifest.sealed)
@@ -75,7 +74,7 @@ class SharedFiles:
             if not path.exists():
                 return False
             name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{self._label(item, manifest, number)}"
-            told = _until(end, counter("adding", file.path or manifest.name, file.size))
+            told = _until(deadline, counter("adding", file.path or manifest.name, file.size))
             if blobs.add(path, name, pin=bool(item.pin), told=told) != file.cid:
                 return False
         return True
@@ -96,10 +95,9 @@ class SharedFiles:
         self._store.publish(blob.sha256, partial, known)
 
 
-def _until(end: float, told: Callable[[int], None]) -> Callable[[int], None]:
+def _until(deadline: Deadline, told: Callable[[int], None]) -> Callable[[int], None]:
     def passed(count: int) -> None:
-        if time.monotonic() > end:
-            raise TierUnavailable("the time for sending is over; the artifact stays queued", reason="unfinished")
+        deadline.left()
         told(count)
 
     return passed

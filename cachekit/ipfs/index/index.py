@@ -18,6 +18,7 @@ from typing import Final
 
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.sqlite import locked
+from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.rows import SKEW, File, IndexMark, Pin, alive, cid_of
 from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_ENTRIES, Entry, encode
@@ -33,21 +34,21 @@ _WRITER: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Pull:
-    """Reading, until `end`, what a namespace's tree has that the table has not."""
+    """Reading, until a deadline, what a namespace's tree has that the table has not."""
 
-    def __init__(self, table: IndexTable, transport: Transport, namespace: str, space: str, end: float) -> None:
+    def __init__(self, table: IndexTable, transport: Transport, namespace: str, space: str, deadline: Deadline) -> None:
         self._table = table
         self._transport = transport
         self._namespace = namespace
         self._space = space
-        self._end = end
+        self._deadline = deadline
         # A read that begins in the last moment would only time out, and look like a failing daemon.
-        self._last_start = end - min(0.05, (end - time.monotonic()) / 4)
+        self._last_start = deadline.at - min(0.05, deadline.rest / 4)
         self._complete = True
 
     def all(self, root: str | None, known: dict[str, tuple[int, str]]) -> int:
         """Every writer's; `known` is what the table said before the tree was asked for `root`."""
-        listed = self._transport.list(f"{ROOT}/{self._space}", timeout=left(self._end)) if root else None
+        listed = self._transport.list(f"{ROOT}/{self._space}", timeout=self._deadline.left()) if root else None
         taken, present = 0, set[str]()
         for name, cid, _ in listed or []:
             present.add(name)
@@ -99,7 +100,7 @@ class Pull:
     def _listed(self, writer: str, seen: dict[str, tuple[str, str]]) -> list[tuple[str, str, int]]:
         patience = min(time.monotonic() + _WRITING_SECONDS, self._last_start)
         while True:
-            listed = self._transport.list(f"{ROOT}/{self._space}/{writer}", timeout=left(self._end)) or []
+            listed = self._transport.list(f"{ROOT}/{self._space}/{writer}", timeout=self._deadline.left()) or []
             # Kubo shows a file that is just being written as an empty one.
             unsettled = [name for name, cid, size in listed if not size and seen.get(name, ("", ""))[0] != cid]
             if not unsettled or time.monotonic() >= patience:
@@ -114,7 +115,7 @@ class Pull:
             self._table.refuse(self._space, file, reason)
             return 0
         path = f"{ROOT}/{self._space}/{file.writer}/{file.name}"
-        data = self._transport.read(path, limit=MAX_BYTES, timeout=left(self._end))
+        data = self._transport.read(path, limit=MAX_BYTES, timeout=self._deadline.left())
         if data is None:
             return 0
         try:
@@ -131,18 +132,8 @@ def _sequence(name: str) -> int:
     return int(name) if _SEGMENT.fullmatch(name) else -1
 
 
-def left(end: float) -> float:
-    """Seconds until `end`; TierUnavailable where there are none."""
-    seconds = end - time.monotonic()
-    if seconds <= 0:
-        raise TierUnavailable("the time for this is over", reason="unfinished")
-    return seconds
+__all__ = ["ROOT", "Index", "IndexMark", "Pin", "alive", "cid_of", "tag_of"]
 
-
-__all__ = ["OWN_REASONS", "ROOT", "Index", "IndexMark", "Pin", "alive", "cid_of", "tag_of"]
-
-OWN_REASONS: Final = ("locked", "unfinished")
-"""Reasons of a TierUnavailable that is not the daemon's doing."""
 COMPACT_AT: Final = 48
 """Segments of one writer from which on it merges them: well below the 64 that nobody may exceed."""
 
@@ -184,18 +175,18 @@ class Index(IndexTable):
         space = self._credential.namespace_id(namespace)
         # Before the directory is asked: what another process takes in meanwhile must not look like a rollback.
         known = self.writers(space)
-        end = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         root = transport.stat(f"{ROOT}/{space}", timeout=timeout)
         if root == self.root(space):
             return 0
         if self._pid != os.getpid():
             self._renew()
         lock = self._pulling
-        if not lock.acquire(timeout=max(0.0, end - time.monotonic())):
+        if not lock.acquire(timeout=deadline.rest):
             return 0
         try:
             # Whoever held the lock has probably read it.
-            return 0 if root == self.root(space) else Pull(self, transport, namespace, space, end).all(root, known)
+            return 0 if root == self.root(space) else Pull(self, transport, namespace, space, deadline).all(root, known)
         finally:
             lock.release()
 
@@ -206,21 +197,21 @@ class Index(IndexTable):
 
         Holds a lock of this machine's writer key. Raises TierError; a segment that was written stays.
         """
-        end = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         space = self._credential.namespace_id(namespace)
-        with locked(writer.path.with_suffix(".lock"), end):
-            pull = Pull(self, transport, namespace, space, end)
+        with locked(writer.path.with_suffix(".lock"), deadline.at):
+            pull = Pull(self, transport, namespace, space, deadline)
             if not pull.own(writer.id):
                 raise TierUnavailable("there was no time to read our own segments", reason="unfinished")
-            self._append(transport, namespace, entries, writer, end)
-            self._compact(transport, namespace, writer, end)
+            self._append(transport, namespace, entries, writer, deadline)
+            self._compact(transport, namespace, writer, deadline)
         # Here, in the background, or else the next lookup has to find out that only our own segment was new. Should it
         # fail, that is what happens.
         with contextlib.suppress(TierError):
-            self.refresh(transport, namespace, left(end))
+            self.refresh(transport, namespace, deadline.left())
 
     def _append(
-        self, transport: Transport, namespace: str, entries: Sequence[Entry], writer: WriterKey, end: float
+        self, transport: Transport, namespace: str, entries: Sequence[Entry], writer: WriterKey, deadline: Deadline
     ) -> None:
         space = self._credential.namespace_id(namespace)
         sequence = self.writers(space).get(writer.id, (0, ""))[0]
@@ -231,31 +222,31 @@ class Index(IndexTable):
             name = f"{sequence:016d}"
             path = f"{ROOT}/{space}/{writer.id}/{name}"
             data = encode(part, credential=self._credential, namespace=namespace, writer=writer, sequence=sequence)
-            transport.write(path, data, timeout=left(end))
-            cid = transport.stat(path, timeout=left(end)) or ""
+            transport.write(path, data, timeout=deadline.left())
+            cid = transport.stat(path, timeout=deadline.left()) or ""
             self.accept(namespace, File(writer.id, name, cid, sequence), part)
 
-    def _compact(self, transport: Transport, namespace: str, writer: WriterKey, end: float) -> None:
+    def _compact(self, transport: Transport, namespace: str, writer: WriterKey, deadline: Deadline) -> None:
         space = self._credential.namespace_id(namespace)
         path = f"{ROOT}/{space}/{writer.id}"
         good = {name for name, (_, reason) in self.files(space, writer.id).items() if not reason}
-        sizes = {name: size for name, _, size in transport.list(path, timeout=left(end)) or [] if name in good}
+        sizes = {name: size for name, _, size in transport.list(path, timeout=deadline.left()) or [] if name in good}
         if len(sizes) < COMPACT_AT:
             return
         small = [name for name, size in sizes.items() if size < _LARGE_BYTES]
         # Large ones are left alone while they are few: rewriting all of them each time would cost their whole size.
         victims = small if len(sizes) - len(small) < _MOST_LARGE else list(sizes)
-        merged = self._merged(transport, namespace, writer.id, victims, end)
-        self._append(transport, namespace, merged, writer, end)
+        merged = self._merged(transport, namespace, writer.id, victims, deadline)
+        self._append(transport, namespace, merged, writer, deadline)
         for name in victims:
-            transport.remove(f"{path}/{name}", timeout=left(end))
+            transport.remove(f"{path}/{name}", timeout=deadline.left())
 
     def _merged(
-        self, transport: Transport, namespace: str, writer: str, names: Sequence[str], end: float
+        self, transport: Transport, namespace: str, writer: str, names: Sequence[str], deadline: Deadline
     ) -> list[Entry]:
         space, newest = self._credential.namespace_id(namespace), dict[tuple[int, bytes], Entry]()
         for name in names:
-            data = transport.read(f"{ROOT}/{space}/{writer}/{name}", limit=MAX_BYTES, timeout=left(end))
+            data = transport.read(f"{ROOT}/{space}/{writer}/{name}", limit=MAX_BYTES, timeout=deadline.left())
             entries = self.read_segment(data, namespace, writer, name).entries if data else []
             for entry in entries:
                 known = newest.get((entry.kind, entry.key))
