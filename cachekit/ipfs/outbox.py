@@ -53,17 +53,13 @@ class Item(NamedTuple):
         return found
 
 
-def _silent(_reason: str) -> None:
-    """Tell nobody."""
-
-
 class Outbox:
     """The queue in the SQLite file at `path`, opened on first use. Everything may raise TierError.
 
     What was added survives the process from the moment `add` returned. `report` hears `corrupt_outbox`.
     """
 
-    def __init__(self, path: Path, report: Callable[[str], None] = _silent) -> None:
+    def __init__(self, path: Path, report: Callable[[str], None] = lambda _reason: None) -> None:
         self._database = Database(path, _SCHEMA, report)
         self._lock_path = path.with_suffix(".lock")
 

@@ -29,20 +29,11 @@ _INDEX_SHARE: Final = 0.6
 """Of the time of a `get`: an index that takes longer must leave some for the payload."""
 
 
-def _silent(_reason: str) -> None:
-    """Tell nobody."""
-
-
-def _no_files(_item: Item, _deadline: Deadline) -> bool:
-    """There is no artifact store: what speaks of files cannot be sent."""
-    return False
-
-
 class IpfsTier:
     """`protocols.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
 
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
-    `files` sends an artifact's files, until a deadline.
+    `files` sends an artifact's files, until a deadline; whether it could.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
     that an open breaker answered.
     """
@@ -61,8 +52,8 @@ class IpfsTier:
         writable: bool,
         timeout: float = 0.25,
         writer: Callable[[], WriterKey],
-        report: Callable[[str], None] = _silent,
-        files: Callable[[Item, Deadline], bool] = _no_files,
+        report: Callable[[str], None] = lambda _reason: None,
+        files: Callable[[Item, Deadline], bool] = lambda _item, _deadline: False,
     ) -> None:
         self.barred = 0
         self._index = index

@@ -35,10 +35,6 @@ class Blob(NamedTuple):
     sha256: str
 
 
-def _silent(_done: int) -> None:
-    """Tell nobody."""
-
-
 class Blobs:
     """Files in the daemon behind `transport`, sealed with `cipher`; None stores them as anybody can read them.
 
@@ -58,7 +54,7 @@ class Blobs:
         self.fetched = 0
         """Bytes that came over the wire so far, as they are stored."""
 
-    def cid_of(self, path: Path, *, told: Callable[[int], None] = _silent) -> str:
+    def cid_of(self, path: Path, *, told: Callable[[int], None] = lambda _done: None) -> str:
         """The CID that `add` would give; nobody is asked."""
         with _local_errors(), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -67,7 +63,7 @@ class Blobs:
                 pass
             return cid.digest()
 
-    def add(self, path: Path, name: str, *, pin: bool, told: Callable[[int], None] = _silent) -> str:
+    def add(self, path: Path, name: str, *, pin: bool, told: Callable[[int], None] = lambda _done: None) -> str:
         """Store a file, pinned under `name` in the same call if it is to be; the CID is computed here, and compared."""
         with _local_errors(), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -85,7 +81,7 @@ class Blobs:
         return computed
 
     def fetch(
-        self, cid: str, size: int, partial: Path, sha256: str, *, told: Callable[[int], None] = _silent
+        self, cid: str, size: int, partial: Path, sha256: str, *, told: Callable[[int], None] = lambda _done: None
     ) -> Signature:
         """Make `partial` the whole file, on disk for good; whole chunks that it already has are not fetched again.
 

@@ -22,7 +22,7 @@ from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.rows import SKEW, File, IndexMark, Pin, alive, cid_of
 from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_ENTRIES, Entry, encode
-from cachekit.ipfs.index.table import IndexTable, nobody, tag_of
+from cachekit.ipfs.index.table import IndexTable, tag_of
 from cachekit.ipfs.kubo.transport import Transport
 
 ROOT: Final = "/cachekit/v1"
@@ -141,10 +141,6 @@ _LARGE_BYTES: Final = MAX_BYTES // 2
 _MOST_LARGE: Final = 32
 
 
-def _silent(_reason: str) -> None:
-    """Tell nobody."""
-
-
 class Index(IndexTable):
     """The table at `path` (a SQLite file in the cache directory), and its way to and from the daemon.
 
@@ -156,8 +152,8 @@ class Index(IndexTable):
         self,
         path: Path,
         credential: Credential,
-        report: Callable[[str], None] = _silent,
-        heed: Callable[[str, Sequence[IndexMark]], None] = nobody,
+        report: Callable[[str], None] = lambda _reason: None,
+        heed: Callable[[str, Sequence[IndexMark]], None] = lambda _namespace, _marks: None,
     ) -> None:
         super().__init__(path, credential, report, heed)
         self._renew()

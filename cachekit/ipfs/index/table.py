@@ -103,10 +103,6 @@ def tag_of(credential: Credential, tag: str) -> bytes:
     return credential.tag(EVERYWHERE, tag)
 
 
-def nobody(_namespace: str, _marks: Sequence[IndexMark]) -> None:
-    """Nobody else has to know."""
-
-
 class IndexTable(TreeTable):
     """The SQLite file at `path`, opened on first use. `report` is told a short word for everything that was refused.
 
@@ -118,7 +114,7 @@ class IndexTable(TreeTable):
         path: Path,
         credential: Credential,
         report: Callable[[str], None],
-        heed: Callable[[str, Sequence[IndexMark]], None] = nobody,
+        heed: Callable[[str, Sequence[IndexMark]], None],
     ) -> None:
         super().__init__(Database(path, SCHEMA, report), report)
         self._credential = credential

@@ -142,14 +142,10 @@ def _build(new: Path, report: Callable[[str], None], environ: Mapping[str, str],
 __all__ = ["VERSION", "Installed", "cache_dir", "data_dir", "install"]
 
 
-def _quiet(_line: str) -> None:
-    """Say nothing."""
-
-
 def install(
     data_dir: Path,
     *,
-    report: Callable[[str], None] = _quiet,
+    report: Callable[[str], None] = lambda _line: None,
     environ: Mapping[str, str] | None = None,
     dist: str = DIST,
 ) -> Installed:
