@@ -15,7 +15,7 @@ from cachekit.ipfs.content.cids import file_cid, raw_cid
 from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.index.index import Index, alive, cid_of
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, Entry
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.worker import Worker
 from cachekit.model import EVERYWHERE, Key, Record
 from cachekit.tiers.ledger import veiled
@@ -24,7 +24,7 @@ from cachekit.tiers.ledger import veiled
 class Reader:
     """Reads entries and payloads. Every method may raise TierError."""
 
-    def __init__(self, transport: Transport, index: Index, credential: Credential) -> None:
+    def __init__(self, transport: KuboTransport, index: Index, credential: Credential) -> None:
         self._transport = transport
         self._index = index
         self._credential = credential
@@ -84,7 +84,7 @@ class Listener:
     """
 
     def __init__(
-        self, transport: Transport, index: Index, breaker: Breaker, timeout: float, report: Callable[[str], None]
+        self, transport: KuboTransport, index: Index, breaker: Breaker, timeout: float, report: Callable[[str], None]
     ) -> None:
         self._transport = transport
         self._index = index

@@ -18,7 +18,7 @@ from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.index import Index, Pin, tag_of
 from cachekit.ipfs.index.pins import Holdings
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Entry
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item, Outbox
 from cachekit.model import ARTIFACT, Key, Mark
 
@@ -35,7 +35,7 @@ class Sender:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: KuboTransport,
         index: Index,
         outbox: Outbox,
         credential: Credential,
@@ -178,7 +178,7 @@ class Content:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: KuboTransport,
         index: Index,
         outbox: Outbox,
         credential: Credential,

@@ -15,7 +15,7 @@ from cachekit.ipfs.breaker import Breaker, Deadline, Guard
 from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.index import Index, Pin
 from cachekit.ipfs.index.segments import MAX_TAGS, Entry
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item, Outbox
 from cachekit.ipfs.reading import LISTENING_SECONDS, Listener, Reader
 from cachekit.ipfs.sending import Content, Sender
@@ -43,7 +43,7 @@ class IpfsTier:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: KuboTransport,
         index: Index,
         outbox: Outbox,
         credential: Credential,

@@ -147,11 +147,11 @@ def _put(one: Machine, key: Key, record: Record, *, encrypt: bool = True) -> Non
 
 
 def _pinned(kubo: KuboTransport, node: Any, cid: str) -> bool:
-    from cachekit.ipfs.node.daemon import _rpc
+    from cachekit.ipfs.node.process import rpc
 
     del kubo
     try:
-        return cid in _rpc(node.api, f"pin/ls?arg={cid}&type=recursive").get("Keys", {})
+        return cid in rpc(node.api, "pin/ls", {"arg": cid, "type": "recursive"}).get("Keys", {})
     except Exception:  # noqa: BLE001 - Kubo's answer to "not pinned" is an error
         return False
 
@@ -362,9 +362,9 @@ def test_a_dangling_cid_is_a_miss_asked_for_once(pair: tuple[Machine, Machine], 
     _put(a, key, _record())
     entry = a.index.find("team", key.digest)
     assert entry is not None
-    from cachekit.ipfs.node.daemon import _rpc
+    from cachekit.ipfs.node.process import rpc
 
-    _rpc(node.api, f"block/rm?arg={cid_of(entry)}")
+    rpc(node.api, "block/rm", {"arg": cid_of(entry)})
     assert b.tier.get(key) is None
     b.transport.calls.clear()
     assert b.tier.get(key) is None
@@ -468,12 +468,12 @@ def test_stored_bytes_are_fetched(pair: tuple[Machine, Machine], size: int) -> N
 
 def test_a_missing_part_is_an_error(pair: tuple[Machine, Machine], node: Any) -> None:
     """A file with a lost leaf is never given in part."""
-    from cachekit.ipfs.node.daemon import _rpc
+    from cachekit.ipfs.node.process import rpc
 
     a, _ = pair
     data = os.urandom(3 * MIB)
     cid = a.tier.store(data)
-    _rpc(node.api, f"block/rm?arg={raw_cid(data[MIB : 2 * MIB])}")
+    rpc(node.api, "block/rm", {"arg": raw_cid(data[MIB : 2 * MIB])})
     with pytest.raises(TierError) as caught:
         a.tier.fetch(cid)
     assert caught.value.reason == "not_found"
@@ -615,7 +615,7 @@ def test_growth_and_speed_of_a_batch(pair: tuple[Machine, Machine], node: Any) -
 
     Kubo counts the 1024 directories of its block store, made once for each node, to whoever comes first: not to these.
     """
-    from cachekit.ipfs.node.daemon import _rpc
+    from cachekit.ipfs.node.process import rpc
 
     a, b = pair
     blocks = [os.urandom(16) for _ in range(8192)]
@@ -623,11 +623,11 @@ def test_growth_and_speed_of_a_batch(pair: tuple[Machine, Machine], node: Any) -
     keys = [_key() for _ in range(1000)]
     for key in keys:
         a.outbox.add(key, _record(os.urandom(2048)))
-    before = _rpc(node.api, "repo/stat?size-only=true")["RepoSize"]
+    before = rpc(node.api, "repo/stat", {"size-only": "true"})["RepoSize"]
     started = time.perf_counter()
     a.tier.flush(60.0)
     seconds = time.perf_counter() - started
-    growth = (_rpc(node.api, "repo/stat?size-only=true")["RepoSize"] - before) / len(keys)
+    growth = (rpc(node.api, "repo/stat", {"size-only": "true"})["RepoSize"] - before) / len(keys)
     print(f"\n{len(keys) / seconds:.0f} entries/s, {growth:.0f} bytes of repository an entry")
     assert growth <= 3000
     assert b.tier.get(keys[0]) is not None

@@ -16,14 +16,16 @@ from cachekit.ipfs.breaker import Breaker, Deadline, Guard
 from cachekit.ipfs.content.chunks import ChunkCipher
 from cachekit.ipfs.content.transfer import Blob, Blobs
 from cachekit.ipfs.credential import Credential
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item
 
 
 class SharedFiles:
     """What `Shared` needs for artifacts. Everything may raise TierError."""
 
-    def __init__(self, transport: Transport, credential: Credential, store: ArtifactStore, breaker: Breaker) -> None:
+    def __init__(
+        self, transport: KuboTransport, credential: Credential, store: ArtifactStore, breaker: Breaker
+    ) -> None:
         self._transport = transport
         self._breaker = breaker
         self._credential = credential

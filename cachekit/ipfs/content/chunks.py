@@ -22,7 +22,7 @@ from cachekit.errors import IntegrityError
 from cachekit.ipfs.content.cids import CHUNK_BYTES
 from cachekit.ipfs.content.unixfs import leaves
 from cachekit.ipfs.credential import Cipher, Credential
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.kubo.transport import KuboTransport
 
 OVERHEAD_BYTES: Final = 12 + 16
 """Nonce and tag of one chunk."""
@@ -105,7 +105,7 @@ class Source:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: KuboTransport,
         cid: str,
         size: int,
         cipher: ChunkCipher | None,

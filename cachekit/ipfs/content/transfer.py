@@ -18,7 +18,7 @@ from cachekit.files.locks import has_locks, try_lock, unlock
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.content.chunks import ChunkCipher, Source, pieces, sealed_size
 from cachekit.ipfs.content.cids import CHUNK_BYTES, FileCid
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.kubo.transport import KuboTransport
 
 IDLE_SECONDS: Final = 10.0
 _BUSY_SECONDS: Final = 0.02
@@ -44,7 +44,7 @@ class Blobs:
     """
 
     def __init__(
-        self, transport: Transport, cipher: ChunkCipher | None, *, idle: float = IDLE_SECONDS, offline: bool = True
+        self, transport: KuboTransport, cipher: ChunkCipher | None, *, idle: float = IDLE_SECONDS, offline: bool = True
     ) -> None:
         self._transport = transport
         self._cipher = cipher

@@ -23,7 +23,7 @@ from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.rows import SKEW, File, IndexMark, Pin, alive, cid_of
 from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_ENTRIES, Entry, encode
 from cachekit.ipfs.index.table import IndexTable, tag_of
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.kubo.transport import KuboTransport
 
 ROOT: Final = "/cachekit/v1"
 _WRITING_SECONDS: Final = 0.1
@@ -36,7 +36,9 @@ _WRITER: Final = re.compile(r"[0-9a-f]{32}")
 class Pull:
     """Reading, until a deadline, what a namespace's tree has that the table has not."""
 
-    def __init__(self, table: IndexTable, transport: Transport, namespace: str, space: str, deadline: Deadline) -> None:
+    def __init__(
+        self, table: IndexTable, transport: KuboTransport, namespace: str, space: str, deadline: Deadline
+    ) -> None:
         self._table = table
         self._transport = transport
         self._namespace = namespace
@@ -162,7 +164,7 @@ class Index(IndexTable):
         self._pid = os.getpid()
         self._pulling = threading.Lock()
 
-    def refresh(self, transport: Transport, namespace: str, timeout: float) -> int:
+    def refresh(self, transport: KuboTransport, namespace: str, timeout: float) -> int:
         """Take in what is new; how many entries that were. One RPC where nothing is.
 
         Stops after `timeout` seconds with what it has, and the next call goes on from there. Raises TierError when the
@@ -187,7 +189,7 @@ class Index(IndexTable):
             lock.release()
 
     def publish(
-        self, transport: Transport, namespace: str, entries: Sequence[Entry], writer: WriterKey, timeout: float
+        self, transport: KuboTransport, namespace: str, entries: Sequence[Entry], writer: WriterKey, timeout: float
     ) -> None:
         """Make `entries` visible to everybody, as segments of `writer`; merges its segments when they are many.
 
@@ -207,7 +209,7 @@ class Index(IndexTable):
             self.refresh(transport, namespace, deadline.left())
 
     def _append(
-        self, transport: Transport, namespace: str, entries: Sequence[Entry], writer: WriterKey, deadline: Deadline
+        self, transport: KuboTransport, namespace: str, entries: Sequence[Entry], writer: WriterKey, deadline: Deadline
     ) -> None:
         space = self._credential.namespace_id(namespace)
         sequence = self.writers(space).get(writer.id, (0, ""))[0]
@@ -222,7 +224,7 @@ class Index(IndexTable):
             cid = transport.stat(path, timeout=deadline.left()) or ""
             self.accept(namespace, File(writer.id, name, cid, sequence), part)
 
-    def _compact(self, transport: Transport, namespace: str, writer: WriterKey, deadline: Deadline) -> None:
+    def _compact(self, transport: KuboTransport, namespace: str, writer: WriterKey, deadline: Deadline) -> None:
         space = self._credential.namespace_id(namespace)
         path = f"{ROOT}/{space}/{writer.id}"
         good = {name for name, (_, reason) in self.files(space, writer.id).items() if not reason}
@@ -238,7 +240,7 @@ class Index(IndexTable):
             transport.remove(f"{path}/{name}", timeout=deadline.left())
 
     def _merged(
-        self, transport: Transport, namespace: str, writer: str, names: Sequence[str], deadline: Deadline
+        self, transport: KuboTransport, namespace: str, writer: str, names: Sequence[str], deadline: Deadline
     ) -> list[Entry]:
         space, newest = self._credential.namespace_id(namespace), dict[tuple[int, bytes], Entry]()
         for name in names:

@@ -11,7 +11,7 @@ from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.index.index import Index
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.model import ARTIFACT
 
 _CODEC: Final = bytes([len(ARTIFACT)]) + ARTIFACT.encode()
@@ -29,7 +29,7 @@ def opened(credential: Credential, namespace: str, stored: bytes) -> Manifest | 
 class Holdings:
     """The manifests of pinned entries, of all machines whose segments were read. Every method may raise TierError."""
 
-    def __init__(self, transport: Transport, index: Index, credential: Credential) -> None:
+    def __init__(self, transport: KuboTransport, index: Index, credential: Credential) -> None:
         self._transport = transport
         self._index = index
         self._credential = credential

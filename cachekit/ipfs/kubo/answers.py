@@ -1,6 +1,6 @@
-"""What can go wrong between here and Kubo, in cachekit's words: every failure is sorted in this one place.
+"""What Kubo answered, believing none of it, and what can go wrong on the way, in cachekit's words.
 
-Reading what an RPC answered, believing none of it: each function raises where the answer is not one of Kubo's.
+Every failure is sorted here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable
 OLDEST: Final = (0, 30)
 """The oldest Kubo we speak to."""
 
+_OK: Final = 200
 _FORBIDDEN: Final = (401, 403)
 _SERVER_ERROR: Final = 500
 _DEPTH: Final = 12
@@ -104,6 +105,13 @@ def message_of(body: bytes) -> str | None:
         return None
     message = found.get("Message") if isinstance(found, dict) else None
     return message if isinstance(message, str) else None
+
+
+def reject_refusal(response: http.client.HTTPResponse, body: bytes) -> None:
+    """Raise what an answer says that is not 200, or that is none of Kubo's; `body` is what a refusal came with."""
+    if response.status != _OK:
+        raise from_status(response.status, message_of(body))
+    reject_html(response.headers.get("Content-Type", ""))
 
 
 def reject_html(content_type: str) -> None:

@@ -1,6 +1,6 @@
-"""Kubo's RPC: the calls of `protocols.Transport`, and nothing else of it.
+"""The calls of Kubo's RPC that cachekit makes.
 
-The calls a lookup waits for go over `kubo_http`; all the rest through `kubo_client`.
+Those a lookup waits for go over a line of our own (`http`), files over `streams`, all the rest through `client`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
 
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.ipfs.content.cids import CHUNK_BYTES, LINKS, encode_car
@@ -23,19 +23,15 @@ from cachekit.ipfs.kubo.answers import (
     dotted,
     entries,
     exactly,
-    from_status,
-    message_of,
     numbers,
-    reject_html,
     string,
     text,
 )
 from cachekit.ipfs.kubo.client import Connections, authorization
 from cachekit.ipfs.kubo.http import Address, Dialer
-from cachekit.ipfs.kubo.streams import Streams
+from cachekit.ipfs.kubo.streams import download, upload
 
 _NAMED_ADD: Final = (0, 38)
-_OK: Final = 200
 _VERSION_SECONDS: Final = 2.0
 _BLOCK_BYTES: Final = 2 << 20
 _JSON_BYTES: Final = 16 << 20
@@ -59,52 +55,20 @@ _FILE: Final = {
 """A daemon's own configuration decides whatever is not said."""
 
 
-class Transport(Protocol):
-    """The Kubo calls cachekit makes. CIDs are text (base32 CIDv1); paths are MFS paths.
-
-    Everything raises TierError and nothing else: TierUnavailable when nobody answered within `timeout` seconds,
-    IntegrityError when the answer is not what Kubo answers. "Not there" is None, not an error. Bytes that come back
-    are NOT verified here: the caller compares them with the CID.
-
-    `add_stream` and `cat_stream` have no deadline: only `idle` seconds in which nothing moves end them. They hold one
-    piece in memory. `add_stream` stores `size` bytes as a UnixFS file (`cids.FileCid`), pinned under `pin_name` in
-    the same call unless that is None, and gives its CID; what `pieces` raises passes through, and nothing is stored.
-    `cat_stream` gives exactly `length` bytes from `offset` on, 1 MiB at a time; `offline` keeps it to what the daemon
-    has. `block_find` is `block_get` that asks other daemons too.
-    """
-
-    def version(self) -> str: ...
-    def block_get(self, cid: str, *, timeout: float) -> bytes | None: ...
-    def cat(self, cid: str, *, size: int, timeout: float) -> bytes | None: ...
-    def import_blocks(self, blocks: Sequence[tuple[bytes, bytes]], *, timeout: float) -> None: ...
-    def add(self, data: bytes, *, timeout: float) -> str: ...
-    def stat(self, path: str, *, timeout: float) -> str | None: ...
-    def list(self, path: str, *, timeout: float) -> list[tuple[str, str, int]] | None: ...
-    def read(self, path: str, *, limit: int, timeout: float) -> bytes | None: ...
-    def write(self, path: str, data: bytes, *, timeout: float) -> None: ...
-    def remove(self, path: str, *, timeout: float) -> None: ...
-    def add_stream(self, pieces: Iterable[bytes], *, size: int, pin_name: str | None, idle: float) -> str: ...
-    def cat_stream(
-        self, cid: str, *, offset: int, length: int, idle: float, offline: bool
-    ) -> Generator[bytes, None, None]: ...
-    def block_find(self, cid: str, *, timeout: float) -> bytes | None: ...
-    def pin(self, cid: str, name: str, *, timeout: float) -> None: ...
-    def unpin(self, cid: str, *, timeout: float) -> None: ...
-    def close(self) -> None: ...
-
-
 class KuboTransport:
-    """`protocols.Transport` over the RPC at the multiaddr `api`.
+    """The RPC at the multiaddr `api`. CIDs are text (base32 CIDv1); paths are MFS paths.
 
     `auth` is `user:password`, or a bearer token with or without the word. One connection per thread and process, opened
-    on first use; every call is over within its `timeout`, in seconds, whatever the other side does. Raises UsageError
-    for an address or credential that cannot be meant.
+    on first use. UsageError for an address or credential that cannot be meant.
+
+    Every call is over within its `timeout`, in seconds, whatever the other side does; `add_stream` and `cat_stream`
+    have no deadline: only `idle` seconds in which nothing moves end them. All raise TierError and nothing else:
+    TierUnavailable where nobody answered in time, IntegrityError where the answer is not what Kubo answers. "Not there"
+    is None, not an error. Bytes that come back are NOT verified here: the caller compares them with the CID.
     """
 
     def __init__(self, api: str, *, auth: str | None = None) -> None:
-        self._dialer = Dialer(Address.parse(api))
-        self._headers = authorization(auth)
-        self._streams = Streams(self._dialer, self._headers)
+        self._dialer = Dialer(Address.parse(api), authorization(auth))
         self._local = threading.local()
         self._version: tuple[int, ...] = ()
 
@@ -132,18 +96,15 @@ class KuboTransport:
 
     def cat(self, cid: str, *, size: int, timeout: float) -> bytes | None:
         """The file of `cid`: exactly `size` bytes or IntegrityError, for Kubo ends a broken answer like a whole one."""
-        with boundary():
-            try:
-                with self._client(timeout, limit=size) as client:
-                    return exactly(client.cat(cid, offline=True, stream=True), size)
-            except NotThere:
-                return None
+        with suppress(NotThere), self._client(timeout, limit=size) as client:
+            return exactly(client.cat(cid, offline=True, stream=True), size)
+        return None
 
     def import_blocks(self, blocks: Sequence[tuple[bytes, bytes]], *, timeout: float) -> None:
         """Store (binary CID, block) pairs, unpinned, as one CAR."""
         if not blocks:
             return
-        with boundary(), self._client(timeout) as client:
+        with self._client(timeout) as client:
             # With stats there is an answer to hold Kubo to; without, success and a failure half-way look alike.
             options = {"pin-roots": "false", "stats": "true"}
             told = client.dag.imprt(io.BytesIO(encode_car(blocks)), opts=options).as_json()
@@ -152,14 +113,17 @@ class KuboTransport:
 
     def add(self, data: bytes, *, timeout: float) -> str:
         """Store `data` unpinned as a file, and give its CID: the one `cids.file_cid` computes."""
-        with boundary(), self._client(timeout) as client:
+        with self._client(timeout) as client:
             return text(client.add_bytes(data, opts={**_FILE, "pin": "false"}))
 
     def add_stream(self, pieces: Iterable[bytes], *, size: int, pin_name: str | None, idle: float) -> str:
-        """Store `size` bytes as a file, pinned under a name in the same call; its CID is what `FileCid` computes."""
+        """Store `size` bytes as a file, pinned under a name unless that is None; its CID is what `cids.FileCid` computes.
+
+        What `pieces` raises passes through, and nothing is stored.
+        """
         self._known_version()
         pinning = {"pin": "false"} if pin_name is None else {"pin": "true", "pin-name": pin_name}
-        answer = self._streams.upload("add", {**_FILE, **pinning}, pieces, size=size, idle=idle)
+        answer = upload(self._dialer, "add", {**_FILE, **pinning}, pieces, size=size, idle=idle)
         with boundary():
             cid = string(json.loads(answer), "Hash")
         # Older ones overlook the name, and pin without it.
@@ -170,9 +134,12 @@ class KuboTransport:
     def cat_stream(
         self, cid: str, *, offset: int, length: int, idle: float, offline: bool
     ) -> Generator[bytes, None, None]:
-        """`length` bytes of a file from `offset` on, 1 MiB at a time; TierError `not_found`, or fewer is `truncated`."""
+        """`length` bytes of a file from `offset` on, 1 MiB at a time; TierError `not_found`, or fewer is `truncated`.
+
+        `offline` keeps it to what the daemon itself has.
+        """
         options = {"arg": cid, "offset": str(offset), "length": str(length), "offline": str(offline).lower()}
-        return self._streams.download("cat", options, length=length, idle=idle)
+        return download(self._dialer, "cat", options, length=length, idle=idle)
 
     def block_find(self, cid: str, *, timeout: float) -> bytes | None:
         """The block of `cid`, from this daemon or from another one that it reaches."""
@@ -180,33 +147,25 @@ class KuboTransport:
 
     def write(self, path: str, data: bytes, *, timeout: float) -> None:
         """Make `data` the MFS file at `path`, and flush; directories are made as needed."""
-        with boundary(), self._client(timeout) as client:
+        with self._client(timeout) as client:
             options = {"parents": "true", "flush": "true", "cid-version": "1", "raw-leaves": "true"}
             client.files.write(path, io.BytesIO(data), create=True, truncate=True, opts=options)
 
     def remove(self, path: str, *, timeout: float) -> None:
         """Remove what is at the MFS `path`, with all below it; nothing there is fine."""
-        with boundary():
-            try:
-                with self._client(timeout) as client:
-                    client.files.rm(path, recursive=True, opts={"force": "true"})
-            except NotThere:
-                return
+        with suppress(NotThere), self._client(timeout) as client:
+            client.files.rm(path, recursive=True, opts={"force": "true"})
 
     def pin(self, cid: str, name: str, *, timeout: float) -> None:
         """Pin what this daemon has under `cid`, recursively; TierError `not_found` where a part is missing."""
-        with boundary(), self._client(timeout) as client:
+        with self._client(timeout) as client:
             # Offline: a pin that has to search the network hangs, which would look like a dead daemon.
             client.pin.add(cid, offline=True, opts={"name": name})
 
     def unpin(self, cid: str, *, timeout: float) -> None:
         """Undo `pin`; not pinned is fine."""
-        with boundary():
-            try:
-                with self._client(timeout) as client:
-                    client.pin.rm(cid)
-            except NotThere:
-                return
+        with suppress(NotThere), self._client(timeout) as client:
+            client.pin.rm(cid)
 
     def close(self) -> None:
         """Drop the connections, those of other threads once their call is over. A later call opens new ones."""
@@ -215,13 +174,7 @@ class KuboTransport:
     # -- the hot calls ------------------------------------------------------------------------------
 
     def _bytes(self, call: str, options: Mapping[str, str], timeout: float, limit: int) -> bytes:
-        answer = self._mine().line.post(call, options, timeout=timeout, limit=limit)
-        if answer.status != _OK:
-            raise from_status(answer.status, message_of(answer.body))
-        reject_html(answer.headers.get("Content-Type", ""))
-        if len(answer.body) > limit:
-            raise IntegrityError(f"the answer is longer than the {limit} bytes it may have", reason="oversized")
-        return answer.body
+        return self._mine().line.post(call, options, timeout=timeout, limit=limit)
 
     def _ask(self, call: str, options: Mapping[str, str], timeout: float) -> Any:
         return json.loads(self._bytes(call, options, timeout, _JSON_BYTES))
@@ -243,19 +196,20 @@ class KuboTransport:
         mine: Connections | None = getattr(self._local, "mine", None)
         # After a fork both processes would read each other's answers from one connection.
         if mine is None or mine.pid != os.getpid():
-            mine = self._local.mine = Connections(self._dialer, self._headers)
+            mine = self._local.mine = Connections(self._dialer)
         return mine
 
     # -- through ipfshttpclient ---------------------------------------------------------------------
 
     @contextmanager
     def _client(self, timeout: float, *, limit: int = _JSON_BYTES) -> Iterator[Any]:
-        began = time.monotonic()
-        self._known_version(timeout)
-        # Importing the client, below, takes its time once; that is not the daemon's fault.
-        left = timeout - (time.monotonic() - began)
-        with self._mine().using(left, limit) as client:
-            yield client
+        with boundary():
+            began = time.monotonic()
+            self._known_version(timeout)
+            # Importing the client, below, takes its time once; that is not the daemon's fault.
+            left = timeout - (time.monotonic() - began)
+            with self._mine().using(left, limit) as client:
+                yield client
 
 
 def _or_none(call: Callable[[], _T]) -> _T | None:

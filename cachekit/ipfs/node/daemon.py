@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import signal
 import subprocess
@@ -12,9 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cachekit.errors import UsageError
+from cachekit.errors import TierError, UsageError
 from cachekit.ipfs.node.process import answering_version, asked_to_shut_down, locked, own_pid
-from cachekit.ipfs.node.process import rpc as _rpc  # noqa: F401 - the tests stop daemons with it
 from cachekit.ipfs.node.repo import api_address, clear_traces, configure, create, environment, last_line, recorded_api
 
 _POLL_SECONDS = 0.05
@@ -80,7 +78,7 @@ def status(data_dir: Path) -> NodeStatus:
     api = recorded_api(repo)
     try:
         version = answering_version(repo, api)
-    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+    except TierError as error:
         return NodeStatus(False, "", "", pid, repo, _why_silent(node, pid, error))
     return NodeStatus(True, api, version, pid, repo, f"answers at {api}")
 
@@ -177,7 +175,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _why_silent(node: Path, pid: int, error: Exception) -> str:
+def _why_silent(node: Path, pid: int, error: TierError) -> str:
     if pid:
         return f"pid {pid} runs but does not answer ({error})"
     if not (node / "repo").is_dir():
