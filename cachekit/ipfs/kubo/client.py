@@ -11,7 +11,7 @@ from typing import Any
 
 from cachekit.errors import TierUnavailable, UsageError
 from cachekit.ipfs.kubo.answers import from_status, reject_html
-from cachekit.ipfs.kubo.http import Dialer, Line, allowed
+from cachekit.ipfs.kubo.http import Dialer, KeptConnection, allowed
 
 
 class Connections:
@@ -19,7 +19,7 @@ class Connections:
 
     def __init__(self, dialer: Dialer) -> None:
         self.pid = os.getpid()
-        self.line = Line(dialer)
+        self.kept = KeptConnection(dialer)
         self._dialer = dialer
         self._client: Any = None
 

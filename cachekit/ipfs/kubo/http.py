@@ -229,7 +229,7 @@ class Connection(http.client.HTTPConnection):
         self.request("POST", url, body, {**self._dialer.headers, **headers})
 
 
-class Line:
+class KeptConnection:
     """A kept-alive connection for one thread of one process."""
 
     def __init__(self, dialer: Dialer) -> None:

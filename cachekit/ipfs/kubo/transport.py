@@ -174,7 +174,7 @@ class KuboTransport:
     # -- the hot calls ------------------------------------------------------------------------------
 
     def _bytes(self, call: str, options: Mapping[str, str], timeout: float, limit: int) -> bytes:
-        return self._mine().line.post(call, options, timeout=timeout, limit=limit)
+        return self._mine().kept.post(call, options, timeout=timeout, limit=limit)
 
     def _ask(self, call: str, options: Mapping[str, str], timeout: float) -> Any:
         return json.loads(self._bytes(call, options, timeout, _JSON_BYTES))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from cachekit.errors import TierError, UsageError
 from cachekit.files import sqlite
 from cachekit.ipfs.kubo.answers import boundary
-from cachekit.ipfs.kubo.http import Address, Dialer, Line
+from cachekit.ipfs.kubo.http import Address, Dialer, KeptConnection
 
 _PROBE_SECONDS: Final = 2.0
 _ANSWER_BYTES: Final = 1 << 20
@@ -21,8 +21,8 @@ _ANSWER_BYTES: Final = 1 << 20
 
 def rpc(api: str, call: str, options: Mapping[str, str] | None = None) -> Any:
     """What a call of the RPC at the multiaddr `api` answers, within 2 s. Raises TierError."""
-    with boundary(), contextlib.closing(Line(Dialer(Address.parse(api), {}))) as line:
-        body = line.post(call, options or {}, timeout=_PROBE_SECONDS, limit=_ANSWER_BYTES)
+    with boundary(), contextlib.closing(KeptConnection(Dialer(Address.parse(api), {}))) as kept:
+        body = kept.post(call, options or {}, timeout=_PROBE_SECONDS, limit=_ANSWER_BYTES)
         return json.loads(body) if body else None
 
 
