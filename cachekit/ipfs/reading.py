@@ -14,7 +14,7 @@ from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.cids import file_cid, raw_cid
 from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.index.index import Index, alive, cid_of
-from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, Entry
+from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, Line
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.worker import Worker
 from cachekit.model import EVERYWHERE, Key, Record
@@ -29,21 +29,21 @@ class Reader:
         self._index = index
         self._credential = credential
 
-    def living(self, key: Key) -> Entry | None:
+    def living(self, key: Key) -> Line | None:
         """What the local index has for a key, unless it is expired or ended."""
         entry = self._index.find(key.namespace, key.digest)
         if entry is None or not alive(entry, time.time_ns()) or self._index.covers(key.namespace, entry):
             return None
         return entry
 
-    def stored(self, entry: Entry, timeout: float) -> bytes | None:
+    def stored(self, entry: Line, timeout: float) -> bytes | None:
         """The payload as the daemon has it, unverified; None where it was collected."""
         cid = cid_of(entry)
         if entry.flags & UNIXFS:
             return self._transport.cat(cid, size=entry.size, timeout=timeout)
         return self._transport.block_get(cid, timeout=timeout)
 
-    def record(self, namespace: str, entry: Entry, stored: bytes) -> Record:
+    def record(self, namespace: str, entry: Line, stored: bytes) -> Record:
         """The record that `entry` promises; IntegrityError where the bytes are others, or no record."""
         found = file_cid(stored) if entry.flags & UNIXFS else raw_cid(stored)
         if found != cid_of(entry):
@@ -67,7 +67,7 @@ class Reader:
             pin=bool(entry.flags & PINNED) and self._is_referred(namespace, entry),
         )
 
-    def _is_referred(self, namespace: str, entry: Entry) -> bool:
+    def _is_referred(self, namespace: str, entry: Line) -> bool:
         return any((pin.namespace, pin.key) == (namespace, entry.key) for pin in self._index.references(cid_of(entry)))
 
 

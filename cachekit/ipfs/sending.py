@@ -17,7 +17,7 @@ from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.index import Index, Pin, tag_of
 from cachekit.ipfs.index.pins import Holdings
-from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Entry
+from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Line
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item, Outbox
 from cachekit.model import ARTIFACT, Key, Mark
@@ -25,7 +25,7 @@ from cachekit.model import ARTIFACT, Key, Mark
 
 class _Staged(NamedTuple):
     item: Item
-    entry: Entry
+    entry: Line
     cid: str
     stored: bytes
 
@@ -91,7 +91,7 @@ class Sender:
         for one in stored:
             if one.item.pin and (before := self._pin(one, deadline)):
                 released.add((one.item.namespace, before))
-        entries = dict[str, list[Entry]]()
+        entries = dict[str, list[Line]]()
         for one in stored:
             entries.setdefault(one.item.namespace, []).append(one.entry)
         for item in batch:
@@ -122,7 +122,7 @@ class Sender:
         large = UNIXFS if len(stored) > CHUNK_BYTES else 0
         flags = large | (ENCRYPTED if item.encrypt else 0) | (PINNED if item.pin else 0)
         tags = tuple(tag_of(self._credential, tag) for tag in dict.fromkeys(item.tag_list))
-        entry = Entry(
+        entry = Line(
             self._credential.index_key(item.namespace, item.key),
             flags=flags,
             digest=digest_of(cid),
@@ -160,9 +160,9 @@ class Sender:
         for cid in (*self._holdings.needless(gone, deadline), *sorted({cid for _, cid in gone})):
             self._transport.unpin(cid, timeout=deadline.left())
 
-    def _mark(self, item: Item) -> Entry:
+    def _mark(self, item: Item) -> Line:
         if item.kind == "unpin":
-            return Entry(item.key, UNPIN_MARK, created=item.created)
+            return Line(item.key, UNPIN_MARK, created=item.created)
         kind: Literal["namespace", "tag", "key"] = (
             "tag" if item.kind == "tag" else "key" if item.kind == "key" else "namespace"
         )

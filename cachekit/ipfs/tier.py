@@ -14,7 +14,7 @@ from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline, Guard
 from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.index import Index, Pin
-from cachekit.ipfs.index.segments import MAX_TAGS, Entry
+from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item, Outbox
 from cachekit.ipfs.reading import LISTENING_SECONDS, Listener, Reader
@@ -184,7 +184,7 @@ class IpfsTier:
         """From now on, look every few seconds for what other machines invalidated in `namespace` and all others."""
         self._listener.start(namespace)
 
-    def _locate(self, key: Key, deadline: Deadline) -> Entry | None:
+    def _locate(self, key: Key, deadline: Deadline) -> Line | None:
         entry = self._reader.living(key)
         # A known entry may have been replaced or invalidated elsewhere: it is believed for a second without asking.
         if entry is not None and self._listener.age(key.namespace) <= _BELIEVED_SECONDS:

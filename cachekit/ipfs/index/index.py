@@ -21,7 +21,7 @@ from cachekit.files.sqlite import locked
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.rows import SKEW, File, IndexMark, Pin, alive, cid_of
-from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_ENTRIES, Entry, encode
+from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_ENTRIES, Line, encode
 from cachekit.ipfs.index.table import IndexTable, tag_of
 from cachekit.ipfs.kubo.transport import KuboTransport
 
@@ -189,7 +189,7 @@ class Index(IndexTable):
             lock.release()
 
     def publish(
-        self, transport: KuboTransport, namespace: str, entries: Sequence[Entry], writer: WriterKey, timeout: float
+        self, transport: KuboTransport, namespace: str, entries: Sequence[Line], writer: WriterKey, timeout: float
     ) -> None:
         """Make `entries` visible to everybody, as segments of `writer`; merges its segments when they are many.
 
@@ -209,7 +209,7 @@ class Index(IndexTable):
             self.refresh(transport, namespace, deadline.left())
 
     def _append(
-        self, transport: KuboTransport, namespace: str, entries: Sequence[Entry], writer: WriterKey, deadline: Deadline
+        self, transport: KuboTransport, namespace: str, entries: Sequence[Line], writer: WriterKey, deadline: Deadline
     ) -> None:
         space = self._credential.namespace_id(namespace)
         sequence = self.writers(space).get(writer.id, (0, ""))[0]
@@ -241,8 +241,8 @@ class Index(IndexTable):
 
     def _merged(
         self, transport: KuboTransport, namespace: str, writer: str, names: Sequence[str], deadline: Deadline
-    ) -> list[Entry]:
-        space, newest = self._credential.namespace_id(namespace), dict[tuple[int, bytes], Entry]()
+    ) -> list[Line]:
+        space, newest = self._credential.namespace_id(namespace), dict[tuple[int, bytes], Line]()
         for name in names:
             data = transport.read(f"{ROOT}/{space}/{writer}/{name}", limit=MAX_BYTES, timeout=deadline.left())
             entries = self.read_segment(data, namespace, writer, name).entries if data else []
@@ -256,7 +256,7 @@ class Index(IndexTable):
         living.sort(key=lambda entry: (entry.kind == ENTRY, -entry.created))
         return living[: _MOST_LARGE * MAX_ENTRIES]
 
-    def _worth_keeping(self, namespace: str, entry: Entry, now: int) -> bool:
+    def _worth_keeping(self, namespace: str, entry: Line, now: int) -> bool:
         return alive(entry, now) and entry.created <= now + SKEW and not self.covers(namespace, entry)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachekit.ipfs.content.cids import DAG_PB, RAW, cid_from
 from cachekit.ipfs.credential import KEY_BYTES, TAG_BYTES
-from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, NAMESPACE_MARK, PINNED, TAG_MARK, UNIXFS, UNPIN_MARK, Entry
+from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, NAMESPACE_MARK, PINNED, TAG_MARK, UNIXFS, UNPIN_MARK, Line
 from cachekit.model import FOREVER, NANOSECONDS
 
 if TYPE_CHECKING:
@@ -75,17 +75,17 @@ class File(NamedTuple):
     sequence: int
 
 
-def cid_of(entry: Entry) -> str:
+def cid_of(entry: Line) -> str:
     """The CID of the payload that the entry names."""
     return cid_from(DAG_PB if entry.flags & UNIXFS else RAW, entry.digest)
 
 
-def alive(entry: Entry, now: int) -> bool:
+def alive(entry: Line, now: int) -> bool:
     """Whether the entry is within its TTL and its grace."""
     return entry.expires == FOREVER or now < entry.expires + int(entry.grace * NANOSECONDS)
 
 
-def insert(connection: sqlite3.Connection, space: Space, writer: str, entries: Sequence[Entry]) -> int:
+def insert(connection: sqlite3.Connection, space: Space, writer: str, entries: Sequence[Line]) -> int:
     """Take in the entries that no mark has ended; how many those are."""
     dead = _marked(connection, space)
     living = [entry for entry in entries if entry.kind == ENTRY and not (dead and _covered(dead, entry))]
@@ -100,7 +100,7 @@ def insert(connection: sqlite3.Connection, space: Space, writer: str, entries: S
     return len(living)
 
 
-def covered(connection: sqlite3.Connection, space: Space, entry: Entry) -> bool:
+def covered(connection: sqlite3.Connection, space: Space, entry: Line) -> bool:
     """Whether a mark ended the entry."""
     tags = [*map(padded, entry.tags)]
     pairs = [(NAMESPACE_MARK, padded(b"")), (KEY_MARK, entry.key), *((TAG_MARK, tag) for tag in tags)]
@@ -111,7 +111,7 @@ def covered(connection: sqlite3.Connection, space: Space, entry: Entry) -> bool:
     return connection.execute(query, values).fetchone() is not None
 
 
-def add_mark(connection: sqlite3.Connection, space: Space, mark: Entry) -> int:
+def add_mark(connection: sqlite3.Connection, space: Space, mark: Line) -> int:
     """Keep a mark and end what it covers; how many rows that were."""
     where = (space.id, mark.kind, mark.key)
     known = connection.execute("SELECT at FROM marks WHERE space = ? AND kind = ? AND value = ?", where).fetchone()
@@ -162,11 +162,11 @@ def _marked(connection: sqlite3.Connection, space: Space) -> dict[tuple[int, byt
     return {(kind, value): at for kind, value, at in rows}
 
 
-def _covered(marks: dict[tuple[int, bytes], int], entry: Entry) -> bool:
+def _covered(marks: dict[tuple[int, bytes], int], entry: Line) -> bool:
     values = [(NAMESPACE_MARK, padded(b"")), (KEY_MARK, entry.key), *((TAG_MARK, padded(tag)) for tag in entry.tags)]
     return any(marks.get(value, -1) >= entry.created for value in values)
 
 
-def _ended(connection: sqlite3.Connection, table: str, clause: str, mark: Entry, *values: str | bytes) -> int:
+def _ended(connection: sqlite3.Connection, table: str, clause: str, mark: Line, *values: str | bytes) -> int:
     query = f"DELETE FROM {table} WHERE {clause} AND created <= ?"  # noqa: S608 - constants of this module
     return connection.execute(query, (*values, mark.created)).rowcount

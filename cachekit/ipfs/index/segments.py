@@ -35,7 +35,7 @@ _SIGNATURE_BYTES: Final = 64
 MAX_ENTRIES: Final = (MAX_BYTES - _HEAD.size - _SIGNATURE_BYTES) // _ENTRY.size
 
 
-class Entry(NamedTuple):
+class Line(NamedTuple):
     """One line of the index. `kind` is ENTRY or one of the marks; a mark uses only `key` and `created`, its instant.
 
     `key` is the HMAC of a key (16 bytes), of a tag (8 bytes and zeros), or zeros for the whole namespace. `digest` is
@@ -59,11 +59,11 @@ class Segment(NamedTuple):
 
     writer: bytes
     sequence: int
-    entries: list[Entry]
+    entries: list[Line]
 
 
 def encode(
-    entries: Sequence[Entry], *, credential: Credential, namespace: str, writer: WriterKey, sequence: int
+    entries: Sequence[Line], *, credential: Credential, namespace: str, writer: WriterKey, sequence: int
 ) -> bytes:
     """Sign one segment; ValueError unless it holds 1 to MAX_ENTRIES entries."""
     if not 0 < len(entries) <= MAX_ENTRIES:
@@ -110,7 +110,7 @@ def _head(data: bytes) -> tuple[bytes, bytes, bytes, int, int]:
     return space, writer, certificate, sequence, count
 
 
-def _pack(entry: Entry) -> bytes:
+def _pack(entry: Line) -> bytes:
     return _ENTRY.pack(
         entry.key,
         entry.kind,
@@ -126,12 +126,12 @@ def _pack(entry: Entry) -> bytes:
     )
 
 
-def _unpack(fields: tuple[bytes, int, int, int, bytes, int, int, int, float, float, bytes]) -> Entry:
+def _unpack(fields: tuple[bytes, int, int, int, bytes, int, int, int, float, float, bytes]) -> Line:
     key, kind, flags, count, digest, size, created, expires, grace, seconds, tags = fields
     if count > MAX_TAGS:
         raise _refused("malformed")
     split = tuple(tags[at : at + TAG_BYTES] for at in range(0, count * TAG_BYTES, TAG_BYTES))
-    return Entry(key, kind, flags, digest, size, created, expires, grace, seconds, split)
+    return Line(key, kind, flags, digest, size, created, expires, grace, seconds, split)
 
 
 def _refused(reason: str) -> IntegrityError:

@@ -32,7 +32,7 @@ from cachekit.ipfs.index.rows import (
     record_file,
     split_tags,
 )
-from cachekit.ipfs.index.segments import ENTRY, UNPIN_MARK, Entry, Segment, decode
+from cachekit.ipfs.index.segments import ENTRY, UNPIN_MARK, Line, Segment, decode
 from cachekit.model import EVERYWHERE, Mark
 
 
@@ -125,12 +125,12 @@ class IndexTable(TreeTable):
         identify = self._credential.namespace_id
         return Space(identify(namespace), namespace, identify(EVERYWHERE))
 
-    def find(self, namespace: str, digest: bytes) -> Entry | None:
+    def find(self, namespace: str, digest: bytes) -> Line | None:
         """What is known here about a key, without asking anybody."""
         space, key = self._credential.namespace_id(namespace), self._credential.index_key(namespace, digest)
         with self._database.use() as connection:
             row = connection.execute(FIND, (space, key)).fetchone()
-        return None if row is None else Entry._make((*row[:-1], split_tags(row[-1])))
+        return None if row is None else Line._make((*row[:-1], split_tags(row[-1])))
 
     def forget(self, namespace: str, digest: bytes) -> bool:
         """Drop what is known about a key; whether there was something."""
@@ -138,7 +138,7 @@ class IndexTable(TreeTable):
         with self._database.use() as connection:
             return connection.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key)).rowcount > 0
 
-    def mark_entry(self, mark: Mark) -> Entry:
+    def mark_entry(self, mark: Mark) -> Line:
         """What stands for `mark` in a segment."""
         if mark.kind == "tag":
             value = tag_of(self._credential, mark.value)
@@ -146,7 +146,7 @@ class IndexTable(TreeTable):
             value = self._credential.index_key(mark.namespace, bytes.fromhex(mark.value))
         else:
             value = b""
-        return Entry(padded(value), KINDS[mark.kind], created=mark.at)
+        return Line(padded(value), KINDS[mark.kind], created=mark.at)
 
     def add_mark(self, mark: Mark) -> int:
         """End, here, what `mark` covers; how many entries that were. Publishing it is another matter."""
@@ -160,7 +160,7 @@ class IndexTable(TreeTable):
             rows = connection.execute(query, (self._credential.namespace_id(namespace), after, UNPIN_MARK))
             return [IndexMark(*row) for row in rows]
 
-    def covers(self, namespace: str, entry: Entry) -> bool:
+    def covers(self, namespace: str, entry: Line) -> bool:
         """Whether a mark ended the entry."""
         with self._database.use() as connection:
             return covered(connection, self.space(namespace), entry)
@@ -209,7 +209,7 @@ class IndexTable(TreeTable):
     def dereference(self, namespace: str, key: bytes, at: int) -> bool:
         """Take (namespace, key) off, and keep off what was pinned for it until `at`."""
         with self._database.transaction() as connection:
-            return add_mark(connection, self.space(namespace), Entry(key, UNPIN_MARK, created=at)) > 0
+            return add_mark(connection, self.space(namespace), Line(key, UNPIN_MARK, created=at)) > 0
 
     # -- what the tree held -------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class IndexTable(TreeTable):
             raise IntegrityError(f"segment {name} is not where its writer put it", reason="misplaced")
         return segment
 
-    def accept(self, namespace: str, file: File, entries: Sequence[Entry]) -> int:
+    def accept(self, namespace: str, file: File, entries: Sequence[Line]) -> int:
         """Take in a verified segment; how many entries it had that are not dead already."""
         space, latest = self.space(namespace), time.time_ns() + SKEW
         credible = [entry for entry in entries if entry.created <= latest]

@@ -14,7 +14,7 @@ from cachekit.errors import TierError
 from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.index.index import Index, IndexMark, tag_of
 from cachekit.ipfs.index.rows import SKEW, File
-from cachekit.ipfs.index.segments import PINNED, UNPIN_MARK, Entry
+from cachekit.ipfs.index.segments import PINNED, UNPIN_MARK, Line
 from cachekit.model import EVERYWHERE, Mark
 
 ONE = Credential.create()
@@ -69,11 +69,11 @@ def index(tmp_path: Path, reports: list[str]) -> Iterator[Index]:
     made.close()
 
 
-def _entry(digest: bytes = DIGEST, created: int = NOW, **fields: object) -> Entry:
-    return Entry(ONE.index_key("team", digest), created=created)._replace(**fields)  # type: ignore[arg-type]
+def _entry(digest: bytes = DIGEST, created: int = NOW, **fields: object) -> Line:
+    return Line(ONE.index_key("team", digest), created=created)._replace(**fields)  # type: ignore[arg-type]
 
 
-def _accept(index: Index, *entries: Entry, writer: str = "w", sequence: int = 1) -> int:
+def _accept(index: Index, *entries: Line, writer: str = "w", sequence: int = 1) -> int:
     return index.accept("team", File(writer, f"{sequence:016d}", f"cid{sequence}", sequence), entries)
 
 
@@ -184,7 +184,7 @@ def test_pins_follow_entries_and_unpins_in_any_order(index: Index) -> None:
     pinned = _entry(flags=PINNED, digest=os.urandom(32))
     _accept(index, pinned)
     assert [pin.key for pin in index.pins()] == [pinned.key]
-    unpin = Entry(pinned.key, UNPIN_MARK, created=NOW + 1)
+    unpin = Line(pinned.key, UNPIN_MARK, created=NOW + 1)
     _accept(index, unpin, sequence=2)
     assert index.pins() == []
     _accept(index, pinned, sequence=3)
