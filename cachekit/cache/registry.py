@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.ipfs.breaker import Deadline
-from cachekit.ipfs.index.index import alive, cid_of
 from cachekit.ipfs.index.pins import Holdings
+from cachekit.ipfs.index.rows import cid_of
 from cachekit.ipfs.index.segments import PINNED
 from cachekit.model import ARTIFACT as PATH
 from cachekit.model import Key, Record
@@ -250,7 +250,7 @@ class Registry:
             self._disk.put(key, record)
 
     def _referred(self) -> set[tuple[str, bytes]]:
-        pins = self._shared.index.pins() if self._shared is not None else []
+        pins = self._shared.table.pins() if self._shared is not None else []
         return {(pin.namespace, pin.key) for pin in pins}
 
     def _is_referred(self, key: Key, referred: set[tuple[str, bytes]]) -> bool:
@@ -259,13 +259,13 @@ class Registry:
         return (key.namespace, self._shared.credential.index_key(key.namespace, key.digest)) in referred
 
     def _cid(self, key: Key | None) -> str:
-        entry = self._shared.index.find(key.namespace, key.digest) if self._shared is not None and key else None
-        return "" if entry is None or not alive(entry, time.time_ns()) else cid_of(entry)
+        entry = self._shared.table.living(key.namespace, key.digest) if self._shared is not None and key else None
+        return "" if entry is None else cid_of(entry)
 
     def _by_key(self, shared: Shared, key: Key) -> Artifact | None:
         shared.pull(key.namespace)
-        entry = shared.index.find(key.namespace, key.digest)
-        if entry is None or not alive(entry, time.time_ns()) or shared.index.covers(key.namespace, entry):
+        entry = shared.table.living(key.namespace, key.digest)
+        if entry is None:
             return None
         manifest = _holdings(shared).manifest(key.namespace, cid_of(entry), Deadline(SECONDS))
         if manifest is None:
@@ -274,8 +274,8 @@ class Registry:
         return Artifact(manifest, key.namespace, named, cid_of(entry), bool(entry.flags & PINNED), 0, False)
 
     def _by_cid(self, shared: Shared, cid: str) -> Artifact | None:
-        pins = shared.index.references(cid)
-        for namespace in dict.fromkeys([*(pin.namespace for pin in pins), self._namespace, *shared.index.namespaces()]):
+        pins = shared.table.references(cid)
+        for namespace in dict.fromkeys([*(pin.namespace for pin in pins), self._namespace, *shared.table.namespaces()]):
             manifest = _holdings(shared).manifest(namespace, cid, Deadline(SECONDS))
             if manifest is not None:
                 return Artifact(manifest, namespace, key_of(manifest, namespace), cid, bool(pins), 0, False)
@@ -288,4 +288,4 @@ class Registry:
 
 
 def _holdings(shared: Shared) -> Holdings:
-    return Holdings(shared.transport, shared.index, shared.credential)
+    return Holdings(shared.transport, shared.table)

@@ -23,6 +23,7 @@ DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0)
 """Seconds before each probe; the last one repeats."""
 
 _JITTER = (0.8, 1.2)
+_T = TypeVar("_T")
 _living: weakref.WeakSet[Breaker] = weakref.WeakSet()
 _hooked: list[bool] = []
 
@@ -82,6 +83,23 @@ class Breaker:
         if self._stop is None:
             self._watch()
         return False
+
+    def call(self, call: Callable[[], _T]) -> _T:
+        """What `call` gives, which asks the daemon; a TierError is judged, and raised."""
+        try:
+            result = call()
+        except TierError as error:
+            self.judge(error)
+            raise
+        self.succeeded()
+        return result
+
+    def judge(self, error: TierError) -> None:
+        """Open if the daemon is to blame."""
+        # One bad payload, a lock or a file of ours, or our own impatience say nothing about the daemon.
+        absent = isinstance(error, TierUnavailable) and error.reason not in OWN_REASONS
+        if absent or error.reason == "not_kubo":
+            self.failed(error)
 
     def failed(self, error: TierError) -> None:
         """Open at once: a call paid for the discovery, the next ones shall not. `reason` becomes the error's."""
@@ -166,30 +184,3 @@ def _hook_fork() -> None:
 def _forget_threads() -> None:
     for breaker in list(_living):
         breaker._reset_threading()
-
-
-_T = TypeVar("_T")
-
-
-class Guard:
-    """Calls the daemon on behalf of a caller, and keeps the breaker informed."""
-
-    def __init__(self, breaker: Breaker) -> None:
-        self._breaker = breaker
-
-    def call(self, call: Callable[[], _T]) -> _T:
-        """What `call` gives; a TierError is judged, and raised."""
-        try:
-            result = call()
-        except TierError as error:
-            self.judge(error)
-            raise
-        self._breaker.succeeded()
-        return result
-
-    def judge(self, error: TierError) -> None:
-        """Open the breaker if the daemon is to blame."""
-        # One bad payload, a lock or a file of ours, or our own impatience say nothing about the daemon.
-        absent = isinstance(error, TierUnavailable) and error.reason not in OWN_REASONS
-        if absent or error.reason == "not_kubo":
-            self._breaker.failed(error)

@@ -22,6 +22,7 @@ from typing import Final
 
 from cachekit.errors import IntegrityError, UsageError
 from cachekit.files.secret_files import read_or_create
+from cachekit.model import EVERYWHERE
 
 SEED_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -152,8 +153,12 @@ class Credential:
         return hmac.digest(self._key("index", namespace), digest, "sha256")[:KEY_BYTES]
 
     def tag(self, namespace: str, tag: str) -> bytes:
-        """What stands for a tag in segments: 8 bytes."""
+        """A code of 8 bytes for a word."""
         return hmac.digest(self._key("tag", namespace), tag.encode(), "sha256")[:TAG_BYTES]
+
+    def tag_code(self, tag: str) -> bytes:
+        """What stands for a tag in segments: the same in all namespaces, so that one mark can cover it in all of them."""
+        return self.tag(EVERYWHERE, tag)
 
     def seal(self, namespace: str, plaintext: bytes) -> bytes:
         """AES-256-GCM. Equal plaintext seals equally inside a namespace, so that equal content has one CID."""

@@ -194,7 +194,7 @@ def test_a_forked_child_listens_for_itself(here: tuple[ModuleType, Elsewhere], t
             code = 0 if module.asked else 2
         finally:
             os._exit(code)
-    shared.tier._listener.worker.end()
-    shared.tier._listener.worker.join(10.0)
+    shared.tier._puller.worker.end()
+    shared.tier._puller.worker.join(10.0)
     elsewhere("ask.invalidate('ann')")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

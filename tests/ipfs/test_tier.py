@@ -18,7 +18,9 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Breaker
 from cachekit.ipfs.content.cids import binary_cid, file_cid, raw_cid
 from cachekit.ipfs.credential import Credential, WriterKey
-from cachekit.ipfs.index.index import ROOT, Index, cid_of
+from cachekit.ipfs.index.index import ROOT
+from cachekit.ipfs.index.rows import cid_of
+from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Outbox
 from cachekit.ipfs.tier import IpfsTier
@@ -78,14 +80,14 @@ class Machine:
         self.home, self.config, self.credential = home, config or home / "config", credential
         self.transport: Any = Counting(transport)
         self.reports: list[str] = []
-        self.index = Index(home / "index.db", credential, self.reports.append)
+        self.heard: list[Mark] = []
+        self.table = Table(home / "index.db", credential, self.reports.append, self.heard.extend)
         self.outbox = Outbox(home / "outbox.db", self.reports.append)
         self.breaker = Breaker(transport.version)
         self.tier = IpfsTier(
             self.transport,
-            self.index,
+            self.table,
             self.outbox,
-            credential,
             self.breaker,
             writable=writable,
             timeout=5.0,
@@ -108,7 +110,7 @@ class Machine:
     def close(self) -> None:
         self.tier.close()
         self.breaker.close()
-        self.index.close()
+        self.table.close()
         self.outbox.close()
 
 
@@ -202,7 +204,7 @@ def test_equal_content_is_stored_once_and_unreadable(pair: tuple[Machine, Machin
     first, second, payload = _key(), _key(), b"plain words " * 20
     _put(a, first, _record(payload))
     _put(a, second, _record(payload))
-    entries = [a.index.find("team", key.digest) for key in (first, second)]
+    entries = [a.table.find("team", key.digest) for key in (first, second)]
     cids = {cid_of(entry) for entry in entries if entry}
     assert len(cids) == 1
     assert b"plain words" not in (kubo.block_get(cids.pop(), timeout=LONG) or b"")
@@ -360,7 +362,7 @@ def test_a_dangling_cid_is_a_miss_asked_for_once(pair: tuple[Machine, Machine], 
     a, b = pair
     key = _key()
     _put(a, key, _record())
-    entry = a.index.find("team", key.digest)
+    entry = a.table.find("team", key.digest)
     assert entry is not None
     from cachekit.ipfs.node.process import rpc
 
@@ -404,7 +406,7 @@ def test_an_invalidation_reaches_the_other_machine(pair: tuple[Machine, Machine]
     assert b.tier.get(_key()) is None
     assert b.tier.get(key) is None
     assert (b.tier.get(other) is None) == (kind == "namespace")
-    assert len(b.index.marks("team")) == 1
+    assert len(b.heard) == 1
     _put(a, key, _record(tags=("user:1",)))
     assert b.tier.get(key) is not None
 

@@ -12,7 +12,7 @@ from cachekit.artifacts.store import ArtifactStore
 from cachekit.errors import TierError, TierUnavailable
 from cachekit.files.digests import Signature
 from cachekit.files.parallel import at_once
-from cachekit.ipfs.breaker import Breaker, Deadline, Guard
+from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.chunks import ChunkCipher
 from cachekit.ipfs.content.transfer import Blob, Blobs
 from cachekit.ipfs.credential import Credential
@@ -52,7 +52,7 @@ class SharedFiles:
         told = {blob.sha256: counter("fetching", blob.name, blob.size) for blob in wanted}
         if not self._breaker.allows():
             raise TierUnavailable("the daemon did not answer a moment ago", reason="unreachable")
-        Guard(self._breaker).call(
+        self._breaker.call(
             lambda: self._blobs(namespace, sealed=manifest.sealed).fetch_all(
                 wanted,
                 self._partial,

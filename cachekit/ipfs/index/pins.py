@@ -10,7 +10,7 @@ from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import Credential
-from cachekit.ipfs.index.index import Index
+from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.model import ARTIFACT
 
@@ -29,10 +29,9 @@ def opened(credential: Credential, namespace: str, stored: bytes) -> Manifest | 
 class Holdings:
     """The manifests of pinned entries, of all machines whose segments were read. Every method may raise TierError."""
 
-    def __init__(self, transport: KuboTransport, index: Index, credential: Credential) -> None:
+    def __init__(self, transport: KuboTransport, table: Table) -> None:
         self._transport = transport
-        self._index = index
-        self._credential = credential
+        self._table = table
 
     def manifest(self, namespace: str, cid: str, deadline: Deadline) -> Manifest | None:
         """What an entry's payload says; None where that is no artifact, where it does not open, or is gone."""
@@ -44,12 +43,12 @@ class Holdings:
             if error.reason == "not_found":
                 return None
             raise
-        return opened(self._credential, namespace, stored)
+        return opened(self._table.credential, namespace, stored)
 
     def pinned(self, deadline: Deadline) -> dict[str, tuple[str, Manifest]]:
         """CID of the entry's payload → namespace and manifest, of every artifact that is still referred to."""
         found = dict[str, tuple[str, Manifest]]()
-        for pin in self._index.pins():
+        for pin in self._table.pins():
             # Bytes stored by hand have no namespace: whatever they look like, they are nobody's artifact.
             manifest = self.manifest(pin.namespace, pin.cid, deadline) if pin.namespace else None
             if manifest is not None:
@@ -62,4 +61,4 @@ class Holdings:
         files = {file.cid for manifest in released for file in manifest.files if file.cid}
         if files:
             files -= {file.cid for _, manifest in self.pinned(deadline).values() for file in manifest.files}
-        return [cid for cid in sorted(files) if not self._index.references(cid)]
+        return [cid for cid in sorted(files) if not self._table.references(cid)]

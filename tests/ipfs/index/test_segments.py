@@ -57,13 +57,13 @@ def test_entries_come_back(writer: WriterKey, entries: list[Line]) -> None:
 
 def test_an_entry_takes_at_most_128_bytes_and_a_segment_1_mib(writer: WriterKey) -> None:
     """As measured on a full segment."""
-    full = _segment(writer, segments.MAX_ENTRIES)
+    full = _segment(writer, segments.MAX_LINES)
     assert len(full) <= 1 << 20
-    assert (len(full) - len(_segment(writer, 1))) / (segments.MAX_ENTRIES - 1) <= 128
+    assert (len(full) - len(_segment(writer, 1))) / (segments.MAX_LINES - 1) <= 128
     with pytest.raises(ValueError, match="not 0"):
         _segment(writer, 0)
     with pytest.raises(ValueError, match="holds 1 to"):
-        _segment(writer, segments.MAX_ENTRIES + 1)
+        _segment(writer, segments.MAX_LINES + 1)
 
 
 def test_each_refusal_has_its_reason(writer: WriterKey, tmp_path: Path) -> None:
