@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit.cache.default import current_mode, default
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
-from cachekit.ipfs.content.cids import binary_cid
 from cachekit.model import EVERYWHERE, Key, Mark
 
 if TYPE_CHECKING:
@@ -220,6 +219,8 @@ def _unpin_here(key: Key) -> bool:
 
 
 def _check_cid(text: str) -> None:
+    from cachekit.ipfs.content.cids import binary_cid
+
     try:
         binary_cid(text)
     except IntegrityError as error:

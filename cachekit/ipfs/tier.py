@@ -23,7 +23,7 @@ from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item, Outbox
 from cachekit.ipfs.reading import LISTENING_SECONDS, Puller, payload_of, record_of
 from cachekit.ipfs.sending import Sender
-from cachekit.ipfs.worker import Worker
+from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 
 _BACKGROUND_SECONDS: Final = 60.0
@@ -71,7 +71,7 @@ class IpfsTier:
         index = Index(transport, table)
         self._sender = Sender(transport, index, table, outbox, writer=writer, report=report, files=files)
         self._puller = Puller(index, table, breaker, timeout, report)
-        self._sending = Worker("cachekit-outbox", self._flushed_quietly)
+        self._sending = Worker("cachekit-outbox", self._flushed_quietly, (BATCHING_SECONDS, RETRY_SECONDS))
 
     # -- protocols.Tier -------------------------------------------------------------------------------
 
@@ -119,9 +119,9 @@ class IpfsTier:
         self._puller.worker.join(deadline.rest)
 
     def renew_after_fork(self) -> None:
-        """Threads do not survive a fork."""
-        self._sending.renew_after_fork()
-        self._puller.worker.renew_after_fork()
+        """Threads do not survive a fork: the child listens for itself; it sends when it has something to send."""
+        self._breaker.renew_after_fork()
+        self._puller.worker.wake()
 
     # -- beyond the protocol ----------------------------------------------------------------------------
 
