@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from cachekit.artifacts.manifest import File, Manifest
 from cachekit.artifacts.progress import Progress, counter, tell
 from cachekit.artifacts.store import ArtifactStore
 from cachekit.errors import TierError, TierUnavailable
-from cachekit.files.digests import Signature
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.chunks import ChunkCipher
-from cachekit.ipfs.content.transfer import Blob, Blobs
+from cachekit.ipfs.content.transfer import Remote, Transfer
 from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item
@@ -33,12 +31,12 @@ class SharedFiles:
 
     def named(self, namespace: str, manifest: Manifest, *, sealed: bool) -> Manifest:
         """The manifest with the CID that each file will have in the daemon; one pass over the files."""
-        blobs = self._blobs(namespace, sealed=sealed)
+        transfer = self._transfer(namespace, sealed=sealed)
 
         def named(file: File, go_on: Callable[[], None]) -> File:
             if file.link:
                 return file
-            cid = blobs.cid_of(self._store.blob(file.sha256), told=lambda _done: go_on())
+            cid = transfer.cid_of(self._store.blob(file.sha256), progress=lambda _done: go_on())
             tell(Progress("hashing", file.path or manifest.name, file.size, file.size))
             return file._replace(cid=cid)
 
@@ -48,17 +46,17 @@ class SharedFiles:
         """Brings `missing` files here, several at a time; each is verified before it counts."""
         if not all(file.cid for file in missing):
             raise TierError("the artifact was built where IPFS was off: its files stayed there", reason="not_shared")
-        wanted = [Blob(file.path or manifest.name, file.cid, file.size, file.sha256) for file in missing]
-        told = {blob.sha256: counter("fetching", blob.name, blob.size) for blob in wanted}
+        remotes = [Remote(file.path or manifest.name, file.cid, file.size, file.sha256) for file in missing]
+        counters = {remote.sha256: counter("fetching", remote.name, remote.size) for remote in remotes}
         if not self._breaker.allows():
             raise TierUnavailable("the daemon did not answer a moment ago", reason="unreachable")
         self._breaker.call(
-            lambda: self._blobs(namespace, sealed=manifest.sealed).fetch_all(
-                wanted,
-                self._partial,
-                self._publish,
-                have=lambda blob: self._store.has(blob.sha256),
-                told=lambda blob, done: told[blob.sha256](done),
+            lambda: self._transfer(namespace, sealed=manifest.sealed).fetch_all(
+                remotes,
+                lambda remote: self._store.partial(remote.sha256),
+                lambda remote, partial, known: self._store.publish(remote.sha256, partial, known),
+                have=lambda remote: self._store.has(remote.sha256),
+                progress=lambda remote, done: counters[remote.sha256](done),
             )
         )
 
@@ -68,7 +66,7 @@ class SharedFiles:
         TierUnavailable `unfinished` at the deadline: the item stays queued, and begins anew.
         """
         manifest = Manifest.decode(item.payload)
-        blobs = self._blobs(item.namespace, sealed=manifest.sealed)
+        transfer = self._transfer(item.namespace, sealed=manifest.sealed)
         for number, file in enumerate(manifest.files):
             if file.link or not file.cid:
                 continue
@@ -76,8 +74,8 @@ class SharedFiles:
             if not path.exists():
                 return False
             name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{self._label(item, manifest, number)}"
-            told = _until(deadline, counter("adding", file.path or manifest.name, file.size))
-            if blobs.add(path, name, pin=bool(item.pin), told=told) != file.cid:
+            progress = _until(deadline, counter("adding", file.path or manifest.name, file.size))
+            if transfer.add(path, name, pin=bool(item.pin), progress=progress) != file.cid:
                 return False
         return True
 
@@ -87,19 +85,13 @@ class SharedFiles:
         # Whoever runs the daemon reads the names of its pins, and is to learn nothing from those of sealed files.
         return f"{self._credential.tag(item.namespace, manifest.digest).hex()}/{number}"
 
-    def _blobs(self, namespace: str, *, sealed: bool) -> Blobs:
-        return Blobs(self._transport, ChunkCipher.of(self._credential, namespace) if sealed else None)
-
-    def _partial(self, blob: Blob) -> Path:
-        return self._store.partial(blob.sha256)
-
-    def _publish(self, blob: Blob, partial: Path, known: Signature) -> None:
-        self._store.publish(blob.sha256, partial, known)
+    def _transfer(self, namespace: str, *, sealed: bool) -> Transfer:
+        return Transfer(self._transport, ChunkCipher.of(self._credential, namespace) if sealed else None)
 
 
-def _until(deadline: Deadline, told: Callable[[int], None]) -> Callable[[int], None]:
+def _until(deadline: Deadline, progress: Callable[[int], None]) -> Callable[[int], None]:
     def passed(count: int) -> None:
         deadline.left()
-        told(count)
+        progress(count)
 
     return passed

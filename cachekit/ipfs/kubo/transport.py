@@ -131,19 +131,10 @@ class KuboTransport:
             self.pin(cid, pin_name, timeout=idle)
         return cid
 
-    def cat_stream(
-        self, cid: str, *, offset: int, length: int, idle: float, offline: bool
-    ) -> Generator[bytes, None, None]:
-        """`length` bytes of a file from `offset` on, 1 MiB at a time; TierError `not_found`, or fewer is `truncated`.
-
-        `offline` keeps it to what the daemon itself has.
-        """
-        options = {"arg": cid, "offset": str(offset), "length": str(length), "offline": str(offline).lower()}
+    def cat_stream(self, cid: str, *, offset: int, length: int, idle: float) -> Generator[bytes, None, None]:
+        """`length` bytes of a file from `offset` on, 1 MiB at a time; TierError `not_found`, or fewer is `truncated`."""
+        options = {"arg": cid, "offset": str(offset), "length": str(length), "offline": "true"}
         return download(self._dialer, "cat", options, length=length, idle=idle)
-
-    def block_find(self, cid: str, *, timeout: float) -> bytes | None:
-        """The block of `cid`, from this daemon or from another one that it reaches."""
-        return _or_none(lambda: self._bytes("block/get", {"arg": cid}, timeout, _BLOCK_BYTES))
 
     def write(self, path: str, data: bytes, *, timeout: float) -> None:
         """Make `data` the MFS file at `path`, and flush; directories are made as needed."""
