@@ -96,9 +96,8 @@ class KuboTransport:
 
     def cat(self, cid: str, *, size: int, timeout: float) -> bytes | None:
         """The file of `cid`: exactly `size` bytes or IntegrityError, for Kubo ends a broken answer like a whole one."""
-        with suppress(NotThere), self._client(timeout, limit=size) as client:
-            return exactly(client.cat(cid, offline=True, stream=True), size)
-        return None
+        options = {"arg": cid, "offline": "true"}
+        return _or_none(lambda: exactly(self._bytes("cat", options, timeout, size), size))
 
     def import_blocks(self, blocks: Sequence[tuple[bytes, bytes]], *, timeout: float) -> None:
         """Store (binary CID, block) pairs, unpinned, as one CAR."""
@@ -107,8 +106,8 @@ class KuboTransport:
         with self._client(timeout) as client:
             # With stats there is an answer to hold Kubo to; without, success and a failure half-way look alike.
             options = {"pin-roots": "false", "stats": "true"}
-            told = client.dag.imprt(io.BytesIO(encode_car(blocks)), opts=options).as_json()
-            if told["Stats"]["BlockCount"] != len(blocks):
+            answer = client.dag.imprt(io.BytesIO(encode_car(blocks)), opts=options).as_json()
+            if answer["Stats"]["BlockCount"] != len(blocks):
                 raise IntegrityError("Kubo imported another number of blocks than it was sent", reason="not_kubo")
 
     def add(self, data: bytes, *, timeout: float) -> str:
@@ -172,11 +171,12 @@ class KuboTransport:
 
     def _checked_version(self, timeout: float) -> str:
         with boundary():
-            told = string(self._ask("version", {}, timeout), "Version")
-            self._version = numbers(told)
+            version = string(self._ask("version", {}, timeout), "Version")
+            self._version = numbers(version)
         if self._version < OLDEST:
-            raise TierUnavailable(f"Kubo {told} is too old; cachekit needs {dotted(OLDEST)} or newer", reason="too_old")
-        return told
+            message = f"Kubo {version} is too old; cachekit needs {dotted(OLDEST)} or newer"
+            raise TierUnavailable(message, reason="too_old")
+        return version
 
     def _known_version(self, timeout: float = _VERSION_SECONDS) -> None:
         # Kubo ignores options it does not know, so a call that did not fail proves nothing about an old one.
@@ -193,13 +193,13 @@ class KuboTransport:
     # -- through ipfshttpclient ---------------------------------------------------------------------
 
     @contextmanager
-    def _client(self, timeout: float, *, limit: int = _JSON_BYTES) -> Iterator[Any]:
+    def _client(self, timeout: float) -> Iterator[Any]:
         with boundary():
             began = time.monotonic()
             self._known_version(timeout)
             # Importing the client, below, takes its time once; that is not the daemon's fault.
             left = timeout - (time.monotonic() - began)
-            with self._mine().using(left, limit) as client:
+            with self._mine().using(left, _JSON_BYTES) as client:
                 yield client
 
 
