@@ -58,7 +58,7 @@ def flush(timeout: float | None = None) -> None:
 def sync() -> int:
     """Pulls what other writers published; returns how many entries are new since the last `sync()`."""
     cache = default()
-    return 0 if cache.shared is None else cache.shared.pull(cache.settings.namespace)
+    return 0 if cache.shared is None else cache.shared.tier.pull(cache.settings.namespace)
 
 
 def gc() -> dict[str, int]:

@@ -263,7 +263,7 @@ class Registry:
         return "" if entry is None else cid_of(entry)
 
     def _by_key(self, shared: Shared, key: Key) -> Artifact | None:
-        shared.pull(key.namespace)
+        shared.tier.pull(key.namespace)
         entry = shared.table.living(key.namespace, key.digest)
         if entry is None:
             return None
@@ -282,7 +282,7 @@ class Registry:
         return None
 
     def _team(self, shared: Shared) -> Iterator[Artifact]:
-        shared.pull(self._namespace)
+        shared.tier.pull(self._namespace)
         for cid, (namespace, manifest) in _holdings(shared).pinned(Deadline(SECONDS)).items():
             yield Artifact(manifest, namespace, key_of(manifest, namespace), cid, True, 0, False)
 

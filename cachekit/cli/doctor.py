@@ -137,9 +137,7 @@ def _shared(cache: Cache, resolved: Resolved) -> Iterator[Finding]:
 
 
 def _credential(shared: Shared) -> Finding:
-    from cachekit.ipfs.sharing import can_certify
-
-    if can_certify(shared.credential):
+    if shared.credential.writes:
         return Finding("credential", "ok", "reads and writes")
     remedy = "for writing, use the owner's credential in CACHEKIT_SECRET"
     return Finding("credential", "note", "only reads: what this machine stores stays here", remedy)

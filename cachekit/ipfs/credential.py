@@ -140,6 +140,11 @@ class Credential:
         return Credential(self.secret, self.owner)
 
     @property
+    def writes(self) -> bool:
+        """Whether the holder can make others accept what it writes; else it only reads."""
+        return self.seed is not None
+
+    @property
     def owner_id(self) -> str:
         """32 hex characters; public."""
         return hashlib.sha256(self.owner).hexdigest()[:32]

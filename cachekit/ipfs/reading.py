@@ -88,24 +88,22 @@ class Puller:
         """Seconds since the namespace was last taken in."""
         return time.monotonic() - (self._times.get(namespace) or float("-inf"))
 
-    def refresh(self, namespace: str, timeout: float) -> int:
-        """Take in what is new, invalidations too; how many entries that were."""
+    def refresh(self, namespace: str, timeout: float) -> None:
+        """Take in what is new, invalidations too."""
         if not self._times.get(namespace):
             self._table.remember(namespace)
-        taken = self._index.refresh(namespace, timeout)
-        self._taken += taken
+        self._taken += self._index.refresh(namespace, timeout)
         self._times[namespace] = time.monotonic()
-        return taken
 
     def taken(self) -> int:
         """How many entries were taken in since this was last asked, in the background and for lookups included."""
         taken, self._taken = self._taken, 0
         return taken
 
-    def refresh_all(self, timeout: float) -> None:
-        """`refresh` for every namespace that was ever asked for on this machine, each within `timeout` seconds."""
+    def refresh_all(self, timeout: float, *first: str) -> None:
+        """`refresh` for `first` and all that was ever asked for on this machine, each within `timeout` seconds."""
         deadline = Deadline(_ALL_SECONDS)
-        for name in dict.fromkeys([*self._times, EVERYWHERE, *self._table.namespaces()]):
+        for name in dict.fromkeys([*first, *self._times, EVERYWHERE, *self._table.namespaces()]):
             self.refresh(name, timeout)
             if not deadline.rest:
                 break

@@ -54,7 +54,7 @@ class Shared:
             self.table,
             self.outbox,
             self.breaker,
-            writable=settings.ipfs != "ro" and can_certify(self.credential),
+            writable=settings.ipfs != "ro" and self.credential.writes,
             timeout=settings.ipfs_timeout,
             writer=lambda: WriterKey.load(config_dir(environ), self.credential),
             report=report,
@@ -70,15 +70,6 @@ class Shared:
         except TierError as error:
             return TierState(False, f"{self.api}: {error}")
         return TierState(True, f"{self._resolved.reason('ipfs')}; Kubo {version} at {self.api}")
-
-    def pull(self, namespace: str, timeout: float = 10.0) -> int:
-        """Reads what was published since, in `namespace` and all that this machine knows, invalidations too.
-
-        Returns the number of entries that are new since the last time, those that a lookup or the background took in
-        included. Raises TierError.
-        """
-        self.tier.refresh(namespace, timeout)
-        return self.tier.refresh_all(timeout)
 
     def close(self, bound: float) -> None:
         deadline = Deadline(bound)
@@ -117,11 +108,6 @@ def _veiling(credential: Credential) -> Callable[[Key, Record], list[tuple[str, 
         return [("key", veiled(credential.index_key(key.namespace, key.digest))), *tags]
 
     return veils
-
-
-def can_certify(credential: Credential) -> bool:
-    """Whether the holder can make others accept what it writes; else it only reads."""
-    return credential.seed is not None
 
 
 def credential_file(environ: Mapping[str, str]) -> Path:

@@ -188,13 +188,13 @@ class IpfsTier:
             lambda: read_file(cid, lambda block: self._transport.block_get(block, timeout=deadline.left()))
         )
 
-    def refresh(self, namespace: str, timeout: float) -> int:
-        """Take in what other machines published, invalidations too; how many entries that were. May raise TierError."""
-        return self._breaker.call(lambda: self._puller.refresh(namespace, timeout))
+    def pull(self, namespace: str, timeout: float = 10.0) -> int:
+        """Take in what was published since, in `namespace` and all that this machine asked for, invalidations too.
 
-    def refresh_all(self, timeout: float) -> int:
-        """`refresh` for every namespace that this machine ever asked for; how many entries came since this was called."""
-        self._breaker.call(lambda: self._puller.refresh_all(timeout))
+        How many entries are new since the last time, those that a lookup or the background took in included. Each
+        namespace may take `timeout` seconds. Raises TierError.
+        """
+        self._breaker.call(lambda: self._puller.refresh_all(timeout, namespace))
         return self._puller.taken()
 
     def listen(self, namespace: str) -> None:
@@ -212,13 +212,16 @@ class IpfsTier:
         # A known entry may have been replaced or invalidated elsewhere: it is believed for a second without asking.
         if entry is not None and self._puller.age(key.namespace) <= _BELIEVED_SECONDS:
             return entry
-        self.refresh(key.namespace, deadline.left() * _INDEX_SHARE)
+        self._refresh(key.namespace, deadline)
         entry = self._table.living(key.namespace, key.digest)
         if entry is not None and self._puller.age(EVERYWHERE) > LISTENING_SECONDS:
             # Nobody listens, or not yet: a mark for all namespaces may stand where we did not look.
-            self.refresh(EVERYWHERE, deadline.left() * _INDEX_SHARE)
+            self._refresh(EVERYWHERE, deadline)
             entry = self._table.living(key.namespace, key.digest)
         return entry
+
+    def _refresh(self, namespace: str, deadline: Deadline) -> None:
+        self._breaker.call(lambda: self._puller.refresh(namespace, deadline.left() * _INDEX_SHARE))
 
     def _flushed_quietly(self) -> bool:
         if not self._breaker.allows():
