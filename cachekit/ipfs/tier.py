@@ -71,7 +71,8 @@ class IpfsTier:
         index = Index(transport, table)
         self._sender = Sender(transport, index, table, outbox, writer=writer, report=report, files=files)
         self._puller = Puller(index, table, breaker, timeout, report)
-        self._sending = Worker("cachekit-outbox", self._flushed_quietly, (BATCHING_SECONDS, RETRY_SECONDS))
+        delays = BATCHING_SECONDS, RETRY_SECONDS
+        self._sending = Worker("cachekit-outbox", self._flushed_quietly, delays, lasting=True)
 
     # -- protocols.Tier -------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A thread in the background that may never keep its owner alive, survives a fork, and ends when its work is done."""
+"""A thread in the background that may never keep its owner alive, and that a fork does not end."""
 
 from __future__ import annotations
 
@@ -21,22 +21,30 @@ class Worker:
     """Does `work`, a bound method, on a thread called `name`: when woken, and again until it says that it is done.
 
     `delays` are the seconds before each time; the last one repeats. The first has to be quiet: who is woken again in it
-    waits again, ten times at most. Each delay is up to its `jitter`, a share of it, longer or shorter.
+    waits again, ten times at most. Each delay is up to its `jitter`, a share of it, longer or shorter. A thread that is
+    done ends, unless it is to be `lasting`: with it would end its connections to SQLite, which are dear to open.
     """
 
     def __init__(
-        self, name: str, work: Callable[[], bool], delays: Sequence[float] = (0.0,), *, jitter: float = 0.0
+        self,
+        name: str,
+        work: Callable[[], bool],
+        delays: Sequence[float] = (0.0,),
+        *,
+        jitter: float = 0.0,
+        lasting: bool = False,
     ) -> None:
         self._name = name
         # A weak reference: a tier that nobody uses any more must not be worked for.
         self._work = weakref.WeakMethod(work)
         self._delays = tuple(delays)
         self._jitter = jitter
+        self._lasting = lasting
         self._ended = False
         self._run = _Run()
 
     def __del__(self) -> None:
-        self._run.stopped.set()
+        self._run.stop()
 
     def begin(self) -> None:
         """Have it work soon, unless it does already."""
@@ -51,9 +59,9 @@ class Worker:
             self.renew_after_fork()
         run = self._run
         with run.lock:
-            run.woken = True
+            run.woken.set()
             if run.thread is None:
-                arguments = (self._work, run, self._delays, self._jitter)
+                arguments = (self._work, run, self._delays, self._jitter, self._lasting)
                 thread = threading.Thread(target=_work_on, args=arguments, name=self._name, daemon=True)
                 # No thread to be had (too many, or the interpreter ends): the next call tries again.
                 with contextlib.suppress(RuntimeError):
@@ -62,13 +70,13 @@ class Worker:
 
     def stop(self) -> None:
         """Have it stop, without waiting for it, until it is woken again."""
-        self._run.stopped.set()
+        self._run.stop()
         self._run = _Run()
 
     def end(self) -> None:
         """Have it stop for good, without waiting for it."""
         self._ended = True
-        self._run.stopped.set()
+        self._run.stop()
 
     def renew_after_fork(self) -> None:
         """The thread exists in the parent only. `wake` sees that by itself; `begin` is to cost next to nothing."""
@@ -88,31 +96,39 @@ class _Run:
         self.pid = os.getpid()
         self.lock = threading.Lock()
         self.stopped = threading.Event()
-        self.woken = False
+        self.woken = threading.Event()
         self.thread: threading.Thread | None = None
 
-    def goes_on(self) -> bool:
-        """Whether somebody woke it since the last time; else the thread is over, and the next one starts another."""
+    def stop(self) -> None:
+        self.stopped.set()
+        self.woken.set()
+
+    def goes_on(self, *, lasting: bool) -> bool:
+        """Whether somebody woke it since the last time; else the thread is over, and the next `wake` starts another."""
+        if lasting:
+            return self.woken.wait()
         with self.lock:
-            if not self.woken:
+            if not self.woken.is_set():
                 self.thread = None
-            return self.woken
+            return self.woken.is_set()
 
     def is_quiet(self, delay: float) -> bool:
         """Waits for a `delay` in which nobody woke it; False where it is to stop."""
         for _ in range(_LONGEST_GATHERING):
-            self.woken = False
+            self.woken.clear()
             if self.stopped.wait(delay):
                 return False
-            if not self.woken:
+            if not self.woken.is_set():
                 break
-        self.woken = False
+        self.woken.clear()
         return True
 
 
-def _work_on(work: weakref.WeakMethod[Callable[[], bool]], run: _Run, delays: Sequence[float], jitter: float) -> None:
+def _work_on(
+    work: weakref.WeakMethod[Callable[[], bool]], run: _Run, delays: Sequence[float], jitter: float, lasting: bool
+) -> None:
     try:
-        while run.goes_on():
+        while run.goes_on(lasting=lasting):
             waits = _waits(delays, jitter)
             if not run.is_quiet(next(waits)):
                 return

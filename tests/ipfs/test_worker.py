@@ -16,11 +16,11 @@ from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
 class Owner:
     """Counts how often its worker worked; `good` is what it says of it."""
 
-    def __init__(self, delays: Sequence[float] = (BATCHING_SECONDS, RETRY_SECONDS)) -> None:
+    def __init__(self, delays: Sequence[float] = (BATCHING_SECONDS, RETRY_SECONDS), *, lasting: bool = False) -> None:
         self.times = 0
         self.good = True
         self.done = threading.Event()
-        self.worker = Worker("test-worker", self.work, delays)
+        self.worker = Worker("test-worker", self.work, delays, lasting=lasting)
 
     def work(self) -> bool:
         self.times += 1
@@ -86,6 +86,22 @@ def test_no_thread_waits_where_there_is_nothing_to_do() -> None:
         owner.worker.wake()
         _await(lambda: owner.worker._run.thread is None)
         assert owner.times == expected
+
+
+def test_a_lasting_thread_waits_for_the_next_wake() -> None:
+    """It is the same one each time, and ends when it is told to."""
+    owner = Owner((0.0,), lasting=True)
+    threads = set()
+    for expected in (1, 2):
+        owner.done.clear()
+        owner.worker.wake()
+        assert owner.done.wait(20)
+        assert owner.times == expected
+        threads.add(owner.worker._run.thread)
+    (thread,) = threads
+    owner.worker.end()
+    owner.worker.join(20)
+    assert not thread.is_alive()
 
 
 def test_who_begins_what_works_already_changes_nothing() -> None:

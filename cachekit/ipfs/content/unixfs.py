@@ -13,9 +13,9 @@ BlockOf = Callable[[str], bytes | None]
 """CID → the block as somebody gave it, or None."""
 
 _DEPTH: Final = 16
-_LINK_FIELD: Final = 2
-_DATA_FIELD: Final = 1
-_HASH_FIELD: Final = 1
+_DATA: Final = 1
+_LINK: Final = 2
+_LINK_HASH: Final = 1
 _UNIXFS_TYPE: Final = 1
 _UNIXFS_DATA: Final = 2
 _FILE_TYPES: Final = (0, 2)
@@ -66,35 +66,29 @@ def _verified(cid: str, block_of: BlockOf) -> bytes:
 
 def _node(block: bytes) -> tuple[list[str], bytes]:
     """The CIDs that a node of a file links to, and the bytes of the file that stand in itself."""
-    links, unixfs = list[str](), b""
-    for number, value in _fields(block):
-        if number == _LINK_FIELD and isinstance(value, bytes):
-            links += [text_of(part) for name, part in _fields(value) if name == _HASH_FIELD and isinstance(part, bytes)]
-        elif number == _DATA_FIELD and isinstance(value, bytes):
-            unixfs = value
-    kind, data = -1, b""
-    for number, value in _fields(unixfs):
-        if number == _UNIXFS_TYPE and isinstance(value, int):
-            kind = value
-        elif number == _UNIXFS_DATA and isinstance(value, bytes):
-            data = value
-    if kind not in _FILE_TYPES:
+    _, node = _fields(block)
+    links = [text_of(cid) for link in node.get(_LINK, ()) for cid in _fields(link)[1].get(_LINK_HASH, ())]
+    numbers, unixfs = _fields(b"".join(node.get(_DATA, ())))
+    if numbers.get(_UNIXFS_TYPE) not in _FILE_TYPES:
         raise _no_file()
-    return links, data
+    return links, b"".join(unixfs.get(_UNIXFS_DATA, ()))
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
+    """The numbers and the strings in a message of protobuf, by their field."""
+    numbers, strings = dict[int, int](), dict[int, list[bytes]]()
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
         value, at = _varint(message, at)
         if tag & 7 == 0:
-            yield tag >> 3, value
+            numbers[tag >> 3] = value
         elif tag & 7 == 2 and at + value <= len(message):
-            yield tag >> 3, message[at : at + value]
+            strings.setdefault(tag >> 3, []).append(message[at : at + value])
             at += value
         else:
             raise _no_file()
+    return numbers, strings
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:

@@ -91,9 +91,9 @@ def alive(entry: Line, now: int) -> bool:
     return entry.expires == FOREVER or now < entry.expires + int(entry.grace * NANOSECONDS)
 
 
-def find(connection: sqlite3.Connection, space: Space, key: bytes) -> Line | None:
+def find(connection: sqlite3.Connection, space: str, key: bytes) -> Line | None:
     """The entry of a key."""
-    row = connection.execute(_FIND, (space.id, key)).fetchone()
+    row = connection.execute(_FIND, (space, key)).fetchone()
     return None if row is None else Line._make((*row[:-1], split_tags(row[-1])))
 
 

@@ -5,11 +5,10 @@ It is merged from what every writer signed, so that a lookup asks nobody.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
@@ -19,9 +18,6 @@ from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Pin, SegmentFile, Spac
 from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, TAG_MARK, UNPIN_MARK, Line, Segment, decode
 from cachekit.model import EVERYWHERE, Mark
 from cachekit.tiers.ledger import veiled
-
-if TYPE_CHECKING:
-    import sqlite3
 
 _NAMES: Final = {number: kind for kind, number in KINDS.items()}
 _HEEDED: Final = """INSERT INTO heeded VALUES (?, ?)
@@ -54,8 +50,8 @@ class Table:
 
     def find(self, namespace: str, digest: bytes) -> Line | None:
         """What is known here about a key, without asking anybody."""
-        with self._use(namespace) as (connection, space):
-            return rows.find(connection, space, self.credential.index_key(namespace, digest))
+        with self._database.use() as connection:
+            return rows.find(connection, self._id(namespace), self.credential.index_key(namespace, digest))
 
     def living(self, namespace: str, digest: bytes) -> Line | None:
         """The same, unless it is expired. What a mark ended is never found."""
@@ -65,8 +61,7 @@ class Table:
     def forget(self, namespace: str, digest: bytes) -> None:
         """Drop what is known about a key."""
         key = self.credential.index_key(namespace, digest)
-        with self._use(namespace) as (connection, space):
-            connection.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space.id, key))
+        self._rows("DELETE FROM entries WHERE space = ? AND key = ?", self._id(namespace), key)
 
     # -- marks --------------------------------------------------------------------------------------
 
@@ -82,61 +77,56 @@ class Table:
 
     def mark(self, mark: Mark) -> int:
         """End, here, what `mark` covers; how many entries that were. Publishing it is another matter."""
-        with self._changing(mark.namespace) as (connection, space):
-            return rows.add_mark(connection, space, self.mark_line(mark))
+        with self._database.transaction() as connection:
+            return rows.add_mark(connection, self._space(mark.namespace), self.mark_line(mark))
 
     def covers(self, namespace: str, entry: Line) -> bool:
         """Whether a mark ended the entry."""
-        with self._use(namespace) as (connection, space):
-            return rows.covered(connection, space, entry)
+        with self._database.use() as connection:
+            return rows.covered(connection, self._space(namespace), entry)
 
     def heed(self, namespace: str) -> None:
         """Hand on the marks that were not handed on before, by this process or another."""
-        with self._use(namespace) as (connection, space):
-            row = connection.execute("SELECT number FROM heeded WHERE namespace = ?", (namespace,)).fetchone()
-            query = "SELECT number, kind, value, at FROM marks WHERE space = ? AND number > ? ORDER BY number"
-            new = connection.execute(query, (space.id, row[0] if row else 0)).fetchall()
-            # Neither the end of a pin nor what later versions may invent invalidates anything.
-            marks = [_veiled(namespace, kind, value, at) for _, kind, value, at in new if kind in _NAMES]
-            if marks:
-                self._heed(marks)
-                # Only now: whoever dies in between leaves them to the next one.
-                connection.execute(_HEEDED, (namespace, new[-1][0]))
+        heeded = self._rows("SELECT number FROM heeded WHERE namespace = ?", namespace)
+        query = "SELECT number, kind, value, at FROM marks WHERE space = ? AND number > ? ORDER BY number"
+        new = self._rows(query, self._id(namespace), heeded[0][0] if heeded else 0)
+        # Neither the end of a pin nor what later versions may invent invalidates anything.
+        marks = [_veiled(namespace, kind, value, at) for _, kind, value, at in new if kind in _NAMES]
+        if marks:
+            self._heed(marks)
+            # Only now: whoever dies in between leaves them to the next one.
+            self._rows(_HEEDED, namespace, new[-1][0])
 
     def remember(self, namespace: str) -> None:
         """Count a namespace among `namespaces`."""
-        with self._database.use() as connection:
-            connection.execute("INSERT OR IGNORE INTO heeded VALUES (?, 0)", (namespace,))
+        self._rows("INSERT OR IGNORE INTO heeded VALUES (?, 0)", namespace)
 
     def namespaces(self) -> list[str]:
         """Every namespace that was asked for with this file."""
-        with self._database.use() as connection:
-            return [name for (name,) in connection.execute("SELECT namespace FROM heeded")]
+        return [name for (name,) in self._rows("SELECT namespace FROM heeded")]
 
     # -- pins ---------------------------------------------------------------------------------------
 
     def pins(self) -> list[Pin]:
         """Every reference, of all namespaces and machines that were seen."""
-        with self._database.use() as connection:
-            return [Pin(*row) for row in connection.execute("SELECT cid, namespace, key FROM pins ORDER BY cid, key")]
+        return [Pin(*row) for row in self._rows("SELECT cid, namespace, key FROM pins ORDER BY cid, key")]
 
     def references(self, cid: str) -> list[Pin]:
         """The references to one CID."""
-        with self._database.use() as connection:
-            found = connection.execute("SELECT cid, namespace, key FROM pins WHERE cid = ?", (cid,))
-            return [Pin(*row) for row in found]
+        return [Pin(*row) for row in self._rows("SELECT cid, namespace, key FROM pins WHERE cid = ?", cid)]
 
     def reference(self, namespace: str, key: bytes, cid: str, created: int) -> str:
         """Count (namespace, key) as a reference to `cid`; gives the CID that it referred to until now, or ''."""
-        with self._changing(namespace) as (connection, space):
-            before = connection.execute("SELECT cid FROM pins WHERE space = ? AND key = ?", (space.id, key)).fetchone()
+        space = self._space(namespace)
+        with self._database.transaction() as connection:
+            before = self._rows("SELECT cid FROM pins WHERE space = ? AND key = ?", space.id, key)
             rows.add_pin(connection, space, key, cid, created)
-        return "" if before is None else str(before[0])
+        return str(before[0][0]) if before else ""
 
     def dereference(self, namespace: str, key: bytes, at: int) -> bool:
         """Take (namespace, key) off, and keep off what was pinned for it until `at`."""
-        with self._changing(namespace) as (connection, space):
-            return rows.add_mark(connection, space, Line(key, UNPIN_MARK, created=at)) > 0
+        with self._database.transaction() as connection:
+            return rows.add_mark(connection, self._space(namespace), Line(key, UNPIN_MARK, created=at)) > 0
 
     # -- what was read of the tree in MFS -----------------------------------------------------------
 
@@ -153,7 +143,8 @@ class Table:
         credible = [line for line in lines if line.created <= latest]
         if len(credible) < len(lines):
             self.report("future")
-        with self._changing(namespace) as (connection, space):
+        space = self._space(namespace)
+        with self._database.transaction() as connection:
             for line in credible:
                 if line.kind != ENTRY:
                     rows.add_mark(connection, space, line)
@@ -164,47 +155,41 @@ class Table:
 
     def refuse(self, namespace: str, file: SegmentFile, reason: str) -> None:
         """Remember that a file is not to be read again, and report it, once."""
-        with self._changing(namespace) as (connection, space):
+        with self._database.transaction() as connection:
             known = self.files(namespace, file.writer).get(file.name, ("", ""))[0]
-            rows.record_file(connection, space, file, reason)
+            rows.record_file(connection, self._space(namespace), file, reason)
         if known != file.cid:
             self.report(reason)
 
     def files(self, namespace: str, writer: str) -> dict[str, tuple[str, str]]:
         """name → (CID, why it was refused or '') of the files of a directory that were read."""
         query = "SELECT name, cid, reason FROM files WHERE space = ? AND writer = ?"
-        with self._use(namespace) as (connection, space):
-            return {name: (cid, reason) for name, cid, reason in connection.execute(query, (space.id, writer))}
+        return {name: (cid, reason) for name, cid, reason in self._rows(query, self._id(namespace), writer)}
 
     def keep_files(self, namespace: str, writer: str, names: Iterable[str]) -> None:
         """Forget the files of a directory that are not there any more."""
-        gone = set(self.files(namespace, writer)) - set(names)
-        with self._changing(namespace) as (connection, space):
-            values = [(space.id, writer, name) for name in gone]
-            connection.executemany("DELETE FROM files WHERE space = ? AND writer = ? AND name = ?", values)
+        gone = [(self._id(namespace), writer, name) for name in self.files(namespace, writer).keys() - set(names)]
+        with self._database.transaction() as connection:
+            connection.executemany("DELETE FROM files WHERE space = ? AND writer = ? AND name = ?", gone)
 
     def writers(self, namespace: str) -> dict[str, tuple[int, str]]:
         """writer → (highest sequence seen, CID of its directory when it was last read completely)."""
         query = "SELECT writer, highest, cid FROM writers WHERE space = ?"
-        with self._use(namespace) as (connection, space):
-            return {writer: (highest, cid) for writer, highest, cid in connection.execute(query, (space.id,))}
+        return {writer: (highest, cid) for writer, highest, cid in self._rows(query, self._id(namespace))}
 
     def set_writer(self, namespace: str, writer: str, cid: str) -> None:
         """Note that everything in this state of the writer's directory has been read."""
         query = "INSERT INTO writers VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET cid = excluded.cid"
-        with self._use(namespace) as (connection, space):
-            connection.execute(query, (space.id, writer, cid))
+        self._rows(query, self._id(namespace), writer, cid)
 
     def root(self, namespace: str) -> str | None:
         """The CID of the namespace's directory when it was last read completely."""
-        with self._use(namespace) as (connection, space):
-            row = connection.execute("SELECT root FROM spaces WHERE space = ?", (space.id,)).fetchone()
-        return None if row is None else row[0]
+        roots = self._rows("SELECT root FROM spaces WHERE space = ?", self._id(namespace))
+        return roots[0][0] if roots else None
 
     def set_root(self, namespace: str, root: str | None) -> None:
         """Note that everything below this root has been read."""
-        with self._use(namespace) as (connection, space):
-            connection.execute("INSERT OR REPLACE INTO spaces VALUES (?, ?)", (space.id, root))
+        self._rows("INSERT OR REPLACE INTO spaces VALUES (?, ?)", self._id(namespace), root)
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""
@@ -212,21 +197,16 @@ class Table:
 
     # -- the file -----------------------------------------------------------------------------------
 
+    def _id(self, namespace: str) -> str:
+        # The text of a namespace never stands in a segment.
+        return self.credential.namespace_id(namespace)
+
     def _space(self, namespace: str) -> Space:
-        # Text of a namespace never stands in a segment: rows are found by its id.
-        identify = self.credential.namespace_id
-        return Space(identify(namespace), namespace, identify(EVERYWHERE))
+        return Space(self._id(namespace), namespace, self._id(EVERYWHERE))
 
-    @contextlib.contextmanager
-    def _use(self, namespace: str) -> Iterator[tuple[sqlite3.Connection, Space]]:
+    def _rows(self, query: str, *values: str | bytes | int | None) -> list[Any]:
         with self._database.use() as connection:
-            yield connection, self._space(namespace)
-
-    @contextlib.contextmanager
-    def _changing(self, namespace: str) -> Iterator[tuple[sqlite3.Connection, Space]]:
-        """As `_use`, all or nothing."""
-        with self._database.transaction() as connection:
-            yield connection, self._space(namespace)
+            return connection.execute(query, values).fetchall()
 
 
 def _veiled(namespace: str, kind: int, value: bytes, at: int) -> Mark:
