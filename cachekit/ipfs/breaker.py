@@ -16,7 +16,7 @@ DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0)
 """Seconds before each probe; the last one repeats."""
 _JITTER: Final = 0.2
 """A thousand processes that lost one daemon must not come back to it in step."""
-_OWN_REASONS: Final = ("locked", "unfinished")
+_OWN_REASONS: Final = ("locked", "unfinished", "io")
 """Reasons of a TierUnavailable that is not the daemon's doing."""
 
 _T = TypeVar("_T")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from cachekit.errors import IntegrityError
@@ -27,30 +28,20 @@ class _Staged(NamedTuple):
     stored: bytes
 
 
+@dataclass(frozen=True)
 class Sender:
     """Sends batches, one process at a time. `writer` is asked for when there is something to sign.
 
     `files` sends an artifact's files, until a deadline; whether it could.
     """
 
-    def __init__(
-        self,
-        transport: KuboTransport,
-        index: Index,
-        table: Table,
-        outbox: Outbox,
-        *,
-        writer: Callable[[], WriterKey],
-        report: Callable[[str], None],
-        files: Callable[[Item, Deadline], bool],
-    ) -> None:
-        self._transport = transport
-        self._index = index
-        self._table = table
-        self._outbox = outbox
-        self._writer = writer
-        self._report = report
-        self._files = files
+    transport: KuboTransport
+    index: Index
+    table: Table
+    outbox: Outbox
+    writer: Callable[[], WriterKey]
+    report: Callable[[str], None]
+    files: Callable[[Item, Deadline], bool]
 
     def send(self, deadline: Deadline, *, patient: bool = False) -> int:
         """Everything that waits when it is called, until the deadline; how many items that were.
@@ -59,12 +50,12 @@ class Sender:
 
         Raises TierError; items are taken off only when their segment stands in the daemon.
         """
-        sent, last = 0, self._outbox.last()
-        with self._outbox.exclusive(deadline):
+        sent, last = 0, self.outbox.last()
+        with self.outbox.exclusive(deadline):
             # What comes meanwhile waits for the next time: else a busy process would send each item by itself.
-            while batch := self._outbox.batch(last=last):
+            while batch := self.outbox.batch(last=last):
                 self._send(batch, deadline, patient=patient)
-                self._outbox.done([item.id for item in batch])
+                self.outbox.done([item.id for item in batch])
                 sent += len(batch)
         return sent
 
@@ -72,8 +63,8 @@ class Sender:
         """Store bytes as they are; gives the CID, which is the one computed here."""
         cid = file_cid(data)
         if len(data) <= CHUNK_BYTES:
-            self._transport.import_blocks([(binary_cid(cid), data)], timeout=deadline.left())
-        elif self._transport.add(data, timeout=deadline.left()) != cid:
+            self.transport.import_blocks([(binary_cid(cid), data)], timeout=deadline.left())
+        elif self.transport.add(data, timeout=deadline.left()) != cid:
             raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
         return cid
 
@@ -88,7 +79,7 @@ class Sender:
             if item.kind != "entry":
                 lines.setdefault(item.namespace, []).append(self._mark(item))
         for namespace, published in lines.items():
-            self._index.publish(namespace, published, self._writer(), deadline.left())
+            self.index.publish(namespace, published, self.writer(), deadline.left())
         self._release(released, deadline)
 
     def _stored(self, batch: Sequence[Item], deadline: Deadline, *, patient: bool) -> list[_Staged]:
@@ -100,13 +91,13 @@ class Sender:
         deadline.at += time.monotonic() - began if patient else 0.0
         blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
         if blocks:
-            self._transport.import_blocks(list(blocks.items()), timeout=deadline.left())
+            self.transport.import_blocks(list(blocks.items()), timeout=deadline.left())
         return [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, deadline)]
 
     def _stage(self, item: Item) -> _Staged | None:
         codec = item.text.encode("ascii")
         plain = b"".join((bytes([len(codec)]), codec, item.payload))
-        credential = self._table.credential
+        credential = self.table.credential
         stored = credential.seal(item.namespace, plain) if item.encrypt else plain
         cid = file_cid(stored)
         large = UNIXFS if len(stored) > CHUNK_BYTES else 0
@@ -122,19 +113,19 @@ class Sender:
             tags=tuple(map(credential.tag_code, dict.fromkeys(item.tag_list))),
         )
         # Invalidated while it waited: nobody could hit it any more.
-        return None if self._table.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)
+        return None if self.table.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)
 
     def _sends_files(self, item: Item, deadline: Deadline) -> bool:
         """Whether what the entry speaks of stands in the daemon; the files of an artifact are sent before its entry."""
         if item.text != ARTIFACT:
             return True
         try:
-            sent = self._files(item, deadline)
+            sent = self.files(item, deadline)
         except IntegrityError as error:
-            self._report(error.reason)
+            self.report(error.reason)
             return False
         if not sent:
-            self._report("artifact_gone")
+            self.report("artifact_gone")
         return sent
 
     def _added(self, one: _Staged, deadline: Deadline) -> bool:
@@ -142,28 +133,28 @@ class Sender:
             self.upload(one.stored, deadline)
         except IntegrityError as error:
             # It would happen again: kept in the queue it would hold up everything behind it.
-            self._report(error.reason)
+            self.report(error.reason)
             return False
         return True
 
     def _pin(self, one: _Staged, deadline: Deadline) -> str:
         """Pins an entry; gives the CID that its key kept pinned until now, or "" where that is none or the same."""
         # The count first: a pin that nobody counts would never be undone.
-        before = self._table.reference(one.item.namespace, one.entry.key, one.cid, one.item.created)
-        name = f"cachekit/{self._table.credential.namespace_id(one.item.namespace)}/{one.entry.key.hex()}"
-        self._transport.pin(one.cid, name, timeout=deadline.left())
+        before = self.table.reference(one.item.namespace, one.entry.key, one.cid, one.item.created)
+        name = f"cachekit/{self.table.credential.namespace_id(one.item.namespace)}/{one.entry.key.hex()}"
+        self.transport.pin(one.cid, name, timeout=deadline.left())
         return "" if before == one.cid else before
 
     def _mark(self, item: Item) -> Line:
         if item.kind == "unpin":
             return Line(item.key, UNPIN_MARK, created=item.created)
         assert item.kind != "entry"
-        return self._table.mark_line(Mark(item.namespace, item.kind, item.text, item.created))
+        return self.table.mark_line(Mark(item.namespace, item.kind, item.text, item.created))
 
     def _release(self, released: Set[tuple[str, str]], deadline: Deadline) -> None:
         """Unpins what nothing refers to any more, of (namespace, CID of a payload)."""
-        gone = {one for one in released if not self._table.references(one[1])}
-        files = Holdings(self._transport, self._table).needless(gone, deadline)
+        gone = {one for one in released if not self.table.references(one[1])}
+        files = Holdings(self.transport, self.table).needless(gone, deadline)
         # The files first: without its manifest, whoever comes after a crash would not know them.
         for cid in (*files, *sorted({cid for _, cid in gone})):
-            self._transport.unpin(cid, timeout=deadline.left())
+            self.transport.unpin(cid, timeout=deadline.left())

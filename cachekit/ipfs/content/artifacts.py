@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cachekit.artifacts.manifest import File, Manifest
 from cachekit.artifacts.progress import Progress, counter, tell
@@ -18,16 +18,14 @@ from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item
 
 
+@dataclass(frozen=True)
 class SharedFiles:
     """What `Shared` needs for artifacts. Everything may raise TierError."""
 
-    def __init__(
-        self, transport: KuboTransport, credential: Credential, store: ArtifactStore, breaker: Breaker
-    ) -> None:
-        self._transport = transport
-        self._breaker = breaker
-        self._credential = credential
-        self._store = store
+    transport: KuboTransport
+    credential: Credential
+    store: ArtifactStore
+    breaker: Breaker
 
     def named(self, namespace: str, manifest: Manifest, *, sealed: bool) -> Manifest:
         """The manifest with the CID that each file will have in the daemon; one pass over the files."""
@@ -36,7 +34,7 @@ class SharedFiles:
         def named(file: File, go_on: Callable[[], None]) -> File:
             if file.link:
                 return file
-            cid = transfer.cid_of(self._store.blob(file.sha256), progress=lambda _done: go_on())
+            cid = transfer.cid_of(self.store.blob(file.sha256), progress=lambda _done: go_on())
             tell(Progress("hashing", file.path or manifest.name, file.size, file.size))
             return file._replace(cid=cid)
 
@@ -48,14 +46,14 @@ class SharedFiles:
             raise TierError("the artifact was built where IPFS was off: its files stayed there", reason="not_shared")
         remotes = [Remote(file.path or manifest.name, file.cid, file.size, file.sha256) for file in missing]
         counters = {remote.sha256: counter("fetching", remote.name, remote.size) for remote in remotes}
-        if not self._breaker.allows():
+        if not self.breaker.allows():
             raise TierUnavailable("the daemon did not answer a moment ago", reason="unreachable")
-        self._breaker.call(
+        self.breaker.call(
             lambda: self._transfer(namespace, sealed=manifest.sealed).fetch_all(
                 remotes,
-                lambda remote: self._store.partial(remote.sha256),
-                lambda remote, partial, known: self._store.publish(remote.sha256, partial, known),
-                have=lambda remote: self._store.has(remote.sha256),
+                lambda remote: self.store.partial(remote.sha256),
+                lambda remote, partial, known: self.store.publish(remote.sha256, partial, known),
+                have=lambda remote: self.store.has(remote.sha256),
                 progress=lambda remote, done: counters[remote.sha256](done),
             )
         )
@@ -70,10 +68,10 @@ class SharedFiles:
         for number, file in enumerate(manifest.files):
             if file.link or not file.cid:
                 continue
-            path = self._store.blob(file.sha256)
+            path = self.store.blob(file.sha256)
             if not path.exists():
                 return False
-            name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{self._label(item, manifest, number)}"
+            name = f"cachekit/{self.credential.namespace_id(item.namespace)}/{self._label(item, manifest, number)}"
             progress = _until(deadline, counter("adding", file.path or manifest.name, file.size))
             if transfer.add(path, name, pin=bool(item.pin), progress=progress) != file.cid:
                 return False
@@ -83,10 +81,10 @@ class SharedFiles:
         if not manifest.sealed:
             return f"{manifest.digest[:16]}/{manifest.files[number].path or manifest.name}"
         # Whoever runs the daemon reads the names of its pins, and is to learn nothing from those of sealed files.
-        return f"{self._credential.tag(item.namespace, manifest.digest).hex()}/{number}"
+        return f"{self.credential.tag(item.namespace, manifest.digest).hex()}/{number}"
 
     def _transfer(self, namespace: str, *, sealed: bool) -> Transfer:
-        return Transfer(self._transport, ChunkCipher.of(self._credential, namespace) if sealed else None)
+        return Transfer(self.transport, ChunkCipher.of(self.credential, namespace) if sealed else None)
 
 
 def _until(deadline: Deadline, progress: Callable[[int], None]) -> Callable[[int], None]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from cachekit.errors import CachekitError, IntegrityError, TierError, TierFull
+from cachekit.errors import IntegrityError, TierError, TierFull
 from cachekit.files.digests import Signature, signature
-from cachekit.files.locks import has_locks, try_lock, unlock
+from cachekit.files.locks import NO_ROOM, has_locks, try_lock, unlock
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.content.chunks import PLAIN_BYTES, ChunkCipher, pieces, sealed_size
 from cachekit.ipfs.content.cids import CHUNK_BYTES, FileCid
@@ -25,7 +23,6 @@ from cachekit.ipfs.kubo.transport import KuboTransport
 IDLE_SECONDS: Final = 10.0
 _BUSY_SECONDS: Final = 0.02
 _WRITE_BYTES: Final = 64 << 10
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Remote(NamedTuple):
@@ -50,9 +47,6 @@ class Transfer:
         self._cipher = cipher
         self._idle = idle
         self._width = PLAIN_BYTES if cipher else CHUNK_BYTES
-        self._counting = threading.Lock()
-        self.fetched = 0
-        """Bytes that came over the wire so far, as they are stored."""
 
     def cid_of(self, path: Path, *, progress: Callable[[int], None] = lambda _done: None) -> str:
         """The CID that `add` would give; nobody is asked."""
@@ -146,13 +140,13 @@ class Transfer:
         """The plain chunks of a file from number `first` on, each verified as it comes."""
         at = first * CHUNK_BYTES
         # What is sealed verifies by itself; the nodes above it need not be asked for.
-        digests = islice(leaves(remote.cid, self._node), first, None)
+        nodes = leaves(remote.cid, lambda cid: self._transport.block_get(cid, timeout=self._idle))
+        digests = islice(nodes, first, None)
         length = self._stored_size(remote.size) - at
         with contextlib.closing(
             self._transport.cat_stream(remote.cid, offset=at, length=length, idle=self._idle)
         ) as stored:
             for index, piece in enumerate(stored, first):
-                self._took(len(piece))
                 if self._cipher is not None:
                     yield self._cipher.opened(index, piece, remote.size)
                 elif hashlib.sha256(piece).digest() == next(digests, b""):
@@ -161,15 +155,6 @@ class Transfer:
                     raise IntegrityError("the daemon gave other bytes than it was asked for", reason="wrong_bytes")
         if self._cipher is None and remote.size and next(digests, b""):
             raise IntegrityError(f"the file has more than the {remote.size} bytes it should have", reason="oversized")
-
-    def _node(self, cid: str) -> bytes | None:
-        block = self._transport.block_get(cid, timeout=self._idle)
-        self._took(len(block or b""))
-        return block
-
-    def _took(self, size: int) -> None:
-        with self._counting:
-            self.fetched += size
 
     def _stored_size(self, size: int) -> int:
         return sealed_size(size) if self._cipher else size
@@ -222,9 +207,7 @@ def _resumed(file: BinaryIO, size: int, width: int, digest: Any) -> int:
 def _local_errors() -> Iterator[None]:
     try:
         yield
-    except CachekitError:
-        raise
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise TierFull(f"no room for a file: {error}") from error
         raise TierError(f"a file could not be read or written: {error}", reason="file") from error

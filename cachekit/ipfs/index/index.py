@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
@@ -88,27 +89,29 @@ class Index:
             self.refresh(namespace, deadline.left())
 
 
+@dataclass
 class Pull:
     """Reading, until a deadline, what a namespace's tree has that the table has not."""
 
-    def __init__(self, transport: KuboTransport, table: Table, namespace: str, deadline: Deadline) -> None:
-        self._transport = transport
-        self._table = table
-        self._namespace = namespace
-        self._deadline = deadline
+    transport: KuboTransport
+    table: Table
+    namespace: str
+    deadline: Deadline
+    complete: bool = True
+
+    def __post_init__(self) -> None:
+        self.path = path_of(self.table, self.namespace)
         # A read that begins in the last moment would only time out, and look like a failing daemon.
-        self._last_start = deadline.at - min(0.05, deadline.rest / 4)
-        self._complete = True
-        self.path = path_of(table, namespace)
+        self.last_start = self.deadline.at - min(0.05, self.deadline.rest / 4)
 
     def all(self, root: str | None, known: dict[str, tuple[int, str]]) -> int:
         """Every writer's; `known` is what the table said before the tree was asked for `root`."""
-        listed = self._transport.list(self.path, timeout=self._deadline.left()) if root else None
+        listed = self.transport.list(self.path, timeout=self.deadline.left()) if root else None
         taken, present = 0, set[str]()
         for name, cid, _ in listed or []:
             present.add(name)
             if not _WRITER.fullmatch(name):
-                self._table.refuse(self._namespace, SegmentFile("", name, cid, 0), "unexpected_file")
+                self.table.refuse(self.namespace, SegmentFile("", name, cid, 0), "unexpected_file")
                 continue
             highest, seen = known.get(name, (0, ""))
             if seen != cid:
@@ -117,19 +120,19 @@ class Pull:
             if cid and writer not in present:
                 self._rolled_back(writer, "")
         # Before the root: should it fail, the next pull comes here again.
-        self._table.heed(self._namespace)
-        if self._complete:
-            self._table.set_root(self._namespace, root)
+        self.table.heed(self.namespace)
+        if self.complete:
+            self.table.set_root(self.namespace, root)
         return taken
 
     def own(self, writer: str) -> bool:
         """This machine's; False if time was too short for all of it."""
-        highest = self._table.writers(self._namespace).get(writer, (0, ""))[0]
+        highest = self.table.writers(self.namespace).get(writer, (0, ""))[0]
         self._writer(writer, "", highest)
-        return self._complete
+        return self.complete
 
     def _writer(self, writer: str, cid: str, highest: int) -> int:
-        seen, taken = self._table.files(self._namespace, writer), 0
+        seen, taken = self.table.files(self.namespace, writer), 0
         listed = self._listed(writer, seen)
         if listed and max(_sequence(name) for name, _, _ in listed) < highest:
             self._rolled_back(writer, cid)
@@ -138,23 +141,23 @@ class Pull:
         for name, file_cid, size in sorted(listed):
             if seen.get(name, ("", ""))[0] == file_cid:
                 continue
-            if time.monotonic() >= self._last_start:
-                self._complete = False
+            if time.monotonic() >= self.last_start:
+                self.complete = False
                 return taken
             taken += self._file(SegmentFile(writer, name, file_cid, _sequence(name)), size, highest)
-        self._table.keep_files(self._namespace, writer, [name for name, _, _ in listed])
+        self.table.keep_files(self.namespace, writer, [name for name, _, _ in listed])
         if cid:
-            self._table.set_writer(self._namespace, writer, cid)
+            self.table.set_writer(self.namespace, writer, cid)
         return taken
 
     def _rolled_back(self, writer: str, cid: str) -> None:
-        self._table.report("rollback")
-        self._table.set_writer(self._namespace, writer, cid)
+        self.table.report("rollback")
+        self.table.set_writer(self.namespace, writer, cid)
 
     def _listed(self, writer: str, seen: dict[str, tuple[str, str]]) -> list[tuple[str, str, int]]:
-        patience = min(time.monotonic() + _WRITING_SECONDS, self._last_start)
+        patience = min(time.monotonic() + _WRITING_SECONDS, self.last_start)
         while True:
-            listed = self._transport.list(f"{self.path}/{writer}", timeout=self._deadline.left()) or []
+            listed = self.transport.list(f"{self.path}/{writer}", timeout=self.deadline.left()) or []
             # Kubo shows a file that is just being written as an empty one.
             unsettled = [name for name, cid, size in listed if not size and seen.get(name, ("", ""))[0] != cid]
             if not unsettled or time.monotonic() >= patience:
@@ -166,58 +169,60 @@ class Pull:
         if file.sequence < 0:
             reason = "unexpected_file"
         if reason:
-            self._table.refuse(self._namespace, file, reason)
+            self.table.refuse(self.namespace, file, reason)
             return 0
         path = f"{self.path}/{file.writer}/{file.name}"
-        data = self._transport.read(path, limit=MAX_BYTES, timeout=self._deadline.left())
+        data = self.transport.read(path, limit=MAX_BYTES, timeout=self.deadline.left())
         if data is None:
             return 0
         try:
-            segment = self._table.read_segment(data, self._namespace, file.writer, file.name)
+            segment = self.table.read_segment(data, self.namespace, file.writer, file.name)
             if file.sequence <= highest:
                 raise IntegrityError(f"segment {file.name} came back", reason="rollback")
         except IntegrityError as error:
-            self._table.refuse(self._namespace, file, error.reason)
+            self.table.refuse(self.namespace, file, error.reason)
             return 0
-        return self._table.accept(self._namespace, file, segment.lines)
+        return self.table.accept(self.namespace, file, segment.lines)
 
 
+@dataclass(frozen=True)
 class Push:
     """Writing, until a deadline, the segments of one writer in a namespace."""
 
-    def __init__(
-        self, transport: KuboTransport, table: Table, namespace: str, writer: WriterKey, deadline: Deadline
-    ) -> None:
-        self._transport = transport
-        self._table = table
-        self._namespace = namespace
-        self._writer = writer
-        self._deadline = deadline
-        self._path = f"{path_of(table, namespace)}/{writer.id}"
+    transport: KuboTransport
+    table: Table
+    namespace: str
+    writer: WriterKey
+    deadline: Deadline
+
+    @property
+    def path(self) -> str:
+        """The writer's directory."""
+        return f"{path_of(self.table, self.namespace)}/{self.writer.id}"
 
     def append(self, lines: Sequence[Line]) -> None:
         """New segments with `lines`, above all that were ever seen."""
-        sequence = self._table.writers(self._namespace).get(self._writer.id, (0, ""))[0]
-        taken = self._table.files(self._namespace, self._writer.id)
+        sequence = self.table.writers(self.namespace).get(self.writer.id, (0, ""))[0]
+        taken = self.table.files(self.namespace, self.writer.id)
         for at in range(0, len(lines), MAX_LINES):
             part = lines[at : at + MAX_LINES]
             sequence = _free_after(sequence, taken)
             name = f"{sequence:016d}"
             data = encode(
                 part,
-                credential=self._table.credential,
-                namespace=self._namespace,
-                writer=self._writer,
+                credential=self.table.credential,
+                namespace=self.namespace,
+                writer=self.writer,
                 sequence=sequence,
             )
-            self._transport.write(f"{self._path}/{name}", data, timeout=self._deadline.left())
-            cid = self._transport.stat(f"{self._path}/{name}", timeout=self._deadline.left()) or ""
-            self._table.accept(self._namespace, SegmentFile(self._writer.id, name, cid, sequence), part)
+            self.transport.write(f"{self.path}/{name}", data, timeout=self.deadline.left())
+            cid = self.transport.stat(f"{self.path}/{name}", timeout=self.deadline.left()) or ""
+            self.table.accept(self.namespace, SegmentFile(self.writer.id, name, cid, sequence), part)
 
     def compact(self) -> None:
         """Where the writer's segments are many, merge them into few."""
-        files = self._table.files(self._namespace, self._writer.id)
-        listed = self._transport.list(self._path, timeout=self._deadline.left()) or []
+        files = self.table.files(self.namespace, self.writer.id)
+        listed = self.transport.list(self.path, timeout=self.deadline.left()) or []
         sizes = {name: size for name, _, size in listed if name in files and not files[name][1]}
         if len(sizes) < COMPACT_AT:
             return
@@ -226,14 +231,14 @@ class Push:
         victims = small if len(sizes) - len(small) < _MOST_LARGE else list(sizes)
         self.append(self._merged(victims))
         for name in victims:
-            self._transport.remove(f"{self._path}/{name}", timeout=self._deadline.left())
+            self.transport.remove(f"{self.path}/{name}", timeout=self.deadline.left())
 
     def _merged(self, names: Sequence[str]) -> list[Line]:
         newest = dict[tuple[int, bytes], Line]()
         for name in names:
-            path = f"{self._path}/{name}"
-            data = self._transport.read(path, limit=MAX_BYTES, timeout=self._deadline.left())
-            lines = self._table.read_segment(data, self._namespace, self._writer.id, name).lines if data else []
+            path = f"{self.path}/{name}"
+            data = self.transport.read(path, limit=MAX_BYTES, timeout=self.deadline.left())
+            lines = self.table.read_segment(data, self.namespace, self.writer.id, name).lines if data else []
             for line in lines:
                 known = newest.get((line.kind, line.key))
                 if known is None or known.created < line.created:
@@ -245,7 +250,7 @@ class Push:
         return kept[: _MOST_LARGE * MAX_LINES]
 
     def _worth_keeping(self, entry: Line, now: int) -> bool:
-        return alive(entry, now) and entry.created <= now + SKEW and not self._table.covers(self._namespace, entry)
+        return alive(entry, now) and entry.created <= now + SKEW and not self.table.covers(self.namespace, entry)
 
 
 def path_of(table: Table, namespace: str) -> str:

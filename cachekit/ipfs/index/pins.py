@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 from cachekit.artifacts.manifest import Manifest
@@ -26,29 +27,29 @@ def opened(credential: Credential, namespace: str, stored: bytes) -> Manifest | 
         return None
 
 
+@dataclass(frozen=True)
 class Holdings:
     """The manifests of pinned entries, of all machines whose segments were read. Every method may raise TierError."""
 
-    def __init__(self, transport: KuboTransport, table: Table) -> None:
-        self._transport = transport
-        self._table = table
+    transport: KuboTransport
+    table: Table
 
     def manifest(self, namespace: str, cid: str, deadline: Deadline) -> Manifest | None:
         """What an entry's payload says; None where that is no artifact, where it does not open, or is gone."""
         try:
-            stored = read_file(cid, lambda block: self._transport.block_get(block, timeout=deadline.left()))
+            stored = read_file(cid, lambda block: self.transport.block_get(block, timeout=deadline.left()))
         except IntegrityError:
             return None
         except TierError as error:
             if error.reason == "not_found":
                 return None
             raise
-        return opened(self._table.credential, namespace, stored)
+        return opened(self.table.credential, namespace, stored)
 
     def pinned(self, deadline: Deadline) -> dict[str, tuple[str, Manifest]]:
         """CID of the entry's payload → namespace and manifest, of every artifact that is still referred to."""
         found = dict[str, tuple[str, Manifest]]()
-        for pin in self._table.pins():
+        for pin in self.table.pins():
             # Bytes stored by hand have no namespace: whatever they look like, they are nobody's artifact.
             manifest = self.manifest(pin.namespace, pin.cid, deadline) if pin.namespace else None
             if manifest is not None:
@@ -61,4 +62,4 @@ class Holdings:
         files = {file.cid for manifest in released for file in manifest.files if file.cid}
         if files:
             files -= {file.cid for _, manifest in self.pinned(deadline).values() for file in manifest.files}
-        return [cid for cid in sorted(files) if not self._table.references(cid)]
+        return [cid for cid in sorted(files) if not self.table.references(cid)]
