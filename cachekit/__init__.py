@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cachekit.artifacts.store import Progress
     from cachekit.calls.answers.answers import Answers
     from cachekit.calls.answers.asking import Wanted
+    from cachekit.calls.prepare import driven
+    from cachekit.plan.steps import CallOrigin, Do
 
 __all__ = [
     "MISS",
@@ -23,6 +25,8 @@ __all__ = [
     "CacheMiss",
     "Cached",
     "CachekitError",
+    "CallOrigin",
+    "Do",
     "Event",
     "Explanation",
     "IntegrityError",
@@ -41,6 +45,7 @@ __all__ = [
     "configure",
     "current_mode",
     "distributed_cache",
+    "driven",
     "fetch",
     "flush",
     "gc",
@@ -64,7 +69,10 @@ __all__ = [
 
 _LATER = {
     "Answers": "calls.answers.answers",
+    "CallOrigin": "plan.steps",
+    "Do": "plan.steps",
     "Wanted": "calls.answers.asking",
+    "driven": "calls.prepare",
     "Progress": "artifacts.progress",
     "on_progress": "artifacts.progress",
 }
@@ -81,3 +89,8 @@ def __getattr__(name: str) -> Any:
 
         return version("cachekit-ipfs")
     raise AttributeError(f"module 'cachekit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What `cachekit.<TAB>` shows: the public names, not the rooms behind them."""
+    return sorted({*__all__, "__version__", *(name for name in globals() if name.startswith("__"))})

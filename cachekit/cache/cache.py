@@ -19,7 +19,7 @@ from cachekit.cache.opening import opened
 from cachekit.cache.upkeep import EXIT_BOUND, Background, Housekeeper, watch
 from cachekit.errors import TierError, UsageError
 from cachekit.model import Event, Key, Mark, TierState
-from cachekit.plan.flight import Flights, Leases, Streams
+from cachekit.plan.flight import Flights, Leases, UnderWay
 from cachekit.plan.retrying import Cooldowns
 from cachekit.tiers.ledger import Ledger
 
@@ -83,7 +83,7 @@ class Cache:
         self._states: dict[str, TierState] = {}
         self.lanes = Lanes()
         self.cooldowns = Cooldowns()
-        self.streams: Streams[Any] = Streams()
+        self.streams: UnderWay[Any] = UnderWay()
         self.memory: MemoryTier | None = None
         self.disk: DiskTier | None = None
         self.artifacts: ArtifactStore | None = None

@@ -2,9 +2,8 @@
 
 Counters are flat names per function (`hits.disk`, `latency.disk.57`), because sums of flat counters can be added
 between processes; `as_dict` gives them the documented shape. An event is put into `inbox` as it is and counted
-later, in bulk: counting at once would cost a memory hit as much as the lookup.
-
-Counters at one moment, in the documented shape: sums, shares, and quantiles out of buckets.
+later, in bulk: counting at once would cost a memory hit as much as the lookup. A Snapshot is the counters at one
+moment, in the documented shape: sums, shares, and quantiles out of buckets.
 """
 
 from __future__ import annotations
@@ -13,9 +12,12 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cachekit.model import NOTHING_SAVED, Event, Saving
+
+if TYPE_CHECKING:
+    from cachekit.calls.lanes import Shortcut
 
 TIERS: Final = ("memory", "disk", "ipfs")
 QUANTILES: Final = (0.5, 0.9, 0.99)
@@ -73,7 +75,7 @@ class Snapshot:
             "tokens_saved": {way: self._number(f"tokens_saved.{way}") for way in ("input", "output")},
             "cost_saved": float(self.counters.get("cost_saved", 0.0)),
             "hit_rate": self.hit_rate,
-            "latency": {tier: found for tier in TIERS if (found := self._quantiles(tier))},
+            "latency": {tier: quantiles for tier in TIERS if (quantiles := self._quantiles(tier))},
         }
 
     def _number(self, name: str) -> int:
@@ -84,11 +86,11 @@ class Snapshot:
         return {name[cut:]: int(n) for name, n in self.counters.items() if name.startswith(f"{prefix}.")}
 
     def _errors(self) -> dict[str, dict[str, int]]:
-        found: dict[str, dict[str, int]] = {}
+        tiers: dict[str, dict[str, int]] = {}
         for name, amount in self._group("errors").items():
             tier, _, reason = name.partition(".")
-            found.setdefault(tier, {})[reason] = amount
-        return found
+            tiers.setdefault(tier, {})[reason] = amount
+        return tiers
 
     def _quantiles(self, tier: str) -> dict[str, float]:
         counts = sorted((int(name), n) for name, n in self._group(f"latency.{tier}").items())
@@ -117,7 +119,7 @@ class Stats:
 
     def __init__(self) -> None:
         self.inbox: deque[tuple[Event, int]] = deque()
-        self._quick: dict[str, deque[Noted]] = {}
+        self._quick: dict[str, deque[Shortcut]] = {}
         self._lock = threading.Lock()
         self._counters: dict[str, Counters] = {}
         self._unsaved: dict[str, Counters] = {}
@@ -132,7 +134,7 @@ class Stats:
             self.drain()
         self.inbox.append((event, int(event.seconds * 1e9)))
 
-    def quick(self, function: str) -> deque[Noted]:
+    def quick(self, function: str) -> deque[Shortcut]:
         """Where the function's fast lane puts a shortcut for each hit; those it timed go into `inbox` as `timing`."""
         return self._quick.setdefault(function, deque())
 
@@ -194,12 +196,6 @@ class Stats:
         for counter, amount in increments:
             counters[counter] = counters.get(counter, 0) + amount
             unsaved[counter] = unsaved.get(counter, 0) + amount
-
-
-class Noted(Protocol):
-    """What a fast lane's hit leaves behind: the event that it was, always the same object for the same value."""
-
-    note: Any
 
 
 T = TypeVar("T")

@@ -1,25 +1,23 @@
-"""What can be done with a decorated function besides calling it: refresh, peek, put, invalidate, key_for, explain.
+"""The call itself, and what else can be done with a decorated function: refresh, peek, put, invalidate, key_for, explain.
 
-A call: the known ones straight to a near tier, the others through gate, key and plan. Async differs in its awaits.
+A call that the lane knows goes straight to a near tier, the others through gate, key and plan. What is done for a
+coroutine function gives an awaitable; the rest is the same flow.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from cachekit.cache.default import ROOT, default
 from cachekit.calls.lanes import Known, Lane, Nearby, at_hand, remember, shorten
 from cachekit.calls.prepare import (
     Prepared,
-    aperform,
-    aretried,
     arguments_of,
     keyed,
     namespace_of,
-    nothing,
     perform,
     prepare,
     retried,
@@ -27,8 +25,62 @@ from cachekit.calls.prepare import (
 )
 from cachekit.calls.target import Target
 from cachekit.errors import TierError, UsageError
-from cachekit.model import MISS, Explanation, Key, Record
+from cachekit.model import Explanation, Key, Record
 from cachekit.plan import plan as plans
+from cachekit.plan.steps import Do, Steps
+
+
+def call(lane: Lane, args: Any, kwargs: Any) -> Any:
+    """A call that the lane does not know; it does from now on, if it can."""
+    origin = retried(lane.target, functools.partial(lane.wrapped, *args, **kwargs))
+    prepared = prepare(lane.target, args, kwargs)
+    if prepared is None:
+        return origin()
+    arguments = arguments_of(prepared, args, kwargs)
+    tail = functools.partial(remember, prepared.cache, lane, arguments, prepared.key)
+    return _answer(prepared, prepared.nearby(), origin, tail)
+
+
+def call_known(lane: Lane, known: Known, args: Any, kwargs: Any) -> Any:
+    """A call whose key is known, and which memory does not hold."""
+    cache, target = lane.cache, lane.target
+    nearby, tail = at_hand(cache, target, known.key), functools.partial(shorten, cache, target, known)
+    if type(nearby) is not Nearby:
+        return _served(nearby, tail, is_async=target.is_async)
+    origin = retried(target, functools.partial(lane.wrapped, *args, **kwargs))
+    return _answer(Prepared(cache, target, known.key, target.full(args, kwargs), "on"), nearby, origin, tail)
+
+
+def call_owned(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
+    """A method's call; `args` begin with the instance or class, `origin` has everything bound."""
+    origin, prepared = retried(target, origin), prepare(target, args, kwargs)
+    return origin() if prepared is None else _answer(prepared, prepared.nearby(), origin, _nothing_more)
+
+
+def _answer(prepared: Prepared, nearby: Any, origin: Callable[[], Any], tail: Callable[[], None]) -> Any:
+    """The value that was found near by, or the plan's; then the tail."""
+    if type(nearby) is Nearby:
+        return perform(prepared, _flow(prepared, nearby, tail), origin)
+    return _served(nearby, tail, is_async=prepared.is_async)
+
+
+def _served(value: Any, tail: Callable[[], None], *, is_async: bool) -> Any:
+    tail()
+    return _ready(value) if is_async else value
+
+
+def _flow(prepared: Prepared, nearby: Nearby, tail: Callable[[], None]) -> Steps:
+    value = yield from plans.plan(prepared.request, looked=nearby is Nearby.NOTHING)
+    tail()
+    return value
+
+
+async def _ready(value: Any) -> Any:
+    return value
+
+
+def _nothing_more() -> None:
+    return None
 
 
 def refresh(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
@@ -36,35 +88,20 @@ def refresh(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -
         from cachekit.calls.streams import generators
 
         return generators.refresh(target, origin, args, kwargs)
-    prepared = prepare(target, args, kwargs)
-    if target.is_async:
-        return _arefresh(target, prepared, origin)
+    origin, prepared = retried(target, origin), prepare(target, args, kwargs)
     if prepared is None:
-        return retried(target, origin)()
-    return perform(prepared, _refreshing(prepared), origin, announce=True)
-
-
-async def _arefresh(target: Target, prepared: Prepared | None, origin: Callable[[], Awaitable[Any]]) -> Any:
-    if prepared is None:
-        return await aretried(target, origin)()
-    return await aperform(prepared, _refreshing(prepared), origin, announce=True)
-
-
-def _refreshing(prepared: Prepared) -> Any:
-    return plans.compute(prepared.request, [])
+        return origin()
+    return perform(prepared, plans.compute(prepared.request, []), origin, announce=True)
 
 
 def peek(target: Target, args: Any, kwargs: Any) -> Any:
     prepared = keyed(target, args, kwargs)
-    if target.is_async:
-        return _apeek(prepared)
-    return MISS if prepared.mode == "off" else perform(prepared, plans.peek(prepared.request), nothing, quiet=True)
+    return perform(prepared, plans.peek(prepared.request), quiet=True)
 
 
-async def _apeek(prepared: Prepared) -> Any:
-    return (
-        MISS if prepared.mode == "off" else await aperform(prepared, plans.peek(prepared.request), nothing, quiet=True)
-    )
+def put(target: Target, value: Any, args: Any, kwargs: Any) -> Any:
+    prepared = storing(target, args, kwargs)
+    return perform(prepared, plans.put(prepared.request, value), announce=True)
 
 
 def storing(target: Target, args: Any, kwargs: Any) -> Prepared:
@@ -76,26 +113,13 @@ def storing(target: Target, args: Any, kwargs: Any) -> Prepared:
     return prepared
 
 
-def put(target: Target, value: Any, args: Any, kwargs: Any) -> Any:
-    prepared = storing(target, args, kwargs)
-    steps = plans.put(prepared.request, value)
-    if target.is_async:
-        return aperform(prepared, steps, nothing, announce=True)
-    return perform(prepared, steps, nothing, announce=True)
-
-
 def invalidate(target: Target, args: Any, kwargs: Any) -> Any:
     prepared = keyed(target, args, kwargs)
-    if target.is_async:
-        return _ainvalidate(prepared)
-    return prepared.cache.drop(prepared.key)
+    return perform(prepared, _dropped(prepared))
 
 
-async def _ainvalidate(prepared: Prepared) -> bool:
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(prepared.cache.pool(), prepared.cache.drop, prepared.key)
+def _dropped(prepared: Prepared) -> Steps:
+    return (yield Do(functools.partial(prepared.cache.drop, prepared.key)))
 
 
 def key_for(target: Target, args: Any, kwargs: Any) -> Key:
@@ -128,81 +152,3 @@ def _age(record: Record) -> str:
     now = time.time_ns()
     state = "fresh" if record.fresh(now) else "past its TTL"
     return f"{state}, {(now - record.created) / 1e9:.0f} s old, {len(record.payload)} bytes, {record.codec}"
-
-
-def call(lane: Lane, args: Any, kwargs: Any) -> Any:
-    """The slow path of a plain function."""
-    target, origin = lane.target, functools.partial(lane.wrapped, *args, **kwargs)
-    prepared = prepare(target, args, kwargs)
-    if prepared is None:
-        return retried(target, origin)()
-    arguments = arguments_of(prepared, args, kwargs)
-    value = _answer(prepared, prepared.nearby(), origin)
-    if arguments is not None:
-        remember(prepared.cache, lane, arguments, prepared.key)
-    return value
-
-
-async def acall(lane: Lane, args: Any, kwargs: Any) -> Any:
-    target, origin = lane.target, functools.partial(lane.wrapped, *args, **kwargs)
-    prepared = prepare(target, args, kwargs)
-    if prepared is None:
-        return await aretried(target, origin)()
-    arguments = arguments_of(prepared, args, kwargs)
-    value = await _aanswer(prepared, prepared.nearby(), origin)
-    if arguments is not None:
-        remember(prepared.cache, lane, arguments, prepared.key)
-    return value
-
-
-def call_known(lane: Lane, known: Known, args: Any, kwargs: Any) -> Any:
-    """A call whose key is known, and which memory does not hold."""
-    cache = lane.cache
-    value = at_hand(cache, lane.target, known.key)
-    if type(value) is Nearby:
-        value = _answer(_prepared(lane, known, args, kwargs), value, functools.partial(lane.wrapped, *args, **kwargs))
-    if cache.memory is not None:
-        shorten(cache, lane.target, known)
-    return value
-
-
-async def acall_known(lane: Lane, known: Known, args: Any, kwargs: Any) -> Any:
-    cache = lane.cache
-    value = at_hand(cache, lane.target, known.key)
-    if type(value) is Nearby:
-        origin = functools.partial(lane.wrapped, *args, **kwargs)
-        value = await _aanswer(_prepared(lane, known, args, kwargs), value, origin)
-    if cache.memory is not None:
-        shorten(cache, lane.target, known)
-    return value
-
-
-def call_owned(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
-    """A method's call; `args` begin with the instance or class, `origin` has everything bound."""
-    prepared = prepare(target, args, kwargs)
-    if prepared is None:
-        return retried(target, origin)()
-    return _answer(prepared, prepared.nearby(), origin)
-
-
-async def acall_owned(target: Target, origin: Callable[[], Awaitable[Any]], args: Any, kwargs: Any) -> Any:
-    prepared = prepare(target, args, kwargs)
-    if prepared is None:
-        return await aretried(target, origin)()
-    return await _aanswer(prepared, prepared.nearby(), origin)
-
-
-def _prepared(lane: Lane, known: Known, args: Any, kwargs: Any) -> Prepared:
-    return Prepared(lane.cache, lane.target, known.key, lane.target.full(args, kwargs), "on")
-
-
-def _answer(prepared: Prepared, found: Any, origin: Callable[[], Any]) -> Any:
-    if type(found) is not Nearby:
-        return found
-    return perform(prepared, plans.plan(prepared.request, looked=found is Nearby.NOTHING), origin)
-
-
-async def _aanswer(prepared: Prepared, found: Any, origin: Callable[[], Awaitable[Any]]) -> Any:
-    if type(found) is not Nearby:
-        return found
-    return await aperform(prepared, plans.plan(prepared.request, looked=found is Nearby.NOTHING), origin)

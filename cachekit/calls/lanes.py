@@ -1,16 +1,16 @@
-"""A function's fast lane: from the marshalled arguments of a call straight to its key, and to its entry in memory.
+"""The short ways to a hit: a call seen before, and a record near by.
 
+A function's fast lane leads from the marshalled arguments of a call straight to its key, and to its entry in memory.
 Building a key costs as much as reading a record, and the next identical call of the process would build the same one.
 So the lane remembers it under the arguments' bytes, together with the memory tier's entry as long as there is one.
 marshal's encoding (version 2, no references) is injective over trees of plain types, except that every buffer is
 written like `bytes`: only calls whose tree was walked and holds no buffer are remembered (`lane_safe`), and a call
 with a buffer then finds nothing, because its encoding has a node that no remembered one has.
 
-The straight way to a hit: a fresh record in memory or on disk is served before a plan is made.
-
-Most calls of a warm cache end here, and a plan with its steps would cost them as much again as the lookup
-(docs/performance.md). Nothing is decided here: whatever is not a plain hit (nothing found, stale, undecodable, a tier
-that fails, a mode other than `on`) is left to the plan, which looks again.
+The other way is `at_hand`: a fresh record in memory or on disk is served before a plan is made. Most calls of a warm
+cache end there, and a plan with its steps would cost them as much again as the lookup (docs/performance.md). Nothing is
+decided there: whatever is not a plain hit (nothing found, stale, undecodable, a tier that fails, a mode other than `on`)
+is left to the plan, which looks again.
 """
 
 from __future__ import annotations
@@ -217,8 +217,10 @@ def shorten(cache: Cache, target: Target, known: Known) -> None:
     memory.follow(entry, known, Shortcut(entry, load, note))
 
 
-def remember(cache: Cache, lane: Lane, arguments: bytes, key: Key) -> None:
+def remember(cache: Cache, lane: Lane, arguments: bytes | None, key: Key) -> None:
     """Lets the next identical call pass by the key, and the memory tier's lookup if it can."""
+    if arguments is None:
+        return
     if not lane.known:
         lane.lead(cache)
     known = Known(key)

@@ -1,6 +1,6 @@
-"""From a call to what a plan needs to know: gate, key, request. None where the call must go straight to the origin.
+"""From a call to what a plan needs to know: gate, key, request; and the plan performed, with its errand and its retries.
 
-Performs a plan for a prepared call: its errand, its retries, its refresh in the background.
+A flow is the same for functions and coroutine functions. `Prepared.is_async` says by which of the two loops it is driven.
 """
 
 from __future__ import annotations
@@ -24,18 +24,24 @@ from cachekit.plan import plan as plans
 from cachekit.plan import retrying
 from cachekit.plan.drive import Errand, arun, run
 from cachekit.plan.gate import current, decide
-from cachekit.plan.steps import STREAMING, Request
+from cachekit.plan.steps import STREAMING, Begin, Request, Steps
+
+
+def nothing() -> Any:
+    """The origin of a plan that never calls it."""
+    raise CacheMiss("this plan never calls the origin")
 
 
 class Prepared:
     """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not."""
 
-    __slots__ = ("_request", "cache", "call", "key", "mode", "refined", "streamed", "target")
+    __slots__ = ("_request", "cache", "call", "is_async", "key", "mode", "refined", "streamed", "target")
 
     def __init__(
         self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode, *, streamed: bool = False
     ) -> None:
         self.cache, self.target, self.key, self.call, self.streamed = cache, target, key, call, streamed
+        self.is_async = target.is_async
         self.mode: Mode = mode
         self.refined: Callable[[Request], Request] | None = None
         """What a kind of call makes of its request."""
@@ -188,44 +194,59 @@ def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
     return arguments if len(arguments) <= LONGEST_ARGUMENTS else None
 
 
-def _errand(prepared: Prepared, revalidate: Callable[[], None] | None, **how: bool) -> Errand:
-    cache, request, policy = prepared.cache, prepared.request, prepared.target.policy
+def perform(
+    prepared: Prepared,
+    steps: Steps,
+    origin: Callable[[], Any] = nothing,
+    *,
+    whole: Callable[[], Any] | None = None,
+    **how: bool,
+) -> Any:
+    """What the steps return; on an event loop, an awaitable of it. A refresh in the background calls `whole`, if given."""
+    return driven(begun(prepared, steps, origin, whole=whole, **how), is_async=prepared.is_async)
+
+
+def begun(
+    prepared: Prepared,
+    steps: Steps,
+    origin: Callable[[], Any] = nothing,
+    *,
+    whole: Callable[[], Any] | None = None,
+    **how: bool,
+) -> Steps:
+    """The same as a part of a longer flow."""
+    cache, policy = prepared.cache, prepared.target.policy
 
     def warn(error: UsageError) -> None:
         prepared.target.warn_once(error, about=about(error), stacklevel=9)
 
-    return Errand(cache, request.key, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how)
+    revalidate = functools.partial(_revalidate, prepared, whole or origin)
+    yield Begin(Errand(cache, prepared.key, origin, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how))
+    return (yield from steps)
 
 
-def perform(prepared: Prepared, steps: Any, origin: Callable[[], Any], **how: bool) -> Any:
-    origin = retried(prepared.target, origin)
-
-    def revalidate() -> None:
-        renewing = plans.renew(prepared.request)
-        prepared.cache.in_background(lambda: run(renewing, _errand(prepared, None, announce=True), origin))
-
-    return run(steps, _errand(prepared, revalidate, **how), origin)
+def driven(flow: Steps, *, is_async: bool) -> Any:
+    """Performs a generator of steps (`CallOrigin`, `Do`) and gives what it returns; with `is_async` an awaitable of it."""
+    return arun(flow, ROOT.cache().pool) if is_async else run(flow)
 
 
-async def aperform(prepared: Prepared, steps: Any, origin: Callable[[], Awaitable[Any]], **how: bool) -> Any:
-    origin, pool = aretried(prepared.target, origin), prepared.cache.pool
+def _revalidate(prepared: Prepared, origin: Callable[[], Any]) -> None:
+    renewing = begun(prepared, plans.renew(prepared.request), origin, announce=True)
+    if not prepared.is_async:
+        prepared.cache.in_background(functools.partial(run, renewing))
+        return
+    import asyncio
 
-    def revalidate() -> None:
-        import asyncio
-
-        renewing = arun(plans.renew(prepared.request), _errand(prepared, None, announce=True), origin, pool)
-        task = asyncio.get_running_loop().create_task(_told(prepared, renewing))
-        _refreshing_tasks.add(task)
-        task.add_done_callback(_refreshing_tasks.discard)
-
-    return await arun(steps, _errand(prepared, revalidate, **how), origin, pool)
+    task = asyncio.get_running_loop().create_task(_renewed(prepared, arun(renewing, prepared.cache.pool)))
+    _refreshing_tasks.add(task)
+    task.add_done_callback(_refreshing_tasks.discard)
 
 
 _refreshing_tasks: set[Any] = set()
 """Strong references: an event loop keeps only weak ones to its tasks."""
 
 
-async def _told(prepared: Prepared, renewing: Awaitable[Any]) -> None:
+async def _renewed(prepared: Prepared, renewing: Awaitable[Any]) -> None:
     try:
         await renewing
     except Exception as error:  # a refresh has no caller to raise to: the event is all there is
@@ -233,14 +254,8 @@ async def _told(prepared: Prepared, renewing: Awaitable[Any]) -> None:
 
 
 def retried(target: Target, origin: Callable[[], Any]) -> Callable[[], Any]:
+    """The origin with the retries that were asked for."""
     retry = target.policy.retry
-    return origin if retry is None else functools.partial(retrying.call, retry, origin)
-
-
-def aretried(target: Target, origin: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-    retry = target.policy.retry
-    return origin if retry is None else functools.partial(retrying.acall, retry, origin)
-
-
-def nothing() -> Any:
-    raise CacheMiss("this plan never calls the origin")
+    if retry is None:
+        return origin
+    return functools.partial(retrying.acall if target.is_async else retrying.call, retry, origin)

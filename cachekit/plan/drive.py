@@ -1,6 +1,4 @@
-"""One call's errand: performs the steps of a plan with the tiers, the flight, the lease and the listeners of a cache.
-
-The only two loops: `run` performs a plan's steps on this thread, `arun` on an event loop.
+"""The only two loops: `run` performs a flow's steps on this thread, `arun` on an event loop. And the errand of a plan.
 
 An errand holds what a plan's steps are performed with: tiers, flight, lease, listeners and the origin. Only TierError is
 thrown into the plan. The origin is called outside every `try` that catches for the plan, so that an origin which raises
@@ -11,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from cachekit.errors import CannotEncode, TierError, TierUnavailable, UsageError
 from cachekit.model import Event, Key, Record
 from cachekit.plan.steps import (
     LEAD,
-    Call,
+    Begin,
+    CallOrigin,
+    Do,
     Failed,
     Join,
     Lease,
@@ -36,27 +37,28 @@ from cachekit.plan.steps import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cachekit.model import Tier
-    from cachekit.plan.flight import Flights, Leases
-    from cachekit.tiers.ledger import Ledger
+    from cachekit.cache.cache import Cache
 
 
-def run(steps: Steps, errand: Errand, origin: Callable[[], Any]) -> Any:
-    """Performs `steps` and returns what the plan returns; raises what the origin raises."""
+def run(flow: Steps) -> Any:
+    """Performs the steps of `flow` and returns what it returns; raises what an origin or a `Do` raises."""
+    errand: Any = None
     answer: Any = None
     fault: TierError | None = None
     ending: BaseException | None = None
     try:
         while True:
             try:
-                step = steps.send(answer) if fault is None else steps.throw(fault)
+                step = flow.send(answer) if fault is None else flow.throw(fault)
             except StopIteration as done:
                 return done.value
             answer, fault, kind = None, None, type(step)
-            if kind is Call:
-                answer = _call(step, origin)
+            if kind is CallOrigin:
+                answer = _call(step, step.origin or errand.origin)
+            elif kind is Begin:
+                errand = _next(errand, step)
+            elif kind is Do:
+                answer = step.work()
             elif kind is Join:
                 answer = errand.join(step)
             elif kind is Pause:
@@ -70,100 +72,109 @@ def run(steps: Steps, errand: Errand, origin: Callable[[], Any]) -> Any:
         ending = error
         raise
     finally:
-        steps.close()
-        errand.end(ending)
+        flow.close()
+        if errand is not None:
+            errand.end(ending)
 
 
-async def arun(steps: Steps, errand: Errand, origin: Callable[[], Awaitable[Any]], pool: Callable[[], Executor]) -> Any:
-    """Like `run`, on an event loop: what may block goes to `pool`, with the caller's context variables."""
+async def arun(flow: Steps, pool: Callable[[], Executor]) -> Any:
+    """Like `run`, on an event loop: origins are awaited, and what may block goes to `pool`."""
+    errand: Any = None
     answer: Any = None
     fault: TierError | None = None
     ending: BaseException | None = None
     try:
         while True:
             try:
-                step = steps.send(answer) if fault is None else steps.throw(fault)
+                step = flow.send(answer) if fault is None else flow.throw(fault)
             except StopIteration as done:
                 return done.value
             answer, fault, kind = None, None, type(step)
-            if kind is Call:
-                answer = await _acall(step, origin)
+            if kind is CallOrigin:
+                answer = await _acall(step, step.origin or errand.origin)
+            elif kind is Begin:
+                errand = _next(errand, step)
+            elif kind is Do:
+                answer = await _beside(step.work, pool, held=step.held)
             elif kind is Join:
                 answer = await errand.ajoin(step)
             elif kind is Pause:
                 await asyncio.sleep(step.seconds)
             else:
+                work = functools.partial(errand.perform, step)
                 try:
-                    answer = await _hop(errand, step, pool) if errand.hops(step) else errand.perform(step)
+                    answer = await _beside(work, pool) if errand.hops(step) else work()
                 except TierError as error:
                     fault = error
     except BaseException as error:
         ending = error
         raise
     finally:
-        steps.close()
-        errand.end(ending)
+        flow.close()
+        if errand is not None:
+            errand.end(ending)
 
 
-def _call(step: Call, origin: Callable[[], Any]) -> Returned | Failed:
+def _next(errand: Any, step: Begin) -> Any:
+    if errand is not None:
+        errand.end(None)
+    return step.errand
+
+
+def _call(step: CallOrigin, origin: Callable[[], Any]) -> Returned | Failed:
     started = time.perf_counter()
     if not step.fallback:
         return Returned(origin(), time.perf_counter() - started)
     try:
         return Returned(origin(), time.perf_counter() - started)
-    except Exception as error:  # the caller asked for stale_if_error, and the plan tells it
+    except Exception as error:  # whoever asked has something to put in its place, and tells it
         return Failed(error)
 
 
-async def _acall(step: Call, origin: Callable[[], Awaitable[Any]]) -> Returned | Failed:
+async def _acall(step: CallOrigin, origin: Callable[[], Awaitable[Any]]) -> Returned | Failed:
     started = time.perf_counter()
     if not step.fallback:
         return Returned(await origin(), time.perf_counter() - started)
     try:
         return Returned(await origin(), time.perf_counter() - started)
-    except Exception as error:  # the caller asked for stale_if_error, and the plan tells it
+    except Exception as error:  # whoever asked has something to put in its place, and tells it
         return Failed(error)
 
 
-async def _hop(errand: Errand, step: Any, pool: Callable[[], Executor]) -> Any:
+async def _beside(work: Callable[[], Any], pool: Callable[[], Executor], *, held: bool = False) -> Any:
+    """On a thread of `pool`, with the caller's context variables."""
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(pool(), lambda: context.run(errand.perform, step))
-
-
-class Means(Protocol):
-    """What a cache lends to an errand."""
-
-    flights: Flights
-    leases: Leases
-    ledger: Ledger
-
-    @property
-    def tiers(self) -> Mapping[str, Tier]: ...
-    def tell(self, event: Event) -> None: ...
-    def missed(self, key: Key) -> None: ...
-    def tidy(self) -> None: ...
+    working = asyncio.get_running_loop().run_in_executor(pool(), context.run, work)
+    if not held:
+        return await working
+    try:
+        return await asyncio.shield(working)
+    finally:
+        await asyncio.wait([working])
 
 
 class Errand:
-    """Implements `drive.Errand`. `revalidate` starts the background refresh; `announce` makes a store known to all."""
+    """One plan's. `revalidate` starts the background refresh; `announce` makes a store known to all processes."""
 
     __slots__ = (
         "_announce",
+        "_cache",
         "_leads",
         "_leased",
-        "_means",
         "_quiet",
         "_revalidate",
         "_sealed",
         "_started",
         "_warn",
         "key",
+        "origin",
     )
 
     def __init__(
         self,
-        means: Means,
+        cache: Cache,
         key: Key,
+        origin: Callable[[], Any],
         *,
         revalidate: Callable[[], None] | None = None,
         announce: bool = False,
@@ -172,7 +183,8 @@ class Errand:
         warn: Callable[[UsageError], None] | None = None,
     ) -> None:
         self.key = key
-        self._means = means
+        self.origin = origin
+        self._cache = cache
         self._revalidate = revalidate
         self._announce = announce
         self._quiet = quiet
@@ -189,39 +201,39 @@ class Errand:
         """Whether the step may hold the thread for longer than a local read."""
         kind = type(step)
         if kind is Read:
-            return self._means.tiers[step.tier].blocking
+            return self._cache.tiers[step.tier].blocking
         return kind is Write and step.tier != "memory"
 
     def join(self, step: Join) -> Any:
-        standing = self._means.flights.join(self.key.digest, wait=step.wait)
+        standing = self._cache.flights.join(self.key.digest, wait=step.wait)
         self._leads = standing is LEAD
         return standing
 
     async def ajoin(self, step: Join) -> Any:
-        standing = await self._means.flights.ajoin(self.key.digest, wait=step.wait)
+        standing = await self._cache.flights.ajoin(self.key.digest, wait=step.wait)
         self._leads = standing is LEAD
         return standing
 
     def end(self, error: BaseException | None) -> None:
         if self._leased:
-            self._means.leases.release(self.key.digest)
+            self._cache.leases.release(self.key.digest)
         if self._leads:
-            self._means.flights.leave(self.key.digest, error)
-        self._means.tidy()
+            self._cache.flights.leave(self.key.digest, error)
+        self._cache.tidy()
 
     def read(self, step: Read) -> Record | None:
-        record = self._means.tiers[step.tier].get(self.key)
+        record = self._cache.tiers[step.tier].get(self.key)
         return None if record is None or self._covered(record) else record
 
     def _covered(self, record: Record) -> bool:
         try:
-            return self._means.ledger.covers(self.key, record)
+            return self._cache.ledger.covers(self.key, record)
         except (sqlite3.Error, OSError) as error:
             # Without the ledger nobody can say that the record was not invalidated.
             raise TierUnavailable(f"cannot read the invalidations: {error}", reason="ledger") from error
 
     def write(self, step: Write) -> None:
-        tier = self._means.tiers[step.tier]
+        tier = self._cache.tiers[step.tier]
         if step.tier == "ipfs" and not self._sealed:
             tier.put(self.key, step.record, encrypt=False)  # type: ignore[call-arg]
         else:
@@ -229,7 +241,7 @@ class Errand:
         if step.tier == "memory" and self._covered(step.record):
             # Invalidated while it was computed; and after this a fast lane would not ask the ledger any more.
             tier.drop(self.key)
-        self._means.tell(Event("write", self.key.function, step.tier, size=len(step.record.payload)))
+        self._cache.tell(Event("write", self.key.function, step.tier, size=len(step.record.payload)))
         if step.tier == "disk" and self._announce:
             self._bump()
 
@@ -240,17 +252,17 @@ class Errand:
         if self._warn is not None and isinstance(event.error, CannotEncode):
             self._warn(event.error)
         if event.what == "miss":
-            self._means.missed(self.key)
+            self._cache.missed(self.key)
         if not self._quiet or event.what in ("error", "skipped"):
-            self._means.tell(event)
+            self._cache.tell(event)
 
     def lease(self, _: Lease) -> bool:
-        self._leased = self._means.leases.acquire(self.key.digest)
+        self._leased = self._cache.leases.acquire(self.key.digest)
         return self._leased
 
     def share(self, step: Share) -> None:
         if self._leads:
-            self._means.flights.share(self.key.digest, step.record)
+            self._cache.flights.share(self.key.digest, step.record)
 
     def revalidate(self, _: Revalidate) -> None:
         if self._revalidate is not None:
@@ -258,7 +270,7 @@ class Errand:
 
     def _bump(self) -> None:
         try:
-            self._means.ledger.bump()
+            self._cache.ledger.bump()
         except (sqlite3.Error, OSError) as error:
             raise TierError(f"cannot announce a new value: {error}", reason="ledger") from error
 

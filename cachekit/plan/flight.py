@@ -1,18 +1,15 @@
-"""Single flight inside a process: one caller per key does the work, threads and tasks alike wait for its record.
+"""Who does the work: one caller of a process (Flights), one process of a machine (Leases), one stream (UnderWay).
 
-A leader that raises gives its exception to everybody who waits. A leader that was cancelled (or interrupted) hands
-over: one of those who wait leads next. A call that joins a flight which its own context already leads is re-entrant and
-goes alone, because waiting for itself would never end.
+In a process threads and tasks alike wait for the record of the one who leads. A leader that raises gives its exception to
+everybody who waits. A leader that was cancelled (or interrupted) hands over: one of those who wait leads next. A call
+that joins a flight which its own context already leads is re-entrant and goes alone, because waiting for itself would
+never end.
 
-Single flight between the processes of a machine: a lease is a kernel lock on one byte of a file.
-
-The byte's offset comes from the key, so that one open file serves every key. The kernel ends a lease in the instant its
-holder dies, whatever killed it, so there is nothing to renew and no flag that could be left behind; POSIX record locks
-are not inherited by fork. They do not exclude the threads of one process: `flight` does that.
-
-A lease saves work and nothing depends on it: where locks are missing (Windows, some network drives), everybody leads.
-
-Which streams are under way, by the key of the call and the event loop that reads them.
+A lease is a kernel lock on one byte of a file. The byte's offset comes from the key, so that one open file serves every
+key. The kernel ends a lease in the instant its holder dies, whatever killed it, so there is nothing to renew and no flag
+that could be left behind; POSIX record locks are not inherited by fork. They do not exclude the threads of one process:
+a flight does that. A lease saves work and nothing depends on it: where locks are missing (Windows, some network
+drives), everybody leads.
 """
 
 from __future__ import annotations
@@ -158,7 +155,7 @@ def _offset(digest: bytes) -> int:
 S = TypeVar("S")
 
 
-class Streams(Generic[S]):
+class UnderWay(Generic[S]):
     """The streams under way. An event loop's are its own: what it opened, nobody else can read from."""
 
     def __init__(self) -> None:
@@ -168,12 +165,12 @@ class Streams(Generic[S]):
     def join(self, digest: bytes, loop: int, make: Callable[[], S]) -> S:
         """The stream under way, or a new one; the caller has a seat in it."""
         with self._lock:
-            found: Any = self._running.get((digest, loop))
-            if found is None or not found.join():
-                found = make()
-                found.join()
-                self._running.setdefault((digest, loop), found)
-            return found  # type: ignore[no-any-return]
+            stream: Any = self._running.get((digest, loop))
+            if stream is None or not stream.join():
+                stream = make()
+                stream.join()
+                self._running.setdefault((digest, loop), stream)
+            return stream  # type: ignore[no-any-return]
 
     def leave(self, stream: S) -> None:
         """The stream is over: who comes now begins another one."""

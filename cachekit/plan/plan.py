@@ -9,8 +9,6 @@ caller of this process leads and the others get its record. The leader takes the
 
 Two rules: a tier that fails is told and stepped over, and an exception of the origin never enters the plan, so that the
 user's traceback stays the user's.
-
-The part of a plan that keeps what the origin gave: is it worth keeping, as what record, and where.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from cachekit.plan.steps import (
     ALONE,
     BUSY,
     STREAMING,
-    Call,
+    CallOrigin,
     Failed,
     Found,
     Join,
@@ -32,12 +30,102 @@ from cachekit.plan.steps import (
     Pause,
     Read,
     Request,
+    Returned,
     Revalidate,
     Share,
     Steps,
     Tell,
     Write,
 )
+
+FIRST_PAUSE: Final = 0.005
+LONGEST_PAUSE: Final = 0.1
+"""Seconds between two looks at what another process is computing; doubled from the first to the longest."""
+
+
+def plan(request: Request, *, looked: bool = False) -> Steps:
+    """The call itself; returns the value. `looked`: the near tiers were read just now and have no record."""
+    stale: list[Record] = []
+    if request.mode != "refresh" and not looked:
+        found = (yield from look(request, request.near, stale)) or (yield from _revalidating(request, stale))
+        if found:
+            return found.value
+    standing = yield Join()
+    if isinstance(standing, Record):
+        followed = _decode(request, standing)
+        if followed:
+            yield Tell(_served(request, Event("coalesced", request.key.function), followed))
+            return followed.value
+        standing = ALONE
+    if standing is not ALONE and request.mode != "refresh":
+        found = yield from _first_in_line(request, stale)
+        if found:
+            yield Share(found.record)
+            return found.value
+    return (yield from compute(request, stale))
+
+
+def compute(request: Request, stale: list[Record]) -> Steps:
+    """Asks the origin and keeps what it gave; returns the value."""
+    started = request.clock()
+    outcome = yield from _asked(request, stale)
+    if isinstance(outcome, Returned):
+        yield from arrived(request, outcome, started)
+    return outcome.value
+
+
+def stream(request: Request) -> Steps:
+    """A call whose value comes in pieces: the stored value, or the opened stream, which is kept when it `arrived`."""
+    stale: list[Record] = []
+    found = yield from _anywhere(request, stale)
+    return found.value if found else (yield from _asked(request, stale)).value
+
+
+def arrived(request: Request, outcome: Returned, started: int) -> Steps:
+    """Keeps what the origin gave, asked for at `started`; returns whether it was stored."""
+    yield Tell(Event("origin", request.key.function, seconds=outcome.seconds))
+    return (yield from keep(request, outcome.value, started, outcome.seconds))
+
+
+def _asked(request: Request, stale: list[Record]) -> Steps:
+    """What the origin Returned, or the Found that stands in for its exception."""
+    yield from _missed(request)
+    old = _newest(request, stale, request.stale_if_error)
+    outcome = yield CallOrigin(fallback=old is not None)
+    if not isinstance(outcome, Failed):
+        return outcome
+    assert old is not None
+    yield Tell(Event("error", request.key.function, "origin", type(outcome.error).__name__, error=outcome.error))
+    yield Share(old.record)
+    yield Tell(_served(request, Event("stale", request.key.function, reason="origin_failed"), old))
+    return old
+
+
+def look(request: Request, tiers: tuple[str, ...], stale: list[Record]) -> Steps:
+    """Found in the first tier that has a fresh record, filled back into the faster ones; else None, and `stale` grows."""
+    missed: list[str] = []
+    for tier in tiers:
+        try:
+            record = yield Read(tier)
+        except TierError as error:
+            yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
+            continue
+        if record is not None and record.fresh(request.clock()):
+            found = _decode(request, record)
+            if found:
+                yield Tell(_served(request, Event("hit", request.key.function, tier), found))
+                yield from fill(request, missed, record if tier in request.near else _tagged(request, record))
+                return found
+            yield Tell(Event("error", request.key.function, tier, "undecodable"))
+        elif record is not None:
+            stale.append(record)
+        missed.append(tier)
+    return None
+
+
+def _tagged(request: Request, record: Record) -> Record:
+    # What comes from afar has its tags veiled; a process without the credential must end it by their names too.
+    return replace(record, tags=tuple(dict.fromkeys((*request.tags(), *record.tags))))
 
 
 def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
@@ -89,80 +177,6 @@ def _record(request: Request, value: Any, started: int, seconds: float) -> Recor
     return Record(name, payload, started, expires, grace, seconds, request.tags(), request.pin)
 
 
-FIRST_PAUSE: Final = 0.005
-LONGEST_PAUSE: Final = 0.1
-"""Seconds between two looks at what another process is computing; doubled from the first to the longest."""
-
-
-def plan(request: Request, *, looked: bool = False) -> Steps:
-    """The call itself; returns the value. `looked`: the near tiers were read just now and have no record."""
-    stale: list[Record] = []
-    if request.mode != "refresh" and not looked:
-        found = yield from look(request, request.near, stale)
-        if found:
-            return found.value
-        old = _within(request, stale, request.stale_while_revalidate)
-        if old and request.mode != "replay":
-            yield Revalidate()
-            return (yield from _serve_stale(request, old, "revalidating")).value
-    standing = yield Join()
-    if isinstance(standing, Record):
-        followed = _decode(request, standing)
-        if followed:
-            yield Tell(_served(request, Event("coalesced", request.key.function), followed))
-            return followed.value
-        standing = ALONE
-    if standing is not ALONE and request.mode != "refresh":
-        found = yield from _first_in_line(request, stale)
-        if found:
-            yield Share(found.record)
-            return found.value
-    return (yield from compute(request, stale))
-
-
-def compute(request: Request, stale: list[Record]) -> Steps:
-    """Asks the origin and keeps what it gave; returns the value."""
-    yield from _missed(request)
-    old = _within(request, stale, request.stale_if_error)
-    started = request.clock()
-    outcome = yield Call(fallback=old is not None)
-    if isinstance(outcome, Failed):
-        assert old is not None
-        yield Tell(Event("error", request.key.function, "origin", type(outcome.error).__name__, error=outcome.error))
-        yield Share(old)
-        return (yield from _serve_stale(request, old, "origin_failed")).value
-    yield Tell(Event("origin", request.key.function, seconds=outcome.seconds))
-    yield from keep(request, outcome.value, started, outcome.seconds)
-    return outcome.value
-
-
-def look(request: Request, tiers: tuple[str, ...], stale: list[Record]) -> Steps:
-    """Found in the first tier that has a fresh record, filled back into the faster ones; else None, and `stale` grows."""
-    missed: list[str] = []
-    for tier in tiers:
-        try:
-            record = yield Read(tier)
-        except TierError as error:
-            yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
-            continue
-        if record is not None and record.fresh(request.clock()):
-            found = _decode(request, record)
-            if found:
-                yield Tell(_served(request, Event("hit", request.key.function, tier), found))
-                yield from fill(request, missed, record if tier in request.near else _tagged(request, record))
-                return found
-            yield Tell(Event("error", request.key.function, tier, "undecodable"))
-        elif record is not None:
-            stale.append(record)
-        missed.append(tier)
-    return None
-
-
-def _tagged(request: Request, record: Record) -> Record:
-    # What comes from afar has its tags veiled; a process without the credential must end it by their names too.
-    return replace(record, tags=tuple(dict.fromkeys((*request.tags(), *record.tags))))
-
-
 def renew(request: Request) -> Steps:
     """The background half of stale-while-revalidate: one caller of one process, or nobody; returns nothing."""
     if (yield Join(wait=False)) is BUSY:
@@ -170,46 +184,43 @@ def renew(request: Request) -> Steps:
     if request.leases and not (yield Lease()):
         return
     started = request.clock()
-    outcome = yield Call()
-    yield Tell(Event("origin", request.key.function, seconds=outcome.seconds))
-    yield from keep(request, outcome.value, started, outcome.seconds)
+    outcome = yield CallOrigin()
+    yield from arrived(request, outcome, started)
 
 
-def find(request: Request) -> Steps:
-    """The stored value, or MISS: the first half of a call whose value comes in pieces, which no plan can wait for."""
-    stale: list[Record] = []
-    if request.mode != "refresh":
-        found = yield from look(request, request.near + request.far, stale)
-        if found:
-            return found.value
-        old = _within(request, stale, request.stale_while_revalidate)
-        if old and request.mode != "replay":
-            yield Revalidate()
-            return (yield from _serve_stale(request, old, "revalidating")).value
+def part(request: Request) -> Steps:
+    """The stored value of a call that is a part of another one, or MISS."""
+    found = yield from _anywhere(request, [])
+    if found:
+        return found.value
     yield from _missed(request)
     return MISS
 
 
-def settle(request: Request, value: Any, started: int, seconds: float) -> Steps:
-    """The second half: keeps what came, asked for at `started`."""
-    yield Tell(Event("origin", request.key.function, seconds=seconds))
-    return (yield from keep(request, value, started, seconds))
+def _anywhere(request: Request, stale: list[Record]) -> Steps:
+    """Found in any tier, or stale and within its window; else None. Nobody waits: the value may come in pieces."""
+    if request.mode == "refresh":
+        return None
+    found = yield from look(request, request.near + request.far, stale)
+    if found:
+        return found
+    return (yield from _revalidating(request, stale))
 
 
-def fallback(request: Request) -> Steps:
-    """What `stale_if_error` still allows to serve, or MISS."""
-    stale: list[Record] = []
-    yield from look(request, request.near + request.far, stale)
-    old = _within(request, stale, request.stale_if_error)
-    found = _decode(request, old) if old else None
-    if found is None or old is None:
-        return MISS
-    yield Tell(_served(request, Event("stale", request.key.function, reason="origin_failed"), found))
-    return found.value
+def _revalidating(request: Request, stale: list[Record]) -> Steps:
+    """Found within the window of stale-while-revalidate, and a refresh begun; else None."""
+    old = _newest(request, stale, request.stale_while_revalidate)
+    if old is not None and request.mode != "replay":
+        yield Revalidate()
+        yield Tell(_served(request, Event("stale", request.key.function, reason="revalidating"), old))
+        return old
+    return None
 
 
 def peek(request: Request) -> Steps:
     """The stored value, or MISS; never the origin, and nobody waits."""
+    if request.mode == "off":
+        return MISS
     found = yield from look(request, request.near + request.far, [])
     return found.value if found else MISS
 
@@ -228,14 +239,6 @@ def _first_in_line(request: Request, stale: list[Record]) -> Steps:
         if found:
             return found
     return (yield from look(request, request.near + request.far, stale))
-
-
-def _serve_stale(request: Request, record: Record, reason: str) -> Steps:
-    found = _decode(request, record)
-    if not found:
-        return Found(record, (yield from compute(request, [])))
-    yield Tell(_served(request, Event("stale", request.key.function, reason=reason), found))
-    return found
 
 
 def _missed(request: Request) -> Steps:
@@ -262,8 +265,9 @@ def _decode(request: Request, record: Record) -> Found | None:
         return None
 
 
-def _within(request: Request, stale: list[Record], window: float) -> Record | None:
+def _newest(request: Request, stale: list[Record], window: float) -> Found | None:
+    """The newest stale record, if it is at most `window` seconds past its TTL and can be decoded."""
     if not stale or not window:
         return None
     newest = max(stale, key=lambda record: record.created)
-    return newest if newest.usable(request.clock(), window) else None
+    return _decode(request, newest) if newest.usable(request.clock(), window) else None

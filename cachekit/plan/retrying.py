@@ -4,9 +4,8 @@ The retry sits inside the cache: a hit is never retried and a failed attempt is 
 are retried, and a `Retry-After` that the exception carries (as an HTTP response's header) is waited for, up to
 `max_wait`. The last exception passes untouched.
 
-A server that said "later" is left alone until then, by every thread of the process.
-
-One cooldown per endpoint and tenant (`scope`): a rate limit is the tenant's, and what one thread was told holds for all.
+A server that said "later" is left alone until then by every thread of the process, without `retry=` too. There is one
+cooldown per endpoint and tenant (`scope`): a rate limit is the tenant's, and what one thread was told holds for all.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import email.utils
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from cachekit.plan.steps import Pause, Steps
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -102,15 +103,10 @@ class Cooldowns:
         left = self._until.get(scope, 0.0) - time.monotonic()
         return left if 0 < left <= LONGEST_WAIT else 0.0
 
-    def wait(self, scope: str) -> None:
+    def waiting(self, scope: str) -> Steps:
+        """A flow that ends when the scope may be asked."""
         while left := self.left(scope):
-            time.sleep(left)
-
-    async def await_(self, scope: str) -> None:
-        import asyncio
-
-        while left := self.left(scope):
-            await asyncio.sleep(left)
+            yield Pause(left)
 
     def heed(self, scope: str, error: Exception) -> None:
         """Notes what an origin's exception says of the next attempt: an HTTP status and a Retry-After header."""

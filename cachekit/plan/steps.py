@@ -1,6 +1,7 @@
-"""What a plan may ask for. A step says what, never how: the drivers know how, and the errand knows where.
+"""What a plan may ask for, and the request that it decides about: one call, everything resolved, nothing looked up.
 
-One call as a plan sees it: everything resolved, nothing looked up.
+A step says what, never how: the drivers know how, and the errand knows where. A flow is a generator of steps: a plan, or
+a plan with a tail that says what else becomes of its value. It is the same for functions and coroutine functions.
 """
 
 from __future__ import annotations
@@ -26,10 +27,32 @@ class Write(NamedTuple):
     record: Record
 
 
-class Call(NamedTuple):
-    """Answer: Returned, or Failed where `fallback` says that the plan has a stale record to serve instead."""
+class CallOrigin(NamedTuple):
+    """Calls `origin`, and awaits what it returns where the flow runs on an event loop; None: the errand's own.
+
+    Answer: Returned, with the `value` and the `seconds` it took. Exceptions are raised to the flow's caller and do not
+    enter the flow; with `fallback` the answer is Failed instead.
+    """
 
     fallback: bool = False
+    origin: Callable[[], Any] | None = None
+
+
+class Do(NamedTuple):
+    """Calls `work` in the caller's context, on another thread where the flow runs on an event loop.
+
+    Answer: what it returns. `held`: a caller who is cancelled waits until it is done, because the work uses what goes
+    with the call.
+    """
+
+    work: Callable[[], Any]
+    held: bool = False
+
+
+class Begin(NamedTuple):
+    """The steps that follow are this errand's, and the one before has ended. None: no plan is under way."""
+
+    errand: Any
 
 
 class Join(NamedTuple):

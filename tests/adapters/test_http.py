@@ -15,6 +15,7 @@ from peers.scripted import Reply, Scripted, scripted_server
 from peers.shapes import chat, chat_chunks, frames, json_reply, stream_reply
 
 import cachekit
+from cachekit.plan.retrying import Cooldowns
 from cachekit_adapters import opea, tei, tgi, wrap
 
 ASKED = {"inputs": "Say something.", "parameters": {"details": True}}
@@ -211,7 +212,8 @@ def test_retry_after_holds_for_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> 
     """After a 429 the next call of the endpoint waits as long as the server asked for; the 429 itself is passed."""
     httpx = pytest.importorskip("httpx")
     waits: list[float] = []
-    monkeypatch.setattr("cachekit.plan.retrying.Cooldowns.wait", lambda self, scope: waits.append(self.left(scope)))
+    left = Cooldowns.left
+    monkeypatch.setattr(Cooldowns, "left", lambda self, scope: waits.append(left(self, scope)) or 0.0)
     replies = [json_reply({"error": "slow down"}, 429, {"retry-after": "20"}), json_reply({"generated_text": "x"})]
     with scripted_server(replies) as server:
         wrapped = client(httpx, server.url, tgi.GENERATE)

@@ -13,7 +13,7 @@ from cachekit.plan.steps import (
     ALONE,
     BUSY,
     LEAD,
-    Call,
+    CallOrigin,
     Failed,
     Join,
     Lease,
@@ -96,7 +96,7 @@ def test_a_disk_hit_fills_memory() -> None:
 
 def test_a_miss_is_called_and_stored_slowest_first() -> None:
     """The origin's value is written to IPFS, disk and memory, in this order, and the followers get it before."""
-    script = Script(join=LEAD, lease=True, call=Returned(7, 0.5))
+    script = Script(join=LEAD, lease=True, callorigin=Returned(7, 0.5))
     assert script.run(plans.plan(request())) == 7
     assert [s.tier for s in script.steps if isinstance(s, Write)] == ["ipfs", "disk", "memory"]
     shares = [i for i, s in enumerate(script.steps) if isinstance(s, Share)]
@@ -114,7 +114,7 @@ def test_a_failed_tier_is_told_and_stepped_over() -> None:
 
 def test_every_write_may_fail() -> None:
     """The value is returned although no tier took it."""
-    script = Script(join=LEAD, lease=True, call=Returned(7, 0.5), write=TierUnavailable("full"))
+    script = Script(join=LEAD, lease=True, callorigin=Returned(7, 0.5), write=TierUnavailable("full"))
     assert script.run(plans.plan(request())) == 7
     assert [t for t in script.told() if t[0] == "error"] == [
         ("error", t, "unavailable") for t in ("ipfs", "disk", "memory")
@@ -125,13 +125,13 @@ def test_a_follower_takes_the_leaders_record() -> None:
     """Who joins a flight gets the record and calls nobody."""
     script = Script(join=record())
     assert script.run(plans.plan(request())) == 1
-    assert not [s for s in script.steps if isinstance(s, Call)]
+    assert not [s for s in script.steps if isinstance(s, CallOrigin)]
     assert ("coalesced", "", "") in script.told()
 
 
 def test_a_caller_alone_takes_no_lease() -> None:
     """A re-entrant call goes to the origin without waiting for anybody."""
-    script = Script(join=ALONE, call=Returned(3, 0.1))
+    script = Script(join=ALONE, callorigin=Returned(3, 0.1))
     assert script.run(plans.plan(request())) == 3
     assert "Lease" not in script.kinds()
 
@@ -141,7 +141,7 @@ def test_another_process_is_waited_for() -> None:
     script = Script(join=LEAD, lease=[False, False], read_disk=[None, None, record()])
     assert script.run(plans.plan(request())) == 1
     assert [s.seconds for s in script.steps if isinstance(s, Pause)] == [plans.FIRST_PAUSE, 2 * plans.FIRST_PAUSE]
-    assert "Call" not in script.kinds()
+    assert "CallOrigin" not in script.kinds()
 
 
 def test_stale_while_revalidate_answers_at_once() -> None:
@@ -154,13 +154,13 @@ def test_stale_while_revalidate_answers_at_once() -> None:
 
 def test_past_the_window_the_origin_is_asked() -> None:
     """Past the window an old value is no answer."""
-    script = Script(read_memory=record(age=100), join=LEAD, lease=True, call=Returned(9, 0.1))
+    script = Script(read_memory=record(age=100), join=LEAD, lease=True, callorigin=Returned(9, 0.1))
     assert script.run(plans.plan(request(stale_while_revalidate=30))) == 9
 
 
 def test_stale_if_error_stands_in_for_a_failed_origin() -> None:
     """The origin raised, and the old value is inside its window."""
-    script = Script(read_disk=record(age=70), join=LEAD, lease=True, call=Failed(OSError("down")))
+    script = Script(read_disk=record(age=70), join=LEAD, lease=True, callorigin=Failed(OSError("down")))
     assert script.run(plans.plan(request(stale_if_error=3600))) == 1
     assert ("error", "origin", "OSError") in script.told()
     assert script.told()[-1] == ("stale", "", "origin_failed")
@@ -168,9 +168,9 @@ def test_stale_if_error_stands_in_for_a_failed_origin() -> None:
 
 def test_no_fallback_without_a_window() -> None:
     """Without stale_if_error the driver is told to let the exception pass."""
-    script = Script(read_disk=record(age=70), join=LEAD, lease=True, call=Returned(1, 0.1))
+    script = Script(read_disk=record(age=70), join=LEAD, lease=True, callorigin=Returned(1, 0.1))
     script.run(plans.plan(request()))
-    assert [s.fallback for s in script.steps if isinstance(s, Call)] == [False]
+    assert [s.fallback for s in script.steps if isinstance(s, CallOrigin)] == [False]
 
 
 def test_replay_never_calls() -> None:
@@ -179,12 +179,12 @@ def test_replay_never_calls() -> None:
     with pytest.raises(CacheMiss):
         script.run(plans.plan(request(mode="replay")))
     assert [s.tier for s in script.steps if isinstance(s, Read)][-1] == "ipfs"
-    assert "Call" not in script.kinds()
+    assert "CallOrigin" not in script.kinds()
 
 
 def test_read_only_stores_nothing_lasting() -> None:
     """Mode read-only returns the value and writes nothing; a back-fill of memory is allowed."""
-    script = Script(join=LEAD, lease=True, call=Returned(1, 0.1))
+    script = Script(join=LEAD, lease=True, callorigin=Returned(1, 0.1))
     assert script.run(plans.plan(request(mode="read-only"))) == 1
     assert "Write" not in script.kinds()
     script = Script(read_ipfs=record(), join=LEAD, lease=True)
@@ -194,7 +194,7 @@ def test_read_only_stores_nothing_lasting() -> None:
 
 def test_refresh_reads_nothing() -> None:
     """Mode refresh goes to the origin and stores."""
-    script = Script(join=LEAD, call=Returned(1, 0.1))
+    script = Script(join=LEAD, callorigin=Returned(1, 0.1))
     script.run(plans.plan(request(mode="refresh")))
     assert "Read" not in script.kinds()
     assert "Write" in script.kinds()
@@ -202,7 +202,7 @@ def test_refresh_reads_nothing() -> None:
 
 def test_what_is_not_cacheable_is_returned() -> None:
     """A falsy `cacheable` returns the value, stores nothing, and the reason is told."""
-    script = Script(join=LEAD, lease=True, call=Returned(0, 0.1))
+    script = Script(join=LEAD, lease=True, callorigin=Returned(0, 0.1))
     assert script.run(plans.plan(request(cacheable=bool))) == 0
     assert ("skipped", "", "not_cacheable") in script.told()
     assert "Write" not in script.kinds()
@@ -210,7 +210,7 @@ def test_what_is_not_cacheable_is_returned() -> None:
 
 def test_what_cannot_be_encoded_sends_followers_alone() -> None:
     """A value with no encoding is returned; those who wait are sent to the origin."""
-    script = Script(join=LEAD, lease=True, call=Returned(object(), 0.1))
+    script = Script(join=LEAD, lease=True, callorigin=Returned(object(), 0.1))
     script.run(plans.plan(request()))
     assert Share(None) in script.steps
     assert ("skipped", "", "type") in script.told()
@@ -218,7 +218,7 @@ def test_what_cannot_be_encoded_sends_followers_alone() -> None:
 
 def test_a_record_that_cannot_be_decoded_is_a_miss() -> None:
     """A payload that its codec refuses is told and overwritten."""
-    script = Script(read_memory=record(b"{"), join=LEAD, lease=True, call=Returned(5, 0.1))
+    script = Script(read_memory=record(b"{"), join=LEAD, lease=True, callorigin=Returned(5, 0.1))
     assert script.run(plans.plan(request())) == 5
     assert ("error", "memory", "undecodable") in script.told()
 

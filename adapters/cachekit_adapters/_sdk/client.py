@@ -151,7 +151,7 @@ async def _async_hook(
     wanted = _wanted(answers, door, said)
     if batches.divides(answers, said, door):
         return await batches.aanswer(answers, said, door, real, wanted.scope)
-    return await answers.acall(said, origin, wanted)
+    return await answers.call(said, origin, wanted._replace(is_async=True))
 
 
 def _wanted(answers: Answers, door: Door, said: Mapping[str, Any]) -> Wanted:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from cachekit import MISS, Answers, Reply
+from cachekit import MISS, Answers, Reply, driven
 
 from . import items, openai
 from .operation import dumped, saving
@@ -80,7 +80,7 @@ def divided(
             asked = steps.send(body)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        body = answers.asked(functools.partial(send, asked), scope)
+        body = driven(answers.heeding(functools.partial(send, asked), scope), is_async=False)
 
 
 async def adivided(
@@ -101,7 +101,7 @@ async def adivided(
         ended, found = await asyncio.to_thread(_advance, steps, body)
         if ended:
             return found  # type: ignore[no-any-return]
-        body = await answers.aasked(functools.partial(send, found), scope)
+        body = await driven(answers.heeding(functools.partial(send, found), scope), is_async=True)
 
 
 def _advance(steps: Generator[object, object, Outcome], body: object) -> tuple[bool, Any]:

@@ -129,7 +129,9 @@ class Door:
     async def _aanswered(self, question: Question, ask: Any) -> Any:
         asked = question.asked
         if not question.divisible:
-            value = await self.answers.acall(question.identity, lambda: ask(asked.request), self._wanted(question))
+            value = await self.answers.call(
+                question.identity, lambda: ask(asked.request), self._wanted(question)._replace(is_async=True)
+            )
             return value.response if isinstance(value, Came) else value
         sending = Sending(self.native, asked)
 

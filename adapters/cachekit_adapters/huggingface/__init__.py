@@ -146,7 +146,9 @@ async def _apost(
         if version is None:
             return await real(request_parameters, stream=stream)
         identity, posted = _versioned(identity, posted, version)
-    value = await operation.answers.acall(identity, origin, _wanted(operation, posted, stream=stream))
+    value = await operation.answers.call(
+        identity, origin, _wanted(operation, posted, stream=stream)._replace(is_async=True)
+    )
     return value.value if isinstance(value, Came) else value
 
 

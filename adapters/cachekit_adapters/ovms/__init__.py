@@ -188,7 +188,7 @@ async def _ainfer(client: Any, door: _Door, args: Any, kwargs: Any, real: Callab
     async def origin() -> Any:
         return door.heard(call, await real())
 
-    return await door.answers.acall(call.identity, origin, call.wanted)
+    return await door.answers.call(call.identity, origin, call.wanted._replace(is_async=True))
 
 
 # -- the versions that the server serves ------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ async def _aversioned(client: Any, metadata: Answers, block: AbstractContextMana
     told: Any = None
     try:
         with block:
-            told = await metadata.acall(call.place, origin, _whole(call))
+            told = await metadata.call(call.place, origin, _whole(call)._replace(is_async=True))
     except CacheMiss:
         raise
     except Exception as error:  # the call itself goes to the server, and shows what is wrong with it

@@ -6,51 +6,20 @@ as a stream, and how does a stored one become the SDK's value again. All the res
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 from cachekit.cache.default import ROOT
-from cachekit.calls.answers.asking import Ask, Wanted, aheeding, astream, awhole, heeding, restored, stream, whole
-from cachekit.calls.lanes import Lane, serve
+from cachekit.calls.answers.asking import Ask, Wanted, heeding, restored, stream, whole
+from cachekit.calls.lanes import Lane, Nearby, serve
 from cachekit.calls.policy import policy_of
-from cachekit.calls.prepare import arguments_of, nothing, perform, prepare
-from cachekit.calls.streams import streaming
+from cachekit.calls.prepare import arguments_of, driven, perform, prepare
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
 from cachekit.model import MISS, Adapter, Event, Reply
 from cachekit.plan import plan as plans
 from cachekit.plan.gate import current
-
-_looked: ContextVar[tuple[Ask, Any] | None] = ContextVar("cachekit_looked", default=None)
-"""What `near` found nothing for: the same call comes again by the other way in a moment."""
-
-
-def call(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Any], wanted: Wanted) -> Any:
-    """The stored answer as the SDK's own value, or the origin's."""
-    value = _at_once(lane, args, kwargs, wanted)
-    if value is not MISS:
-        return value
-    ask = _ask(lane, args, kwargs, wanted)
-    if ask is None:
-        return origin()
-    value = ask.near()
-    if value is not MISS:
-        return ask.done(value)
-    return (stream if wanted.streamed else whole)(ask, lambda: heeding(origin, wanted.scope))
-
-
-async def acall(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Awaitable[Any]], wanted: Wanted) -> Any:
-    value = _at_once(lane, args, kwargs, wanted)
-    if value is not MISS:
-        return value
-    ask = _ask(lane, args, kwargs, wanted)
-    if ask is None:
-        return await origin()
-    value = ask.near()
-    if value is not MISS:
-        return ask.done(value)
-    return await (astream if wanted.streamed else awhole)(ask, lambda: aheeding(origin, wanted.scope))
+from cachekit.plan.steps import CallOrigin, Returned, Steps
 
 
 def near(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
@@ -59,55 +28,42 @@ def near(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
     if value is not MISS:
         return value
     ask = _ask(lane, args, kwargs, wanted, quiet=True)
+    value = MISS if ask is None else ask.near()
+    return MISS if type(value) is Nearby else value
+
+
+def call(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Any], wanted: Wanted) -> Steps:
+    """The stored answer as the SDK's own value, or the origin's."""
+    value = _at_once(lane, args, kwargs, wanted)
+    if value is not MISS:
+        return value
+    ask = _ask(lane, args, kwargs, wanted)
     if ask is None:
-        return MISS
+        return (yield CallOrigin(origin=origin)).value
     value = ask.near()
-    if value is MISS:
-        if ask.arguments is not None:
-            _looked.set((ask, args))
-        return MISS
-    return ask.done(value)
+    if type(value) is not Nearby:
+        return value
+
+    def asked() -> Any:
+        return driven(heeding(origin, wanted.scope), is_async=wanted.is_async)
+
+    return (yield from stream(ask, asked) if wanted.streamed else whole(ask, value, asked))
 
 
 def _at_once(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
-    found = serve(lane, args, kwargs)
-    return restored(lane, found, wanted) if type(found) is Reply else MISS
+    known = serve(lane, args, kwargs)
+    return restored(lane, known, wanted) if type(known) is Reply else MISS
 
 
 def _ask(lane: Lane, args: Any, kwargs: Any, wanted: Wanted, *, quiet: bool = False) -> Ask | None:
     """None where the call must go straight to the origin; the reason is counted."""
     if wanted.sampled and not _may_keep_samples(lane, quiet=quiet):
         return None
-    before = _looked.get()
-    if before is not None:
-        _looked.set(None)
-        if _again(*before, lane, args, wanted):
-            return before[0]._replace(wanted=wanted)
     prepared = prepare(lane.target, args, kwargs, streamed=bool(wanted.streamed), quiet=quiet)
-    return None if prepared is None else Ask(lane, prepared, wanted, arguments_of(prepared, args, kwargs), [])
-
-
-def _again(before: Ask, asked: Any, lane: Lane, args: Any, wanted: Wanted) -> bool:
-    """Whether this is the call that `near` looked for just now, so that its key need not be built again."""
-    prepared = before.prepared
-    is_same_cache = lane is before.lane and current() is None and prepared.cache is ROOT.cache()
-    return is_same_cache and prepared.streamed == bool(wanted.streamed) and _alike(asked, args)
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two trees of plain data are the same, types included; the order of a mapping does not count."""
-    if one is other:
-        return True
-    kind = type(one)
-    if kind is not type(other):
-        return False
-    if kind is dict:
-        return len(one) == len(other) and all(
-            type(name) is str and name in other and _alike(one[name], other[name]) for name in one
-        )
-    if kind is list or kind is tuple:
-        return len(one) == len(other) and all(map(_alike, one, other))
-    return kind in (str, int, float, bool) and repr(one) == repr(other)
+    if prepared is None:
+        return None
+    prepared.is_async = wanted.is_async
+    return Ask(lane, prepared, wanted, arguments_of(prepared, args, kwargs))
 
 
 def _may_keep_samples(lane: Lane, *, quiet: bool) -> bool:
@@ -129,9 +85,11 @@ def _may_keep_samples(lane: Lane, *, quiet: bool) -> bool:
 
 
 class Answers:
-    """The cached calls of one operation of a server: what an adapter's `wrap` puts between a client and its SDK.
+    """The cached calls of one operation of a server, for adapters: `wrap` puts it between a client and its SDK.
 
-    `said` are the keywords of `distributed_cache`. What identifies a call is passed as one value, plain data at best.
+    `said` are the keywords of `distributed_cache`. An `identity` is whatever decides the answer (endpoint, model, body),
+    as one value that can be keyed, such as a dict of JSON; an `origin` is a function that makes the request and returns
+    the SDK's value.
     """
 
     def __init__(self, adapter: Adapter, **said: Any) -> None:
@@ -140,37 +98,39 @@ class Answers:
         self._lane = Lane(Target(_named(adapter.name), policy), None)
 
     def near(self, identity: Any, wanted: Wanted) -> Any:
-        """What memory or disk has, as the SDK's value, or MISS."""
+        """The answer that memory or disk has, as the SDK's value, or MISS; nothing is asked, and no miss is counted."""
         return near(self._lane, (identity,), {}, wanted)
 
     def call(self, identity: Any, origin: Callable[[], Any], wanted: Wanted) -> Any:
-        """The stored answer as the SDK's value, or what `origin` gives; its exceptions pass untouched."""
+        """The stored answer as the SDK's value, or what `origin` returns, which is then stored.
+
+        An awaitable of it where `wanted.is_async`. Exceptions of `origin` pass untouched; CacheMiss in mode `replay`.
+        """
+        return driven(self.asking(identity, origin, wanted), is_async=wanted.is_async)
+
+    def asking(self, identity: Any, origin: Callable[[], Any], wanted: Wanted) -> Steps:
+        """`call` as a part of a longer flow: `yield from` it in a generator that `driven` performs."""
         return call(self._lane, (identity,), {}, origin, wanted)
 
-    async def acall(self, identity: Any, origin: Callable[[], Awaitable[Any]], wanted: Wanted) -> Any:
-        return await acall(self._lane, (identity,), {}, origin, wanted)
-
-    def asked(self, origin: Callable[[], Any], scope: str) -> Any:
-        """What `origin` gives, asked for once the endpoint `scope` wants to be asked again."""
+    def heeding(self, origin: Callable[[], Any], scope: str) -> Steps:
+        """A flow that calls `origin`, uncached, after the time for which the endpoint `scope` answered Retry-After."""
         return heeding(origin, scope)
 
-    async def aasked(self, origin: Callable[[], Awaitable[Any]], scope: str) -> Any:
-        return await aheeding(origin, scope)
-
     def passed(self, reason: str) -> None:
-        """Counts a call that went straight to the server, under its reason."""
+        """Counts a call that went straight to the server, in `stats()` under `bypasses[reason]`."""
         ROOT.cache().tell(Event("bypass", self._lane.target.name, reason=reason))
 
     def stored(self, identity: Any) -> Any:
-        """The Reply of a call that is part of another one (an item of a batch), or MISS. May raise CacheMiss."""
+        """The stored Reply of one item of a batch, or MISS; CacheMiss in mode `replay`."""
         prepared = prepare(self._lane.target, (identity,), {})
-        return MISS if prepared is None else streaming.found_or(prepared, nothing)
+        return MISS if prepared is None else perform(prepared, plans.part(prepared.request))
 
     def keep(self, identity: Any, reply: Reply, started: int, seconds: float) -> None:
-        """Stores an answer that came with others, asked for at `started` (nanoseconds since the epoch)."""
+        """Stores the Reply of one item of a batch that was asked for at `started` (nanoseconds since the epoch) and took
+        `seconds`."""
         prepared = prepare(self._lane.target, (identity,), {})
         if prepared is not None:
-            perform(prepared, plans.settle(prepared.request, reply, started, seconds), nothing, announce=True)
+            perform(prepared, plans.arrived(prepared.request, Returned(reply, seconds), started), announce=True)
 
 
 def _named(name: str) -> Callable[[Any], None]:

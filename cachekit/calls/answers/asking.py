@@ -1,38 +1,42 @@
-"""A call of a model's server on its way: whole, or as a stream.
+"""One call of a model's server: what is wanted, what is known of it, when its endpoint may be asked, and the way there.
 
-Of a stream the first piece is the SDK's own stream, and the others are what it read from the wire: so whoever follows it
-gets a stream of the same kind.
-
-One call of a model's server: what is wanted, what is known of it, and when its endpoint may be asked.
+The answer comes whole or as a stream. Of a stream the first piece is the SDK's own stream, and the others are what it
+read from the wire: so whoever follows it gets a stream of the same kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cachekit.cache.default import ROOT
 from cachekit.calls.answers.replies import Live
 from cachekit.calls.lanes import Lane, Nearby, remember
-from cachekit.calls.prepare import Prepared, aperform, perform
-from cachekit.calls.streams import streaming
-from cachekit.calls.streams.streaming import Pieces
+from cachekit.calls.prepare import Prepared, begun, driven
+from cachekit.calls.streams.log import Pieces
+from cachekit.calls.streams.streaming import alone, opened, streamed
 from cachekit.model import MISS, Adapter, Event, Reply
 from cachekit.plan import plan as plans
+from cachekit.plan.retrying import Cooldowns
+from cachekit.plan.steps import Begin, CallOrigin, Steps
 
 
 class Wanted(NamedTuple):
-    """How this caller wants the answer. `streamed`: None for "as it was". `context` is the adapter's own (a client).
+    """How a caller of `Answers` wants the answer.
 
-    `scope` names the endpoint and tenant whose rate limit the call counts against; `sampled` says that the server may
-    answer the same question differently.
+    `streamed`: True for a stream, False for a whole answer, None for what it was when it was stored. `context` is passed
+    to `Adapter.restore` as it is (a client, for instance). `scope` names the endpoint and tenant whose rate limit the
+    call counts against. `sampled` says that the server may answer the same question differently, `is_async` that the
+    origin returns an awaitable, and that the caller wants one.
     """
 
     streamed: bool | None = None
     context: Any = None
     scope: str = ""
     sampled: bool = False
+    is_async: bool = False
 
 
 class Ask(NamedTuple):
@@ -42,25 +46,18 @@ class Ask(NamedTuple):
     prepared: Prepared
     wanted: Wanted
     arguments: bytes | None
-    seen: list[Nearby]
 
     @property
     def adapter(self) -> Adapter:
         return adapter_of(self.lane)
 
     def near(self) -> Any:
-        """The SDK's value of what memory or disk has, or MISS. Who looked and found nothing does not look again."""
-        if self.looked:
-            return MISS
-        found = self.prepared.nearby()
-        if type(found) is Nearby:
-            self.seen.append(found)
-        return self.restored(found) if type(found) is Reply else MISS
-
-    @property
-    def looked(self) -> bool:
-        """Whether the near tiers were read, and have no record."""
-        return self.seen[-1:] == [Nearby.NOTHING]
+        """The SDK's value of what memory or disk has, or the Nearby that was seen instead."""
+        stored = self.prepared.nearby()
+        if type(stored) is not Reply:
+            return stored
+        value = self.restored(stored)
+        return Nearby.UNSURE if value is MISS else self.done(value)
 
     def restored(self, reply: Reply) -> Any:
         value = restored(self.lane, reply, self.wanted)
@@ -70,8 +67,7 @@ class Ask(NamedTuple):
         return value
 
     def done(self, value: Any) -> Any:
-        if self.arguments is not None:
-            remember(self.prepared.cache, self.lane, self.arguments, self.prepared.key)
+        remember(self.prepared.cache, self.lane, self.arguments, self.prepared.key)
         return value
 
     def live(self, value: Any) -> Live:
@@ -79,13 +75,13 @@ class Ask(NamedTuple):
             return Live(value, None, streaming=True)
         return Live(value, self.adapter.capture(value))
 
-    def pieces(self) -> Pieces:
+    def pieces(self, origin: Callable[[], Any]) -> Pieces:
         made: dict[int, Reply] = {}
 
         def finish(log: list[tuple[int, Any]]) -> Reply:
-            assert self.adapter.finish is not None
             # Asked twice where the SDK stops at the last chunk: is the stream whole, and what is to be stored.
             if len(log) not in made:
+                assert self.adapter.finish is not None
                 reply = self.adapter.finish(b"".join([piece for _, piece in log[1:]]))
                 made[len(log)] = replace(reply, pieces=tuple((at, len(piece)) for at, piece in log[1:]))
             return made[len(log)]
@@ -93,7 +89,10 @@ class Ask(NamedTuple):
         def whole(log: list[tuple[int, Any]]) -> bool:
             return len(log) > 1 and not self.adapter.judge(finish(log))
 
-        return Pieces(lambda value, at: (at, value), lambda piece: piece[1], finish, whole)
+        def note(value: Any, at: int) -> tuple[int, Any]:
+            return at, value
+
+        return Pieces(self.adapter.source, note, lambda piece: piece[1], finish, whole, open=origin)
 
 
 def adapter_of(lane: Lane) -> Adapter:
@@ -111,135 +110,62 @@ def restored(lane: Lane, reply: Reply, wanted: Wanted) -> Any:
         return MISS
 
 
-def heeding(origin: Callable[[], Any], scope: str) -> Any:
-    """Asks the origin when its endpoint may be asked, and notes when it may be asked again."""
+class Heeding(NamedTuple):
+    """The errand of one request: it notes when the endpoint `scope` may be asked again, from what its exception says."""
+
+    cooldowns: Cooldowns
+    scope: str
+
+    def end(self, error: BaseException | None) -> None:
+        if isinstance(error, Exception):
+            self.cooldowns.heed(self.scope, error)
+
+
+def heeding(origin: Callable[[], Any], scope: str) -> Steps:
+    """What the origin gives, asked when its endpoint may be asked."""
     cooldowns = ROOT.cache().cooldowns
-    cooldowns.wait(scope)
-    try:
-        return origin()
-    except Exception as error:  # raised again: only what it says of the next attempt is noted
-        cooldowns.heed(scope, error)
-        raise
+    yield from cooldowns.waiting(scope)
+    yield Begin(Heeding(cooldowns, scope))
+    return (yield CallOrigin(origin=origin)).value
 
 
-async def aheeding(origin: Callable[[], Awaitable[Any]], scope: str) -> Any:
-    cooldowns = ROOT.cache().cooldowns
-    await cooldowns.await_(scope)
-    try:
-        return await origin()
-    except Exception as error:  # raised again: only what it says of the next attempt is noted
-        cooldowns.heed(scope, error)
-        raise
+def whole(ask: Ask, nearby: Nearby, origin: Callable[[], Any]) -> Steps:
+    """The answer as one value."""
+    steps = plans.plan(ask.prepared.request, looked=nearby is Nearby.NOTHING)
+    answer = yield from begun(ask.prepared, steps, lambda: _driven(ask, _live(ask, origin)))
+    if type(answer) is Reply:
+        value = ask.restored(answer)
+        return (yield CallOrigin(origin=origin)).value if value is MISS else value
+    if not answer.streaming:
+        return answer.value
+    pieces = ask.pieces(lambda: _driven(ask, _same(answer.value)))
+    return _retold(ask, (yield from alone(ask.prepared, pieces)))
 
 
-# -- whole answers --------------------------------------------------------------------------------------------------
+def stream(ask: Ask, origin: Callable[[], Any]) -> Steps:
+    """The answer as a stream of the SDK's own kind."""
+    pieces = ask.pieces(origin)
+    answer = yield from streamed(ask.prepared, pieces)
+    if type(answer) is Reply:
+        value = ask.restored(answer)
+        if value is not MISS:
+            return value
+        answer = (yield CallOrigin(origin=functools.partial(opened, ask.prepared, pieces))).value
+    return _retold(ask, answer)
 
 
-def whole(ask: Ask, origin: Callable[[], Any]) -> Any:
-    found = perform(ask.prepared, plans.plan(ask.prepared.request, looked=ask.looked), lambda: ask.live(origin()))
-    if type(found) is Reply:
-        value = ask.restored(found)
-        return origin() if value is MISS else value
-    if not found.streaming:
-        return found.value
-    return _retold(ask, streaming.alone(ask.prepared, lambda: _headed(ask, lambda: found.value), ask.pieces()))
+def _driven(ask: Ask, flow: Steps) -> Any:
+    return driven(flow, is_async=ask.wanted.is_async)
 
 
-async def awhole(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> Any:
-    async def asked() -> Live:
-        return ask.live(await origin())
-
-    async def same() -> Any:
-        return found.value
-
-    found = await aperform(ask.prepared, plans.plan(ask.prepared.request, looked=ask.looked), asked)
-    if type(found) is Reply:
-        value = ask.restored(found)
-        return await origin() if value is MISS else value
-    if not found.streaming:
-        return found.value
-    return await _aretold(ask, streaming.aalone(ask.prepared, lambda: _aheaded(ask, same), ask.pieces()))
+def _live(ask: Ask, origin: Callable[[], Any]) -> Steps:
+    return ask.live((yield CallOrigin(origin=origin)).value)
 
 
-# -- streams: the first piece is the SDK's own stream, the others are what it read from the wire -----------------------
+def _same(value: Any) -> Steps:
+    return value
+    yield
 
 
-def stream(ask: Ask, origin: Callable[[], Any]) -> Any:
-    found = streaming.found_or(ask.prepared, lambda: _collected(ask, origin()))
-    if type(found) is Reply and (value := ask.restored(found)) is not MISS:
-        return value
-    try:
-        return _retold(ask, streaming.follow(ask.prepared, lambda: _headed(ask, origin), ask.pieces()))
-    except Exception:  # the SDK's own, raised again unless something old may be served in its place
-        old = streaming.stale(ask.prepared)
-        if type(old) is not Reply:
-            raise
-        return ask.restored(old)
-
-
-async def astream(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> Any:
-    async def collected() -> Live:
-        return await _acollected(ask, await origin())
-
-    found = await streaming.afound_or(ask.prepared, collected)
-    if type(found) is Reply and (value := ask.restored(found)) is not MISS:
-        return value
-    try:
-        return await _aretold(ask, streaming.afollow(ask.prepared, lambda: _aheaded(ask, origin), ask.pieces()))
-    except Exception:  # the SDK's own, raised again unless something old may be served in its place
-        old = await streaming.astale(ask.prepared)
-        if type(old) is not Reply:
-            raise
-        return ask.restored(old)
-
-
-def _headed(ask: Ask, origin: Callable[[], Any]) -> Iterator[Any]:
-    stream = origin()
-    source = ask.adapter.source(stream)
-    try:
-        yield stream
-        yield from source
-    finally:
-        # Also where nothing was read of it: the connection is open since the stream is.
-        source.close()
-
-
-async def _aheaded(ask: Ask, origin: Callable[[], Awaitable[Any]]) -> AsyncIterator[Any]:
-    stream = await origin()
-    source = ask.adapter.source(stream)
-    try:
-        yield stream
-        async for piece in source:
-            yield piece
-    finally:
-        await source.aclose()
-
-
-def _collected(ask: Ask, stream: Any) -> Live:
-    """The whole stream at once, for a refresh in the background that nobody reads."""
-    source = ask.adapter.source(stream)
-    try:
-        return _finished(ask, b"".join(source))
-    finally:
-        source.close()
-
-
-async def _acollected(ask: Ask, stream: Any) -> Live:
-    source = ask.adapter.source(stream)
-    try:
-        return _finished(ask, b"".join([piece async for piece in source]))
-    finally:
-        await source.aclose()
-
-
-def _finished(ask: Ask, data: bytes) -> Live:
-    assert ask.adapter.finish is not None
-    return Live(None, ask.adapter.finish(data))
-
-
-def _retold(ask: Ask, pieces: Iterator[Any]) -> Any:
-    return ask.adapter.retold(next(pieces), pieces)
-
-
-async def _aretold(ask: Ask, pieces: AsyncIterator[Any]) -> Any:
-    return ask.adapter.retold(await pieces.__anext__(), pieces)
+def _retold(ask: Ask, stream: Any) -> Any:
+    return ask.adapter.retold(stream.first, stream.others)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cachekit.artifacts.output import put_path
-from cachekit.calls.prepare import aretried, retried
+from cachekit.calls.prepare import retried
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
 from cachekit.files.temporary import remove
+from cachekit.plan.steps import CallOrigin, Steps
 
 
 class Build(NamedTuple):
@@ -78,16 +79,11 @@ def same(one: Path, other: Path) -> bool:
     return os.path.abspath(one) == os.path.abspath(other)
 
 
-def uncached(build: Build) -> Any:
+def uncached(build: Build) -> Steps:
     """The origin alone, with the same arguments."""
     with _removed_on_error(build) as scratch:
-        return _given(build, retried(build.target, build.origin(scratch))(), scratch)
-
-
-async def auncached(build: Build) -> Any:
-    with _removed_on_error(build) as scratch:
-        origin: Callable[[], Awaitable[Any]] = build.origin(scratch)
-        return _given(build, await aretried(build.target, origin)(), scratch)
+        outcome = yield CallOrigin(origin=retried(build.target, build.origin(scratch)))
+        return _given(build, outcome.value, scratch)
 
 
 def own_scratch() -> Path:

@@ -7,60 +7,27 @@ last one to go closes it. No thread and no task waits for it meanwhile. A reader
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-T = TypeVar("T")
-
-_pulling: ContextVar[frozenset[int]] = ContextVar("cachekit_pulling", default=frozenset())
+from cachekit.calls.streams.log import Abandoned, Begun, Clock, Ended, Log, Pieces, Retried
+from cachekit.model import MISS
 
 
-class Abandoned(Exception):
-    """The last reader left before the end, or the one who was pulling was cancelled."""
+def _noted(piece: Any) -> Any:
+    return piece
 
 
-class Log(Generic[T]):
-    """The pieces so far, who reads them, and how it ended."""
-
-    def __init__(self) -> None:
-        self.pieces: list[T] = []
-        self.readers = 0
-        self.over = False
-        self.error: BaseException | None = None
-
-    def end(self, error: BaseException | None) -> bool:
-        """Whether this was the end; there is one only."""
-        first = not self.over
-        if first:
-            self.over, self.error = True, error
-        return first
-
-    def sit(self) -> bool:
-        """Takes a seat; False where the stream is over, or the caller is what the stream waits for."""
-        free = not self.over and id(self) not in _pulling.get()
-        self.readers += free
-        return free
-
-    @contextmanager
-    def pulled(self) -> Iterator[None]:
-        """Marks what happens inside as the making of a piece: a call in there that joined would wait for itself."""
-        token = _pulling.set(_pulling.get() | {id(self)})
-        try:
-            yield
-        finally:
-            _pulling.reset(token)
-
-
-class Shared(Generic[T]):
+class Followed:
     """A source read by threads. Whoever gets True from `join` must exhaust or close one `read`."""
 
-    def __init__(self, source: Iterator[T], ended: Callable[[list[T], BaseException | None], None]) -> None:
-        self._source = source
-        self._ended = ended
-        self._log: Log[T] = Log()
+    def __init__(self, pieces: Pieces, retried: Retried, ended: Ended) -> None:
+        self._kind, self._retried, self._ended = pieces, retried, ended
+        self._clock = Clock()
+        self._source = self._made()
+        self._log = Log()
         self._condition = threading.Condition()
         self._pulling = False
 
@@ -69,17 +36,46 @@ class Shared(Generic[T]):
         with self._condition:
             return self._log.sit()
 
-    def read(self) -> Iterator[T]:
+    def begin(self) -> Begun | None:
+        """The stream as one reader gets it; None where its puller was interrupted."""
+        pieces = self.read(self._kind.give)
+        try:
+            return Begun(next(pieces), pieces)
+        except StopIteration:
+            return Begun(MISS, pieces)
+        except Abandoned:
+            return None
+
+    def all(self) -> list[Any]:
+        """Every piece as it was noted."""
+        return list(self.read(_noted))
+
+    def read(self, give: Callable[[Any], Any]) -> Iterator[Any]:
         """The pieces from the first. Raises what the source raises; Abandoned where its reader was interrupted."""
         place, log = 0, self._log
         try:
             while self._reach(place):
-                yield log.pieces[place]
+                yield give(log.pieces[place])
                 place += 1
             if log.error is not None:
                 raise log.error
         finally:
             self._leave()
+
+    def _made(self) -> Iterator[Any]:
+        values, first = self._retried(self._first)()
+        try:
+            for value in itertools.chain(first, values):
+                yield self._kind.note(value, self._clock.passed())
+        finally:
+            # Also where nothing was read of it: the connection is open since the stream is.
+            values.close()
+
+    def _first(self) -> tuple[Any, list[Any]]:
+        # A generator fails when it is asked for its first value, not when it is made, and a retry must see it.
+        head = [] if self._kind.open is None else [self._kind.open()]
+        values = self._kind.read(*head)
+        return values, head or list(itertools.islice(values, 1))
 
     def _reach(self, place: int) -> bool:
         """Waits until there is a piece at `place`, pulling it if nobody else does; False at the end."""
@@ -112,7 +108,7 @@ class Shared(Generic[T]):
 
     def _end(self, error: BaseException | None) -> None:
         if not self._log.over:
-            self._ended(self._log.pieces, error)
+            self._ended(self._log.pieces, self._clock, error)
             self._log.end(error)
 
     def _leave(self) -> None:
@@ -120,13 +116,11 @@ class Shared(Generic[T]):
             self._log.readers -= 1
             last = not self._log.readers and self._log.end(Abandoned())
         if last:
-            close = getattr(self._source, "close", None)
-            if close is not None:
-                close()
-            self._ended(self._log.pieces, Abandoned())
+            self._source.close()  # type: ignore[attr-defined]
+            self._ended(self._log.pieces, self._clock, Abandoned())
 
 
-class AsyncShared(Generic[T]):
+class AsyncFollowed:
     """A source read by tasks of one event loop.
 
     A task that is alone pulls for itself; with company each piece is pulled by a task of its own, so that a reader who
@@ -134,31 +128,62 @@ class AsyncShared(Generic[T]):
     it delivers any: should the puller be cancelled, it can still begin again elsewhere.
     """
 
-    def __init__(
-        self, source: AsyncIterator[T], ended: Callable[[list[T], BaseException | None], Awaitable[None]]
-    ) -> None:
-        self._source = source
-        self._ended = ended
-        self._log: Log[T] = Log()
+    def __init__(self, pieces: Pieces, retried: Retried, ended: Ended) -> None:
+        self._kind, self._retried, self._ended = pieces, retried, ended
+        self._clock = Clock()
+        self._source = self._made()
+        self._log = Log()
         self._pull: asyncio.Future[None] | None = None
 
     def join(self) -> bool:
         """Takes a seat; False where there is none to be had."""
         return self._log.sit()
 
-    async def read(self) -> AsyncIterator[T]:
+    async def begin(self) -> Begun | None:
+        """The stream as one reader gets it; None where its puller was cancelled."""
+        pieces = self.read(self._kind.give)
+        try:
+            return Begun(await pieces.__anext__(), pieces)
+        except StopAsyncIteration:
+            return Begun(MISS, pieces)
+        except Abandoned:
+            return None
+
+    async def all(self) -> list[Any]:
+        """Every piece as it was noted."""
+        return [piece async for piece in self.read(_noted)]
+
+    async def read(self, give: Callable[[Any], Any]) -> AsyncIterator[Any]:
         """The pieces from the first. Raises what the source raises, or Abandoned."""
         place, log = 0, self._log
         try:
             if self._pull is not None:
                 await asyncio.shield(self._pull)
             while await self._reach(place):
-                yield log.pieces[place]
+                yield give(log.pieces[place])
                 place += 1
             if log.error is not None:
                 raise log.error
         finally:
             await self._leave()
+
+    async def _made(self) -> AsyncIterator[Any]:
+        values, first = await self._retried(self._first)()
+        try:
+            for value in first:
+                yield self._kind.note(value, self._clock.passed())
+            async for value in values:
+                yield self._kind.note(value, self._clock.passed())
+        finally:
+            await values.aclose()
+
+    async def _first(self) -> tuple[Any, list[Any]]:
+        head = [] if self._kind.open is None else [await self._kind.open()]
+        values = self._kind.read(*head)
+        try:
+            return values, head or [await values.__anext__()]
+        except StopAsyncIteration:
+            return values, []
 
     async def _reach(self, place: int) -> bool:
         log = self._log
@@ -198,8 +223,13 @@ class AsyncShared(Generic[T]):
 
     async def _end(self, error: BaseException | None) -> None:
         if not self._log.over:
-            await self._ended(self._log.pieces, error)
+            await self._told(error)
             self._log.end(error)
+
+    async def _told(self, error: BaseException | None) -> None:
+        waiting: Awaitable[Any] | None = self._ended(self._log.pieces, self._clock, error)
+        if waiting is not None:
+            await waiting
 
     async def _leave(self) -> None:
         self._log.readers -= 1
@@ -209,7 +239,5 @@ class AsyncShared(Generic[T]):
         if pull is not None:
             pull.cancel()
             await asyncio.wait([pull])
-        close = getattr(self._source, "aclose", None)
-        if close is not None:
-            await close()
-        await self._ended(self._log.pieces, Abandoned())
+        await self._source.aclose()  # type: ignore[attr-defined]
+        await self._told(Abandoned())

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from cachekit.calls.prepare import Prepared, prepare
-from cachekit.calls.streams import streaming
+from cachekit.calls.prepare import Prepared, driven, prepare
+from cachekit.calls.streams.log import Pieces
 from cachekit.calls.streams.recording import Piece, Recording
-from cachekit.calls.streams.streaming import Pieces
+from cachekit.calls.streams.streaming import streamed
 from cachekit.calls.target import Target
 from cachekit.model import MISS
 from cachekit.plan.gate import Scope
@@ -22,9 +21,7 @@ def call(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> A
     prepared = prepare(target, args, kwargs)
     if prepared is None:
         return origin()
-    if target.kind == "async_generator":
-        return _avalues(prepared, origin)
-    return _values(prepared, origin)
+    return (_avalues if prepared.is_async else _values)(prepared, origin)
 
 
 def refresh(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
@@ -34,77 +31,45 @@ def refresh(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -
 
 
 def _values(prepared: Prepared, origin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-    found = streaming.found_or(prepared, lambda: Recording(origin()))
-    if found is not MISS:
-        yield from _replayed(prepared, found)
-        return
-    reader, begun = streaming.follow(prepared, origin, _pieces(prepared.target)), False
-    try:
-        for value in reader:
-            begun = True
+    answer = driven(streamed(prepared, _pieces(prepared, origin)), is_async=False)
+    if isinstance(answer, Recording):
+        for value, ahead in _paced(prepared, answer):
+            if ahead:
+                time.sleep(ahead)
             yield value
-    except Exception:  # the origin's, raised again unless something old may be served in its place
-        old = MISS if begun else streaming.stale(prepared)
-        if old is MISS:
-            raise
-        yield from _replayed(prepared, old)
+        return
+    try:
+        if answer.first is not MISS:
+            yield answer.first
+            yield from answer.others
     finally:
-        reader.close()  # type: ignore[attr-defined]
+        answer.others.close()
 
 
 async def _avalues(prepared: Prepared, origin: Callable[[], AsyncIterator[Any]]) -> AsyncIterator[Any]:
-    async def collect() -> Recording:
-        return Recording([value async for value in origin()])
-
-    found = await streaming.afound_or(prepared, collect)
-    if found is not MISS:
-        async for value in _areplayed(prepared, found):
+    answer = await driven(streamed(prepared, _pieces(prepared, origin)), is_async=True)
+    if isinstance(answer, Recording):
+        for value, ahead in _paced(prepared, answer):
+            if ahead:
+                await asyncio.sleep(ahead)
             yield value
         return
-    reader, begun = streaming.afollow(prepared, origin, _pieces(prepared.target)), False
     try:
-        async for value in reader:
-            begun = True
-            yield value
-    except Exception:  # the origin's, raised again unless something old may be served in its place
-        old = MISS if begun else await streaming.astale(prepared)
-        if old is MISS:
-            raise
-        async for value in _areplayed(prepared, old):
-            yield value
+        if answer.first is not MISS:
+            yield answer.first
+            async for value in answer.others:
+                yield value
     finally:
-        await reader.aclose()  # type: ignore[attr-defined]
+        await answer.others.aclose()
 
 
-def _pieces(target: Target) -> Pieces:
-    codec = target.codec.values  # type: ignore[attr-defined]
-    return Pieces(lambda value, at: Piece(value, at, codec), functools.partial(_taken, codec), list)
+def _pieces(prepared: Prepared, origin: Callable[[], Any]) -> Pieces:
+    codec = prepared.target.codec.values  # type: ignore[attr-defined]
+    return Pieces(origin, lambda value, at: Piece(value, at, codec), lambda piece: piece.take(codec), list)
 
 
-def _taken(codec: Any, piece: Piece) -> Any:
-    return piece.take(codec)
-
-
-def _replayed(prepared: Prepared, found: Recording) -> Iterator[Any]:
-    begin = time.perf_counter_ns()
-    for value, at in zip(found, found.instants, strict=True):
-        ahead = _ahead(prepared, at, begin)
-        if ahead:
-            time.sleep(ahead)
-        yield value
-
-
-async def _areplayed(prepared: Prepared, found: Recording) -> AsyncIterator[Any]:
-    begin = time.perf_counter_ns()
-    for value, at in zip(found, found.instants, strict=True):
-        ahead = _ahead(prepared, at, begin)
-        if ahead:
-            await asyncio.sleep(ahead)
-        yield value
-
-
-def _ahead(prepared: Prepared, at: int, begin: int) -> float:
-    """How many seconds too early it is, where the recorded pace is wanted."""
-    if prepared.target.policy.pace != "recorded":
-        return 0.0
-    return max(0.0, (begin + at - time.perf_counter_ns()) / 1e9)
+def _paced(prepared: Prepared, recording: Recording) -> Iterator[tuple[Any, float]]:
+    """Each value, and how many seconds too early it is where the recorded pace is wanted."""
+    recorded, begin = prepared.target.policy.pace == "recorded", time.perf_counter_ns()
+    for value, at in zip(recording, recording.instants, strict=True):
+        yield value, max(0.0, (begin + at - time.perf_counter_ns()) / 1e9) if recorded else 0.0
