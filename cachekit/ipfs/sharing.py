@@ -26,7 +26,7 @@ from cachekit.tiers.ledger import Ledger, veiled
 DEFAULT_API: Final = "/ip4/127.0.0.1/tcp/5001"
 
 
-class Shared:
+class Team:
     """The IPFS tier of one cache directory with what belongs to it. Raises UsageError for a bad credential or address.
 
     What other machines invalidate goes into `ledger`, so that it ends hits in the local tiers too.

@@ -20,7 +20,7 @@ from cachekit.ipfs.outbox import Item
 
 @dataclass(frozen=True)
 class SharedFiles:
-    """What `Shared` needs for artifacts. Everything may raise TierError."""
+    """What `Team` needs for artifacts. Everything may raise TierError."""
 
     transport: KuboTransport
     credential: Credential

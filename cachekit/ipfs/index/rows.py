@@ -26,12 +26,9 @@ if TYPE_CHECKING:
 SKEW: Final = 300 * NANOSECONDS
 """How far another machine's clock may run ahead of ours."""
 
-KINDS: Final[Mapping[Literal["namespace", "tag", "key"], int]] = {
-    "namespace": NAMESPACE_MARK,
-    "tag": TAG_MARK,
-    "key": KEY_MARK,
-}
-"""A mark's kind as people say it, and in a segment."""
+Kind = Literal["namespace", "tag", "key"]
+KINDS: Final[Mapping[Kind, int]] = {"namespace": NAMESPACE_MARK, "tag": TAG_MARK, "key": KEY_MARK}
+"""A mark's kind as `model.Mark` says it, and as a segment does."""
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (space TEXT, key BLOB, writer TEXT, flags INTEGER, digest BLOB, size INTEGER,
     created INTEGER, expires INTEGER, grace REAL, seconds REAL, tags BLOB, PRIMARY KEY (space, key)) WITHOUT ROWID;

@@ -14,12 +14,12 @@ from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
 from cachekit.ipfs.credential import TAG_BYTES, Credential, writer_id
 from cachekit.ipfs.index import rows
-from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Pin, SegmentFile, Space
+from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Kind, Pin, SegmentFile, Space
 from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, TAG_MARK, UNPIN_MARK, Line, Segment, decode
 from cachekit.model import EVERYWHERE, Mark
 from cachekit.tiers.ledger import veiled
 
-_NAMES: Final = {number: kind for kind, number in KINDS.items()}
+_NAMES: Final[dict[int, Kind]] = {number: kind for kind, number in KINDS.items()}
 _HEEDED: Final = """INSERT INTO heeded VALUES (?, ?)
     ON CONFLICT DO UPDATE SET number = max(number, excluded.number)"""
 _HIGHEST: Final = """INSERT INTO writers VALUES (?, ?, ?, '')
