@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from ._sdk import client as stainless
-from ._sdk import shapes
-from ._sdk.client import Way
-from ._sdk.shapes import by_suffix, quick_chat, versions
+from cachekit_adapters._sdk import client as stainless
+from cachekit_adapters._sdk import shapes
+from cachekit_adapters._sdk.client import Way
+from cachekit_adapters._sdk.shapes import by_suffix, quick_chat, versions
 
 SDK: Final = "groq"
 

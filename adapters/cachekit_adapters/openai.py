@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from ._sdk import client as stainless
-from ._sdk import shapes
-from ._sdk.client import Way
-from ._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, by_suffix, openai_values, quick_chat, versions
-from ._wire import openai
-from ._wire.operation import operation
+from cachekit_adapters._sdk import client as stainless
+from cachekit_adapters._sdk import shapes
+from cachekit_adapters._sdk.client import Way
+from cachekit_adapters._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, by_suffix, openai_values, quick_chat, versions
+from cachekit_adapters._wire import openai
+from cachekit_adapters._wire.operation import operation
 
 SDK: Final = "openai"
 

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cachekit import Answers, Reply
-
-from .._wire import batches, items
-from .._wire.operation import dumped
-from .values import RAW, Door, headers_of, plain
+from cachekit_adapters._sdk.values import RAW, Door, headers_of, plain
+from cachekit_adapters._wire import batches, items
+from cachekit_adapters._wire.operation import dumped
 
 
 def divides(answers: Answers, said: Mapping[str, Any], door: Door) -> bool:

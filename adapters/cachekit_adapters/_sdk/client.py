@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from cachekit import MISS, Answers, Wanted
-
-from . import batches
-from .identity import Versions, files_of, identity, without
-from .values import RAW, Door, Shape, headers_of, is_async_client
+from cachekit_adapters._sdk import batches
+from cachekit_adapters._sdk.identity import Versions, files_of, identity, without
+from cachekit_adapters._sdk.values import RAW, Door, Shape, headers_of, is_async_client
 
 _UNUSUAL: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
 

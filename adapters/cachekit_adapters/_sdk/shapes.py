@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cachekit import Adapter, Answers
-
-from .._wire import openai
-from .._wire.operation import Values, never, operation
-from .client import Quick
-from .identity import Versions
-from .values import Shape, values_of
+from cachekit_adapters._sdk.client import Quick
+from cachekit_adapters._sdk.identity import Versions
+from cachekit_adapters._sdk.values import Shape, values_of
+from cachekit_adapters._wire import openai
+from cachekit_adapters._wire.operation import Values, never, operation
 
 NEUTRAL: Final = frozenset(
     {

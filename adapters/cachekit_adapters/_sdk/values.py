@@ -9,8 +9,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from .._wire.operation import Values
-from .rebuilding import Templates
+from cachekit_adapters._sdk.rebuilding import Templates
+from cachekit_adapters._wire.operation import Values
 
 RAW: Final = "x-stainless-raw-response"
 _ENCODINGS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})

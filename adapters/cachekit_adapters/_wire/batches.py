@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, S
 from typing import Any, NamedTuple, Protocol
 
 from cachekit import MISS, Answers, Reply, driven
-
-from . import items, openai
-from .operation import dumped, saving
+from cachekit_adapters._wire import items, openai
+from cachekit_adapters._wire.operation import dumped, saving
 
 
 class Parts(Protocol):

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from cachekit import Adapter, Reply
-
-from .operation import dumped, saving
-from .prices import Usage
+from cachekit_adapters._wire.operation import dumped, saving
+from cachekit_adapters._wire.prices import Usage
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from cachekit import Adapter, Reply, Saving
-
-from . import prices
-from .prices import Usage
-from .sse import Recorded
+from cachekit_adapters._wire import prices
+from cachekit_adapters._wire.prices import Usage
+from cachekit_adapters._wire.sse import Recorded
 
 
 class Wire(Protocol):

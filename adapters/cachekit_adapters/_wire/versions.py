@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from cachekit import Event, tell
-
-from .native import Server
+from cachekit_adapters._wire.native import Server
 
 LASTS: Final = 60.0
 """Seconds that what a server said of itself is taken for true, a failure to say it included."""

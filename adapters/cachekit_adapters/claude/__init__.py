@@ -15,13 +15,12 @@ import importlib
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from .._sdk import client as stainless
-from .._sdk.client import Quick, Way
-from .._sdk.shapes import by_suffix, versions
-from .._sdk.values import Shape, values_of
-from .._wire.operation import operation
-from . import wire
+from cachekit_adapters._sdk import client as stainless
+from cachekit_adapters._sdk.client import Quick, Way
+from cachekit_adapters._sdk.shapes import by_suffix, versions
+from cachekit_adapters._sdk.values import Shape, values_of
+from cachekit_adapters._wire.operation import operation
+from cachekit_adapters.claude import wire
 
 NEUTRAL: Final = frozenset(
     {

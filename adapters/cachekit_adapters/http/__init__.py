@@ -14,13 +14,14 @@ import importlib
 from typing import Any, Final
 
 from cachekit import Adapter, Answers, UsageError, Wanted
+from cachekit_adapters._wire.batches import adivided, divided
+from cachekit_adapters._wire.native import EVENTS, Native
+from cachekit_adapters._wire.versions import Versions
+from cachekit_adapters.http.batches import Sending
+from cachekit_adapters.http.questions import Question, question_of, versioned
+from cachekit_adapters.http.values import HTTP, Came, again, kind_of, library_of
 
-from .._wire.batches import adivided, divided
-from .._wire.native import EVENTS, Native
-from .._wire.versions import Versions
-from .batches import Sending
-from .questions import Question, question_of, versioned
-from .values import Came, again, kind_of, library_of
+__all__ = ["HTTP", "wrap"]
 
 _HOMES: Final = frozenset({"tei", "tgi", "opea"})
 

@@ -8,12 +8,11 @@ from typing import Any, Final
 import orjson
 
 from cachekit import Reply
-
-from .._wire import items
-from .._wire.batches import Form, Outcome
-from .._wire.native import JSON, Native, Told, opened, plain
-from .._wire.operation import dumped
-from .values import Asked, Came, kept_headers, kind_of, settled
+from cachekit_adapters._wire import items
+from cachekit_adapters._wire.batches import Form, Outcome
+from cachekit_adapters._wire.native import JSON, Native, Told, opened, plain
+from cachekit_adapters._wire.operation import dumped
+from cachekit_adapters.http.values import Asked, Came, kept_headers, kind_of, settled
 
 _COUNT: Final = "x-compute-tokens"
 _REWRITTEN: Final = frozenset({"content-length", "transfer-encoding"})

@@ -7,9 +7,9 @@ import json
 import re
 from typing import Any, Final, NamedTuple
 
-from .._wire.native import EVENTS, JSON, Native
-from .._wire.versions import Version
-from .values import Asked
+from cachekit_adapters._wire.native import EVENTS, JSON, Native
+from cachekit_adapters._wire.versions import Version
+from cachekit_adapters.http.values import Asked
 
 _NEUTRAL: Final = frozenset(
     {

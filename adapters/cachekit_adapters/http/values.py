@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from .._wire.native import Head, Native, Told
-from .._wire.operation import dumped
+from cachekit_adapters._wire.native import Head, Native, Told
+from cachekit_adapters._wire.operation import dumped
 
 LIBRARIES: Final = frozenset({"httpx", "httpx2"})
 _KEPT: Final = frozenset(

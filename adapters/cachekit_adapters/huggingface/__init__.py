@@ -17,12 +17,11 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from cachekit import Adapter, Answers, UsageError, Wanted
-
-from .. import tei, tgi
-from .._wire import openai
-from .._wire.native import Native, Streaming, adapter
-from .._wire.versions import Version, Versions
-from .values import LINES, Came, Posted
+from cachekit_adapters import tei, tgi
+from cachekit_adapters._wire import openai
+from cachekit_adapters._wire.native import Native, Streaming, adapter
+from cachekit_adapters._wire.versions import Version, Versions
+from cachekit_adapters.huggingface.values import LINES, Came, Posted
 
 _NEUTRAL: Final = frozenset({"stream", "stream_options", "user"})
 BILLED: Final = "x-hf-bill-to"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from .._wire.native import EVENTS, Head, Native, Told
+from cachekit_adapters._wire.native import EVENTS, Head, Native, Told
 
 _DONE: Final = b"data: [DONE]"
 

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from .._wire import items
-from .._wire.native import Native, Streaming, adapter
-from .._wire.operation import dumped
-from ..http.values import HTTP
-from . import wire
+from cachekit_adapters._wire import items
+from cachekit_adapters._wire.native import Native, Streaming, adapter
+from cachekit_adapters._wire.operation import dumped
+from cachekit_adapters.http import HTTP
+from cachekit_adapters.opea import wire
 
 
 def identity(path: str, request: Any) -> tuple[str, Any] | None:

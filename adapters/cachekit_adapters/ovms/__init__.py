@@ -20,9 +20,8 @@ from struct import error as struct_error
 from typing import Any, Final
 
 from cachekit import Adapter, Answers, CacheMiss, Event, Reply, UsageError, Wanted, current_mode, mode, tell
-
-from . import wire
-from .calls import ASKED_BY, NEUTRAL, Call, call_of, endpoint
+from cachekit_adapters.ovms import wire
+from cachekit_adapters.ovms.calls import ASKED_BY, NEUTRAL, Call, call_of, endpoint
 
 METADATA_SECONDS: Final = 60.0
 """How long `version="server"` takes the server's word for the versions that it serves."""

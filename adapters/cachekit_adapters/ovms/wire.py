@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._wire.prices import Usage
+from cachekit_adapters._wire.prices import Usage
 
 # They say how a request is carried, not what it asks.
 NEUTRAL = frozenset({"priority", "timeout"})

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from .._wire.native import Native, Server, adapter
-from ..http.values import HTTP
-from . import wire
+from cachekit_adapters._wire.native import Native, Server, adapter
+from cachekit_adapters.http import HTTP
+from cachekit_adapters.tei import wire
 
 _DAY: Final = 86400
 SERVER: Final = Server(wire.INFO, wire.version, wire.about_server)

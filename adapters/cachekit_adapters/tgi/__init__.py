@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from .._wire.native import Native, Server, Streaming, adapter
-from .._wire.operation import dumped
-from ..http.values import HTTP
-from . import wire
+from cachekit_adapters._wire.native import Native, Server, Streaming, adapter
+from cachekit_adapters._wire.operation import dumped
+from cachekit_adapters.http import HTTP
+from cachekit_adapters.tgi import wire
 
 _ONLY_WHOLE: Final = ("best_of", "decoder_input_details")
 """Parameters that the server refuses for a stream: with them the routes are no longer alike."""
