@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cachekit.calls.answers.answers import Answers
     from cachekit.calls.answers.asking import Wanted
     from cachekit.calls.prepare import driven
-    from cachekit.plan.steps import CallOrigin, Do
+    from cachekit.plan.steps import CallOrigin, Do, Failed
 
 __all__ = [
     "MISS",
@@ -29,6 +29,7 @@ __all__ = [
     "Do",
     "Event",
     "Explanation",
+    "Failed",
     "IntegrityError",
     "Key",
     "Progress",
@@ -71,6 +72,7 @@ _LATER = {
     "Answers": "calls.answers.answers",
     "CallOrigin": "plan.steps",
     "Do": "plan.steps",
+    "Failed": "plan.steps",
     "Wanted": "calls.answers.asking",
     "driven": "calls.prepare",
     "Progress": "artifacts.progress",

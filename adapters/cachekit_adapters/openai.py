@@ -12,8 +12,7 @@ from typing import Any, Final
 from cachekit import Adapter
 from cachekit_adapters._sdk import client as stainless
 from cachekit_adapters._sdk import shapes
-from cachekit_adapters._sdk.client import Way
-from cachekit_adapters._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, by_suffix, openai_values, quick_chat, versions
+from cachekit_adapters._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, openai_values, quick_chat, vendor
 from cachekit_adapters._wire import openai
 from cachekit_adapters._wire.operation import operation
 
@@ -40,13 +39,12 @@ OPERATIONS: Final = {
     ("get", "/models"): MODELS,
 }
 
+_QUICK: Final = quick_chat(SDK, "/chat/completions")
 
-_QUICK: Final = (quick_chat(SDK, "/chat/completions"),)
 
-
-def wrap(client: Any, **said: Any) -> Any:
+def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of an OpenAI or AsyncOpenAI client whose calls are cached; organization and project are tenants."""
-    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK, versions(said)))
+    return stainless.wrapped(client, vendor(OPERATIONS, _QUICK, _tenant, keywords))
 
 
 def _tenant(client: Any) -> dict[str, Any]:

@@ -28,12 +28,12 @@ class Write(NamedTuple):
 
 
 class CallOrigin(NamedTuple):
-    """Answer: Returned, or Failed where `fallback` says that there is something to be done about an exception.
+    """Answer: Returned, or Failed with an exception that is a `fallback`: there is something to be done about it.
 
     `origin` is what is called, and awaited on an event loop; None for the errand's own.
     """
 
-    fallback: bool = False
+    fallback: type[BaseException] | tuple[()] = ()
     origin: Callable[[], Any] | None = None
 
 
@@ -93,9 +93,9 @@ class Returned(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The origin raised while a stale record was at hand."""
+    """The origin raised what there is something to be put in the place of."""
 
-    error: Exception
+    error: BaseException
 
 
 class Standing(Enum):

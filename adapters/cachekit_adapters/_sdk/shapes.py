@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cachekit import Adapter, Answers
-from cachekit_adapters._sdk.client import Quick
-from cachekit_adapters._sdk.identity import Versions
+from cachekit_adapters._sdk.client import Quick, Vendor
 from cachekit_adapters._sdk.values import Shape, values_of
 from cachekit_adapters._wire import openai
 from cachekit_adapters._wire.operation import Values, never, operation
@@ -82,22 +81,21 @@ def quick_chat(sdk: str, path: str) -> Quick:
     return Quick("chat.completions.create", path, functools.partial(shape, sdk, "ChatCompletion"))
 
 
-def by_suffix(
-    operations: Mapping[tuple[str, str], Adapter], said: Mapping[str, Any]
-) -> Callable[[str, str], Answers | None]:
-    """Which Answers a request belongs to, by its method and the end of its path."""
-    said = {name: value for name, value in said.items() if (name, value) != ("version", "server")}
-    ready = {place: Answers(adapter, **said) for place, adapter in operations.items()}
+def vendor(
+    operations: Mapping[tuple[str, str], Adapter],
+    quick: Quick,
+    tenant: Callable[[Any], Any],
+    keywords: Mapping[str, Any],
+) -> Vendor:
+    """What `wrap` puts before a client: `operations` by method and end of the path, `keywords` as it was given them."""
+    by_server = keywords.get("version") == "server"
+    policy = {name: value for name, value in keywords.items() if name != "version" or not by_server}
+    ready = {place: Answers(adapter, **policy) for place, adapter in operations.items()}
 
     def find(method: str, path: str) -> Answers | None:
-        for (wanted, suffix), answers in ready.items():
-            if method.lower() == wanted and path.rstrip("/").endswith(suffix):
+        for (known, suffix), answers in ready.items():
+            if method.lower() == known and path.rstrip("/").endswith(suffix):
                 return answers
         return None
 
-    return find
-
-
-def versions(said: Mapping[str, Any]) -> Callable[[Any], Versions] | None:
-    """What asks a client's server for its version, where `version="server"` was said."""
-    return Versions if said.get("version") == "server" else None
+    return Vendor(find, tenant, quick, by_server)

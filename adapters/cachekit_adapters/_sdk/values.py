@@ -17,7 +17,7 @@ _ENCODINGS: Final = frozenset({"content-encoding", "content-length", "transfer-e
 _templates = Templates()
 
 
-class Door(NamedTuple):
+class SdkRequest(NamedTuple):
     """One request on its way through the SDK, with what the SDK needs to parse an answer to it."""
 
     client: Any
@@ -40,7 +40,7 @@ def values_of(shape: Callable[[bool], Shape]) -> Values:
     """Values of one class, for a client's requests and, in the `shape` of sync or async, for functions of one's own."""
 
     def shaped(context: Any) -> Any:
-        return context if isinstance(context, (Door, Shape)) else shape(context == "async")
+        return context if isinstance(context, (SdkRequest, Shape)) else shape(context == "async")
 
     return Values(
         plain,
@@ -134,13 +134,13 @@ def _constructed(shape: Shape, data: bytes) -> Any:
     return construct(type_=shape.kind, value=json.loads(data))
 
 
-def _processed(door: Door, response: Any) -> Any:
-    value = door.client._process_response(
-        cast_to=door.cast_to,
-        options=door.options,
+def _processed(request: SdkRequest, response: Any) -> Any:
+    value = request.client._process_response(
+        cast_to=request.cast_to,
+        options=request.options,
         response=response,
-        stream=door.stream,
-        stream_cls=door.stream_cls,
+        stream=request.stream,
+        stream_cls=request.stream_cls,
         retries_taken=0,
     )
     return _finished(value) if inspect.iscoroutine(value) else value
@@ -156,15 +156,15 @@ def _finished(parsing: Coroutine[Any, Any, Any]) -> Any:
     raise RuntimeError("the SDK waits for something although the whole response is here")
 
 
-def _response(door: Door, pieces: list[bytes], kind: str) -> Any:
-    headers = headers_of(door.options)
-    library = _library(door.client)
+def _response(request: SdkRequest, pieces: list[bytes], kind: str) -> Any:
+    headers = headers_of(request.options)
+    library = _library(request.client)
     raw = {RAW: headers[RAW]} if RAW in headers else {}
-    request = library.Request(str(door.options.method).upper(), str(door.client.base_url), headers=raw)
-    is_async = is_async_client(door.client)
+    asked = library.Request(str(request.options.method).upper(), str(request.client.base_url), headers=raw)
+    is_async = is_async_client(request.client)
     if kind == "application/json":
-        return library.Response(200, headers={"content-type": kind}, content=b"".join(pieces), request=request)
-    return _made(door.client, 200, {"content-type": kind}, pieces, request, is_async=is_async)
+        return library.Response(200, headers={"content-type": kind}, content=b"".join(pieces), request=asked)
+    return _made(request.client, 200, {"content-type": kind}, pieces, asked, is_async=is_async)
 
 
 def _made(client: Any, status: int, headers: Mapping[str, str], pieces: Any, request: Any, *, is_async: bool) -> Any:

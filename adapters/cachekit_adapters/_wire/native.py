@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from cachekit import Adapter, Reply
 from cachekit_adapters._wire.operation import dumped, saving
 from cachekit_adapters._wire.prices import Usage
+from cachekit_adapters._wire.versions import ServerInfo
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
@@ -55,14 +56,6 @@ class Streaming(NamedTuple):
     kept: Callable[[Any], Any] = lambda _request: None
 
 
-class Server(NamedTuple):
-    """What a server tells of itself at `info`: `version` changes with the model, "" where it is no such reply."""
-
-    info: str
-    version: Callable[[Any], str]
-    about: Callable[[Any], dict[str, str]]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Native:
     """One operation. `routes` are ends of paths with what the wire module calls them; "" is the base URL itself.
@@ -83,7 +76,7 @@ class Native:
     streaming: Streaming | None = None
     fitted: Callable[[bytes, str, str, Any], bytes] = lambda content, _kept, _path, _request: content
     parts: Any = None
-    server: Server | None = None
+    server: ServerInfo | None = None
 
     def streams(self, path: str, request: Any) -> bool:
         return self.streaming is not None and self.streaming.streams(path, request)

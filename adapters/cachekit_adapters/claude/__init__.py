@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from cachekit import Adapter
 from cachekit_adapters._sdk import client as stainless
-from cachekit_adapters._sdk.client import Quick, Way
-from cachekit_adapters._sdk.shapes import by_suffix, versions
+from cachekit_adapters._sdk.client import Quick
+from cachekit_adapters._sdk.shapes import vendor
 from cachekit_adapters._sdk.values import Shape, values_of
 from cachekit_adapters._wire.operation import operation
 from cachekit_adapters.claude import wire
@@ -43,13 +43,12 @@ OPERATIONS: Final = {
     ("post", "/v1/messages"): MESSAGES,
 }
 
+_QUICK: Final = Quick("messages.create", "/v1/messages", _shape)
 
-_QUICK: Final = (Quick("messages.create", "/v1/messages", _shape),)
 
-
-def wrap(client: Any, **said: Any) -> Any:
+def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of an Anthropic or AsyncAnthropic client whose calls are cached; a workspace is a tenant."""
-    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK, versions(said)))
+    return stainless.wrapped(client, vendor(OPERATIONS, _QUICK, _tenant, keywords))
 
 
 def _tenant(client: Any) -> dict[str, Any]:

@@ -44,15 +44,15 @@ class Sending:
             return None
 
     def form(self) -> Form:
-        return Form(self._replies, lambda reply: orjson.loads(opened(reply.body)[1]))
+        return Form(self._replies, lambda reply: orjson.loads(opened(reply.body)[1]), self.taken)
 
     def response(self, outcome: Outcome) -> Any:
         """The server's own response to the whole, or one with what was merged."""
-        if outcome.live:
+        if outcome.replies is None:
             return self._last
         counts = [opened(reply.body)[0].headers.get(_COUNT) for reply in outcome.replies]
         headers = {"content-type": JSON}
-        if counts and None not in counts:
+        if None not in counts:
             headers[_COUNT] = str(sum(int(count) for count in counts if count is not None))
         content, made = _dumped(outcome.body), self._asked.library.Response
         found = made(200, headers=headers, content=content, request=self._asked.request)

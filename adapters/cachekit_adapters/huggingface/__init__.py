@@ -11,16 +11,17 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from cachekit import Adapter, Answers, UsageError, Wanted
+from cachekit import Adapter, Answers, CallOrigin, UsageError, Wanted
 from cachekit_adapters import tei, tgi
 from cachekit_adapters._wire import openai
+from cachekit_adapters._wire.flows import Flow, changed, method
 from cachekit_adapters._wire.native import Native, Streaming, adapter
-from cachekit_adapters._wire.versions import Version, Versions
+from cachekit_adapters._wire.versions import Versions
 from cachekit_adapters.huggingface.values import LINES, Came, Posted
 
 _NEUTRAL: Final = frozenset({"stream", "stream_options", "user"})
@@ -83,75 +84,67 @@ class Operation(NamedTuple):
     versions: Versions | None
 
 
-def wrap(client: Any, **said: Any) -> Any:
+def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of an InferenceClient or AsyncInferenceClient whose chat, text generation and embeddings are cached.
 
     `version="server"` is for a TGI or TEI of one's own: its `/info` is asked which model it has, at most once a minute.
-    Other `said` are keywords of `distributed_cache`.
+    Other `keywords` are those of `distributed_cache`.
     """
     if not hasattr(client, "_inner_post"):
         raise UsageError(f"wrap() knows InferenceClient and AsyncInferenceClient, not {type(client).__qualname__}")
-    told = said.get("version") == "server"
-    if told:
-        del said["version"]
-    operations = {task: _operation(native, found, said, told=told) for task, (native, found) in _OPERATIONS.items()}
+    by_server, is_async = keywords.get("version") == "server", hasattr(client, "_get_async_client")
+    if by_server:
+        del keywords["version"]
+    operations: dict[str, Operation] = {}
+    for task, (native, adapter_) in _OPERATIONS.items():
+        told = native.server if by_server else None
+        versions = None if told is None else Versions(told.path, told.read, is_async=is_async, in_turn=True)
+        operations[task] = Operation(native, Answers(adapter_, **keywords), versions)
     new = copy.copy(client)
     # A copy closes what it opened, and no other does.
     new.exit_stack = type(client.exit_stack)()
-    is_async = hasattr(client, "_get_async_client")
     if is_async:
         new._async_client = None
-    new._inner_post = functools.partial(_apost if is_async else _post, new, new._inner_post, operations)
+    new._inner_post = method(CachedPost(new, new._inner_post, operations, is_async).flow, is_async=is_async)
     return new
 
 
-def _operation(native: Native, found: Adapter, said: Mapping[str, Any], *, told: bool) -> Operation:
-    versions = Versions(native.server, f"cachekit_adapters.{native.name}") if told and native.server else None
-    return Operation(native, Answers(found, **said), versions)
+class CachedPost(NamedTuple):
+    """The `_inner_post` of a wrapped client; `real` is the client's own."""
+
+    client: Any
+    real: Callable[..., Any]
+    operations: Mapping[str, Operation]
+    is_async: bool
+
+    def flow(self, request_parameters: Any, *, stream: bool = False) -> Flow:
+        """What `_inner_post` does in the place of the client's own."""
+        origin = functools.partial(self.real, request_parameters, stream=stream)
+        operation, posted = self.operations.get(request_parameters.task), _posted(request_parameters, self.is_async)
+        identity = None if operation is None else _identity(operation.native, posted, self.client)
+        if operation is not None and identity is not None and operation.versions is not None:
+            version = yield from operation.versions.of(_server(posted.url), method(self._info, is_async=self.is_async))
+            if version is None:
+                operation.answers.passed("unknown_version")
+                return (yield CallOrigin(origin=origin)).value
+            identity, posted = {**identity, "version": version.text}, posted._replace(about=version.about)
+        if operation is None or identity is None:
+            return (yield CallOrigin(origin=origin)).value
+        sampled = operation.native.sampled(posted.path, posted.body)
+        wanted = Wanted(stream, posted, _server(posted.url), sampled, self.is_async)
+        came = changed(origin, lambda value: Came(value, posted), is_async=self.is_async)
+        value = yield from operation.answers.asking(identity, came, wanted)
+        return value.value if isinstance(value, Came) else value
+
+    def _info(self, url: str) -> Flow:
+        if self.is_async:
+            session = (yield CallOrigin(origin=self.client._get_async_client)).value
+        else:
+            session = importlib.import_module("huggingface_hub.utils").get_session()
+        return (yield CallOrigin(origin=functools.partial(session.get, url, headers=self.client.headers))).value
 
 
-def _post(
-    client: Any, real: Any, operations: Mapping[str, Operation], request_parameters: Any, *, stream: bool = False
-) -> Any:
-    def origin() -> Came:
-        return Came(real(request_parameters, stream=stream), posted)
-
-    operation, posted = operations.get(request_parameters.task), _posted(request_parameters, is_async=False)
-    identity = None if operation is None else _identity(operation.native, posted, client)
-    if operation is None or identity is None:
-        return real(request_parameters, stream=stream)
-    if operation.versions is not None:
-        version = operation.versions.of(_server(posted.url) + operation.versions.path, functools.partial(_get, client))
-        if version is None:
-            return real(request_parameters, stream=stream)
-        identity, posted = _versioned(identity, posted, version)
-    value = operation.answers.call(identity, origin, _wanted(operation, posted, stream=stream))
-    return value.value if isinstance(value, Came) else value
-
-
-async def _apost(
-    client: Any, real: Any, operations: Mapping[str, Operation], request_parameters: Any, *, stream: bool = False
-) -> Any:
-    async def origin() -> Came:
-        return Came(await real(request_parameters, stream=stream), posted)
-
-    operation, posted = operations.get(request_parameters.task), _posted(request_parameters, is_async=True)
-    identity = None if operation is None else _identity(operation.native, posted, client)
-    if operation is None or identity is None:
-        return await real(request_parameters, stream=stream)
-    if operation.versions is not None:
-        url = _server(posted.url) + operation.versions.path
-        version = await operation.versions.aof(url, functools.partial(_aget, client))
-        if version is None:
-            return await real(request_parameters, stream=stream)
-        identity, posted = _versioned(identity, posted, version)
-    value = await operation.answers.call(
-        identity, origin, _wanted(operation, posted, stream=stream)._replace(is_async=True)
-    )
-    return value.value if isinstance(value, Came) else value
-
-
-def _posted(parameters: Any, *, is_async: bool) -> Posted:
+def _posted(parameters: Any, is_async: bool) -> Posted:
     path = {"conversational": "/v1/chat/completions", "text-generation": "/"}.get(parameters.task, "/embed")
     return Posted(parameters.url, path, parameters.json, is_async)
 
@@ -166,24 +159,7 @@ def _identity(native: Native, posted: Posted, client: Any) -> dict[str, Any] | N
     return {"base": base, "path": parts.path.rstrip("/"), "query": parts.query, "tenant": billed, "body": identified[1]}
 
 
-def _versioned(identity: dict[str, Any], posted: Posted, version: Version) -> tuple[dict[str, Any], Posted]:
-    return {**identity, "version": version.text}, posted._replace(about=version.about)
-
-
-def _wanted(operation: Operation, posted: Posted, *, stream: bool) -> Wanted:
-    return Wanted(stream, posted, _server(posted.url), operation.native.sampled(posted.path, posted.body))
-
-
 def _server(url: str) -> str:
     """The server's own URL, without the route that the client added."""
     bare = url.partition("?")[0].rstrip("/")
     return bare.removesuffix("/chat/completions").removesuffix("/v1").rstrip("/")
-
-
-def _get(client: Any, url: str) -> Any:
-    return importlib.import_module("huggingface_hub.utils").get_session().get(url, headers=client.headers)
-
-
-async def _aget(client: Any, url: str) -> Any:
-    session = await client._get_async_client()
-    return await session.get(url, headers=client.headers)

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-from cachekit_adapters._wire.native import Native, Server, adapter
+from cachekit_adapters._wire.native import Native, adapter
+from cachekit_adapters._wire.versions import ServerInfo
 from cachekit_adapters.http import HTTP
 from cachekit_adapters.tei import wire
 
 _DAY: Final = 86400
-SERVER: Final = Server(wire.INFO, wire.version, wire.about_server)
+SERVER: Final = ServerInfo(wire.INFO, wire.version, wire.about_server)
 
 
 def identity(path: str, request: Any) -> tuple[str, Any] | None:

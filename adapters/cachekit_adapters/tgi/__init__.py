@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-from cachekit_adapters._wire.native import Native, Server, Streaming, adapter
+from cachekit_adapters._wire.native import Native, Streaming, adapter
 from cachekit_adapters._wire.operation import dumped
+from cachekit_adapters._wire.versions import ServerInfo
 from cachekit_adapters.http import HTTP
 from cachekit_adapters.tgi import wire
 
@@ -47,7 +48,7 @@ def fitted(content: bytes, kept_of: str, path: str, _request: Any) -> bytes:
     return dumped([body] if path == "/" else body[0])
 
 
-SERVER: Final = Server(wire.INFO, wire.version, wire.about_server)
+SERVER: Final = ServerInfo(wire.INFO, wire.version, wire.about_server)
 STREAMING: Final = Streaming(
     streams=wire.streams,
     judge=wire.judge_stream,
