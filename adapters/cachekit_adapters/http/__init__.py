@@ -14,7 +14,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Final
 
-from cachekit import Adapter, Answers, CallOrigin, Failed, UsageError, Wanted
+from cachekit import Adapter, Answers, CallOrigin, Failed, UsageError, Wanted, driven
 from cachekit_adapters._wire.batches import divided
 from cachekit_adapters._wire.flows import Flow, method
 from cachekit_adapters._wire.native import EVENTS, Native
@@ -74,6 +74,7 @@ class CachedSend:
         self.library = importlib.import_module(str(library_of(client)))
         self.real, self.build, self.base = client.send, client.build_request, client.base_url.path
         self.is_async = hasattr(client, "aclose")
+        self.refused = _refused(self.library)
 
     def flow(self, request: Any, *, stream: bool = False, **options: Any) -> Flow:
         """What `send` does in the place of the client's own (`real`)."""
@@ -82,16 +83,19 @@ class CachedSend:
             question = yield from self._versioned(question, self.versions)
         if question is None:
             return (yield CallOrigin(origin=functools.partial(self.real, request, stream=stream, **options))).value
-        fetch = functools.partial(self._fetched, question, stream, options)
-        answer = functools.partial(self._answered, question, method(fetch, is_async=self.is_async))
-        outcome = yield CallOrigin(_refused(self.library), method(answer, is_async=self.is_async))
+
+        def fetch(request: Any) -> Any:
+            return driven(self._fetched(question, stream, options, request), is_async=self.is_async)
+
+        answer = self._answered(question, fetch)
+        outcome = yield CallOrigin(self.refused, lambda: driven(answer, is_async=self.is_async))
         if isinstance(outcome, Failed):
             refused: Any = outcome.error
             return again(refused.response, question.asked, whole=not stream)
         response = outcome.value
         if stream and response.is_closed:
             return again(response, question.asked, whole=False)
-        if not stream:
+        if not stream and not response.is_closed:
             yield from self._read(response)
         return response
 
@@ -120,14 +124,14 @@ class CachedSend:
         return value.response if isinstance(value, Came) else value
 
     def _fetched(self, question: Question, stream: bool, options: dict[str, Any], request: Any) -> Flow:
-        """What the server says to a request. Raises `_refused` for what is no 200."""
+        """What the server says to a request. Raises `refused` for what is no 200."""
         asked = question.asked
         expected = self.native.streams(asked.path, asked.body)
         origin = functools.partial(self.real, request, stream=stream or expected, **options)
         response = (yield CallOrigin(origin=origin)).value
         if response.status_code != 200:
             yield from self._read(response)
-            raise _refused(self.library)("not a 200", request=response.request, response=response)
+            raise self.refused("not a 200", request=response.request, response=response)
         # A stream where none was expected goes on to who asked; anything else is wanted whole.
         if not expected and kind_of(response) != EVENTS:
             yield from self._read(response)
