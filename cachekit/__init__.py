@@ -91,3 +91,8 @@ def __getattr__(name: str) -> Any:
 
         return version("cachekit-ipfs")
     raise AttributeError(f"module 'cachekit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What `cachekit.<TAB>` shows: the public names, not the rooms behind them."""
+    return sorted({*__all__, "__version__", *(name for name in globals() if name.startswith("__"))})

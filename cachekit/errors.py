@@ -17,11 +17,11 @@ from __future__ import annotations
 
 
 class CachekitError(Exception):
-    """Base of everything cachekit raises."""
+    """The base class of every exception that cachekit itself raises."""
 
 
 class UsageError(CachekitError):
-    """The call, the configuration or the directory must be changed; the message says how."""
+    """A parameter, a setting or a directory that the caller must change; the message says how."""
 
 
 class CannotKey(UsageError):
@@ -41,9 +41,10 @@ class CannotEncode(UsageError):
 
 
 class TierError(CachekitError):
-    """A tier failed. Never reaches a caller unless `CACHEKIT_STRICT` is on.
+    """A tier (memory, disk, IPFS) failed. A decorated call steps over it, unless `CACHEKIT_STRICT` is on.
 
-    `reason` is the short word under which the failure is counted in `stats().errors[tier]`.
+    Functions that need one tier (`flush`, `sync`, `store`, `fetch`, `restore`, …) raise it. `reason` is the short word
+    under which it is counted in `stats().as_dict()["errors"][tier]`.
     """
 
     reason = "failed"
@@ -55,13 +56,13 @@ class TierError(CachekitError):
 
 
 class TierUnavailable(TierError):
-    """Nobody answered in time."""
+    """The tier is off, or its daemon or database did not answer in time."""
 
     reason = "unavailable"
 
 
 class IntegrityError(TierError):
-    """The bytes do not verify; they are treated as a miss."""
+    """Bytes came that are not those that were stored; a decorated call takes them for a miss."""
 
     reason = "integrity"
 
@@ -73,4 +74,4 @@ class TierFull(TierError):
 
 
 class CacheMiss(CachekitError):
-    """Mode `replay` found no stored value; the message explains the key."""
+    """In mode `replay` there is no stored value, and the function may not be called; the message explains the key."""

@@ -1,9 +1,8 @@
-"""Frozen data that every floor shares: no behaviour beyond what keeps a value well formed.
+"""The words that all rooms share (Key, Record, Policy, Event, Reply, …), and the seams Tier, Codec and Listener.
 
+Frozen data, without behaviour beyond what keeps a value well formed.
 Wall-clock instants (`created`, `expires`, `at`) are integer nanoseconds since the epoch, because they are compared
 between machines and with each other; durations are float seconds.
-
-The seams, on one screen: what may be replaced, and by what.
 """
 
 from __future__ import annotations
@@ -12,10 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 
 class Tier(Protocol):
@@ -73,14 +69,20 @@ Mode = Literal["on", "off", "refresh", "read-only", "replay"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """Declarative knowledge about one SDK's call (DESIGN §7). Nothing here may import the SDK before it is called.
+    """What cachekit knows about one operation of an SDK. Only when they are called may these functions import the SDK.
 
-    `neutral` arguments do not identify the call. `capture` gives the wire form of an answer, None for what is none;
-    `judge` why an answer is not worth keeping ("" if it is); `sampled` whether the same arguments may be answered
-    differently. `restore` makes the SDK's own value of a Reply, as a stream where one is asked for.
-
-    For streams: `streams` says whether an answer is one, `source` gives the bytes it reads from, and `retold` the stream
-    again, reading from other bytes; `finish` makes the Reply of everything it said.
+    Args:
+        name: the operation's name in keys and statistics, such as "groq.chat".
+        ttl: seconds, None for ever, "default" for the setting.
+        neutral: names of arguments that do not change the answer; they are left out of the key.
+        capture: takes the SDK's answer; the Reply to store, or None for what is no answer.
+        restore: takes a Reply, whether a stream is wanted, and `Wanted.context`; the SDK's own value.
+        judge: takes a Reply; in one word why it is not worth keeping, "" if it is.
+        sampled: takes the arguments by name; whether asking again may give another answer.
+        streams: takes the SDK's answer; whether it is a stream. What follows is for streams only.
+        source: takes the stream; an iterator of the bytes that came over the wire.
+        retold: takes the stream and such an iterator; a stream of the same kind that reads from it.
+        finish: takes all bytes of a stream; the Reply to store.
     """
 
     name: str
@@ -113,11 +115,12 @@ MISS: Final = Missing.MISS
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Identifies one call: `digest` is 32 bytes of SHA-256 over everything that decides the answer (DESIGN §5).
+    """Identifies one call: `digest` is 32 bytes of SHA-256 over everything that decides the answer.
 
-    `function` is the dotted name for people; `shareable` is False where other machines could not have computed the
-    same digest (source unavailable), so the entry must stay here; `parts` are (name, readable text) pairs, filled only
-    when somebody asks for an explanation; `inputs` are the paths that count by content, with the digest of each.
+    `str(key)` is `<namespace>/<hex digest>`. `function` is the function's dotted name. `shareable` is False where the
+    source cannot be had: other machines could not compute the same digest, so the entry stays here. `parts` are
+    (name, readable text) pairs, filled by `key_for` only. `inputs` are paths among the arguments, with their content's
+    digests.
     """
 
     namespace: str
@@ -159,7 +162,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Retries of the origin: only for the exceptions in `on`; `attempts` counts the first call; `max_wait` in seconds."""
+    """When the decorated function is called again: after the exceptions in `on`, until there were `attempts` calls.
+
+    The pause between two is at random and grows, or is what a Retry-After says; at most `max_wait` seconds.
+    """
 
     on: tuple[type[BaseException], ...] | type[BaseException]
     attempts: int = 3
@@ -194,7 +200,7 @@ class Policy:
 
 
 class Saving(NamedTuple):
-    """What one answer of a model cost: tokens read and written, and money in the price table's currency."""
+    """What one answer of a model cost: `input` and `output` in tokens, `cost` in the price table's currency."""
 
     input: int = 0
     output: int = 0
@@ -206,10 +212,10 @@ NOTHING_SAVED: Final = Saving()
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A server's answer as it was on the wire: `body` is the response, or all that a stream said.
+    """A server's answer as it was on the wire: `body` is the response's body, or all bytes of a stream.
 
-    `about` is what people want to know of it (model, model_version, system_fingerprint, …), `saving` what serving it
-    again saves. `pieces` are a stream's (nanoseconds after it was asked for, bytes of `body`), in their order.
+    `about` is for people (model, model_version, system_fingerprint, …); `saving` is what each hit saves. `pieces` are a
+    stream's chunks in order: (nanoseconds from the request to the chunk, its length in bytes).
     """
 
     kind: Literal["plain", "stream"]
@@ -219,7 +225,7 @@ class Reply:
     pieces: tuple[tuple[int, int], ...] = ()
 
     def told(self) -> Iterator[bytes]:
-        """The body piece by piece."""
+        """The body's chunks as they came; one chunk for an answer that was no stream."""
         place = 0
         for _, size in self.pieces or ((0, len(self.body)),):
             yield self.body[place : place + size]
@@ -227,11 +233,13 @@ class Reply:
 
 
 class Event(NamedTuple):
-    """Something that happened, for listeners. `what` is one of the words below; the rest is empty where it means nothing.
+    """Something that happened, for listeners. A field that means nothing for an event is empty.
 
-    call, hit, miss, store, coalesced, stale, bypass, skipped, error, origin, invalidated.
-    `seconds` is the latency of a hit or of the origin; `saved` what the origin once took for the value now served, and
-    `saving` what it cost. `synthetic`: chunks that were made of an answer which never was a stream.
+    `what`: hit, miss, coalesced (shares the value of a call under way), stale (served past its TTL), origin (returned),
+    write (to one tier), store (to all), skipped (not stored), bypass (not cached) or error. `function` is a dotted name,
+    `reason` the word that `stats()` counts it under, `size` the payload's bytes, `seconds` how long a hit or the origin
+    took, `saved` how long the origin once took for the value now served, `saving` what it cost. `synthetic`: a stream
+    whose chunks were made of an answer that was none.
     """
 
     what: str
@@ -270,7 +278,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a call would hit or miss: the key's parts, and what each tier says."""
+    """What the key of a call holds, and where an answer stands; `str()` of it is for people.
+
+    `key` is None where the call cannot be keyed, `parts` are (name, readable text) pairs, `found` says which tier has an
+    answer ("" for none), `notes` what stands in the way.
+    """
 
     key: Key | None
     parts: tuple[tuple[str, str], ...]

@@ -1,1 +1,1 @@
-"""One cache directory and all that belongs to it; the default one."""
+"""One cache directory and all that belongs to it: open tiers, counters, threads; and which one is the default."""

@@ -28,8 +28,8 @@ class Root:
         self._cache: Cache | None = None
 
     def cache(self) -> Cache:
-        found = self._cache
-        return found if found is not None else self._make()
+        cache = self._cache
+        return cache if cache is not None else self._make()
 
     def _make(self) -> Cache:
         with self.lock:
@@ -82,9 +82,10 @@ class Configured:
 
 
 def configure(**settings: Any) -> Configured:
-    """Sets what the environment would (`ttl=`, `ipfs=`, `dir=`, …), now or for a `with` block; wins over both.
+    """Changes settings for this process, or as a `with` block until its end: `ttl=`, `ipfs=`, `dir=`, `mode=`, …
 
-    The environment is read again. Raises UsageError for an unknown name or a value that is not accepted.
+    The names are those of the `CACHEKIT_` variables in small letters; what is given here wins over the environment and
+    over cachekit.toml, which are read again. Raises UsageError for an unknown name or a value that is not accepted.
     """
     before = ROOT.overrides
     ROOT.replace({**before, **settings})
@@ -92,9 +93,10 @@ def configure(**settings: Any) -> Configured:
 
 
 def add_listener(listener: Listener) -> Callable[[], None]:
-    """Tells `listener` of every event from now on, on the caller's thread; returns what takes it off again.
+    """Calls `listener` with each Event from now on; returns a function that removes it.
 
-    While there are listeners, memory hits take the longer way, so that each of them is an event.
+    It is called on the thread of the call that it is about: be quick, and do not raise. While there are listeners, a
+    memory hit takes a slower way, so that each of them is an event.
     """
     ROOT.listeners.append(listener)
     ROOT.close_lanes()
@@ -107,17 +109,21 @@ def add_listener(listener: Listener) -> Callable[[], None]:
 
 
 def tell(event: Event) -> None:
-    """Counts something that an adapter saw, and tells every listener of it."""
+    """Counts an Event of an adapter's own in `stats()`, and calls every listener with it."""
     ROOT.cache().tell(event)
 
 
 def current_mode() -> Mode:
-    """The mode of a call made here and now: what the blocks around it say, else the settings."""
+    """The mode of a call made here: "off" inside `bypass()`, else the innermost `mode()` block's, else the settings'."""
     return decide(ROOT.cache().settings.mode, current())
 
 
 def stats(function: Any = None) -> Snapshot:
-    """What this process counted, in all or for one decorated function; `cachekit stats` shows the machine's totals."""
+    """What happened in this process so far, as numbers: for one decorated `function`, or for all.
+
+    `stats().as_dict()` has calls, hits by tier, misses, errors by tier and reason, durations in seconds, sizes in bytes.
+    `cachekit stats` shows the totals of the machine. Raises UsageError for a function that is not decorated.
+    """
     if function is None:
         return ROOT.cache().stats.snapshot()
     target = getattr(function, "_self_target", None)
@@ -127,12 +133,12 @@ def stats(function: Any = None) -> Snapshot:
 
 
 def reset_stats() -> None:
-    """Begins counting again in this process; the machine's totals keep what was counted."""
+    """Sets the numbers of `stats()` to zero in this process; the totals of the machine stay."""
     ROOT.cache().stats.reset()
 
 
 def status() -> Status:
-    """What each tier is, and the one reason for it."""
+    """For memory, disk and IPFS whether it is on, and why: a dict of tier names to states with `on` and `reason`."""
     return Status(default().status())
 
 

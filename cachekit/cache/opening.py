@@ -98,7 +98,7 @@ def _open_shared(
     if resolved.settings.ipfs == "off" or made.artifacts is None:
         reason = resolved.reason("ipfs") if resolved.settings.ipfs == "off" else "there is no cache directory"
         made.states["ipfs"] = TierState(False, reason)
-        ledger.veil = _veiling(resolved, environ)
+        ledger.veil = _veiling(resolved)
         return
     from cachekit.ipfs.sharing import Shared
 
@@ -112,12 +112,12 @@ def _open_shared(
     made.tiers["ipfs"] = made.shared.tier
 
 
-def _veiling(resolved: Resolved, environ: Mapping[str, str]) -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
+def _veiling(resolved: Resolved) -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
     # Invalidations that came from other machines while IPFS was on hold on; what reads them is imported when there are any.
     @functools.cache
     def reader() -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
         from cachekit.ipfs.sharing import veiling
 
-        return veiling(resolved, environ)
+        return veiling(resolved)
 
     return lambda key, record: reader()(key, record)

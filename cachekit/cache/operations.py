@@ -11,15 +11,26 @@ from typing import TYPE_CHECKING, Any
 from cachekit.cache.default import current_mode, default
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.ipfs.content.cids import binary_cid
+from cachekit.keys.keyer import parse_key
 from cachekit.model import EVERYWHERE, Key, Mark
 
 if TYPE_CHECKING:
     from cachekit.cache.registry import Registry
-    from cachekit.ipfs.tier import IpfsTier
+    from cachekit.ipfs.sharing import Shared
+    from cachekit.tiers.disk import DiskTier
 
 
 def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key | str | None = None) -> bool:
-    """Ends hits for a tag, a namespace, a tag of a namespace, or one key; returns whether something was removed."""
+    """Makes stored answers count no more, in every process of the machine; returns whether there were any.
+
+    Args:
+        tag: entries with this tag, in all namespaces unless `namespace` names one.
+        namespace: every entry of the namespace, or those of it that have `tag`.
+        key: one entry: a Key, or its text, as `cachekit ls` prints it.
+
+    Other machines follow when they have read it from IPFS. Raises UsageError for no argument, for an empty name, and
+    where the invalidation cannot be written.
+    """
     for name, value in (("tag", tag), ("namespace", namespace)):
         if value == "" or value == EVERYWHERE:
             raise UsageError(
@@ -27,7 +38,7 @@ def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key
             )
     cache = default()
     if key is not None:
-        return cache.drop(parse_key(key))
+        return cache.drop(parse_key(key) if isinstance(key, str) else key)
     if tag is not None:
         return cache.drop_marked([Mark(namespace or EVERYWHERE, "tag", tag, time.time_ns())])
     if namespace is not None:
@@ -35,45 +46,40 @@ def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key
     raise UsageError("invalidate() takes tag=, namespace= or key=; clear() ends every hit of the namespace")
 
 
-def parse_key(key: Key | str) -> Key:
-    """The Key of `<namespace>/<hex digest>`, which is what `str(key)` gives."""
-    if isinstance(key, Key):
-        return key
-    namespace, _, digest = key.rpartition("/")
-    try:
-        return Key(namespace, bytes.fromhex(digest))
-    except ValueError as error:
-        raise UsageError(f"{key!r} is not a key; str(f.key_for(...)) and `cachekit ls` give one") from error
-
-
 def clear() -> bool:
-    """Ends hits for every entry of the namespace stored before now, whoever wrote it."""
+    """Invalidates every entry of the namespace of the settings, whoever stored it; returns whether there were any."""
     return invalidate(namespace=default().settings.namespace)
 
 
 def flush(timeout: float | None = None) -> None:
-    """Returns when what was queued stands in the daemon; raises TierError where it does not within `timeout` seconds."""
+    """Waits until everything that is to be uploaded is in the IPFS daemon, at most `timeout` seconds (60 if None).
+
+    Raises TierError where that takes longer or the daemon refuses; what is queued stays queued. Returns at once where
+    IPFS is off.
+    """
     default().flush(timeout)
 
 
 def sync() -> int:
-    """Pulls what other writers published; returns how many entries are new since the last `sync()`."""
+    """Reads what other machines published and invalidated; returns how many entries are new since the last `sync()`.
+
+    0 where IPFS is off. Raises TierError where the daemon does not answer.
+    """
     cache = default()
     return 0 if cache.shared is None else cache.shared.pull(cache.settings.namespace)
 
 
 def gc() -> dict[str, int]:
-    """Drops what expired, what dead processes left, and what is over the limit; pinned things stay.
+    """Deletes from this machine what expired, and what is over `CACHEKIT_SIZE_LIMIT`; pinned entries stay.
 
-    Returns {"dropped": entries, "artifacts": contents, "leftovers": temporaries, contents
-    that nothing has, and digests of files that nobody asked for in 30 days}.
+    Returns how many of each: {"dropped": entries, "artifacts": artifacts, "leftovers": what killed processes left,
+    contents of no artifact, and digests of files that nobody asked for in 30 days}.
     """
     cache = default()
-    dropped = cache.disk.cull(everything_expired=True) if cache.disk is not None else 0
-    if cache.artifacts is None or cache.disk is None:
-        return {"dropped": dropped, "artifacts": 0, "leftovers": 0}
-    now = time.time_ns()
-    leftovers = cache.artifacts.collect(now) + (cache.digests.collect(now) if cache.digests is not None else 0)
+    if cache.disk is None or cache.artifacts is None or cache.digests is None:
+        return {"dropped": 0, "artifacts": 0, "leftovers": 0}
+    dropped, now = cache.disk.cull(everything_expired=True), time.time_ns()
+    leftovers = cache.artifacts.collect(now) + cache.digests.collect(now)
     return {"dropped": dropped, "artifacts": registry().trim(cache.settings.size_limit), "leftovers": leftovers}
 
 
@@ -84,9 +90,14 @@ def warm(
     workers: int = 4,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Calls `function` for each of `calls` (a tuple of arguments, a dict of keywords, or one argument) on threads.
+    """Fills the cache ahead of time: calls `function` for each of `calls`, and returns how many there were.
 
-    `progress` is told how many are done. Returns their number; the first exception of the origin is raised.
+    Args:
+        calls: for each call a tuple of arguments, a dict of keyword arguments, or the only argument.
+        workers: how many threads call at the same time.
+        progress: called after each with the number of calls that are done.
+
+    The first exception that `function` raises is raised.
     """
 
     def one(call: Any) -> None:
@@ -110,52 +121,63 @@ def warm(
 
 
 def store(data: bytes | str | os.PathLike[str], pin: bool = False) -> str:
-    """Puts bytes, or a file's bytes, into IPFS as they are, unencrypted; returns the CID.
+    """Puts `data`, bytes or the path of a file, into IPFS as it is, unencrypted; returns its CID.
 
-    Raises UsageError for a file that cannot be read, TierError where the daemon does not take it.
+    With `pin` the daemon keeps it until `unpin(cid)`. Raises UsageError for a file that cannot be read, TierError where
+    the daemon does not take it, TierUnavailable where IPFS is off.
     """
     try:
         content = data if isinstance(data, bytes) else Path(data).read_bytes()
     except OSError as error:
         raise UsageError(f"{os.fspath(data)!r} cannot be read: {error.strerror or error}") from error
-    return _ipfs().store(content, pin=pin)
+    return ipfs().tier.store(content, pin=pin)
 
 
 def fetch(cid: str) -> bytes:
-    """The verified bytes of a CID. Raises UsageError for what is no CID, TierError where they cannot be had."""
+    """The bytes that `cid` names, verified against it.
+
+    Raises UsageError for a text that is no CID, TierError where the bytes cannot be had (TierUnavailable: IPFS is off).
+    """
     _check_cid(cid)
-    return _ipfs().fetch(cid)
+    return ipfs().tier.fetch(cid)
 
 
 def pins() -> list[dict[str, Any]]:
-    """What this machine asked the daemon to keep."""
-    return [pin._asdict() for pin in _ipfs().pins()]
+    """What this machine asked the daemon to keep: a dict of `cid`, `namespace` and `key` for each entry that asks.
+
+    `key` is the entry's key as others see it, 16 bytes. Raises TierUnavailable where IPFS is off.
+    """
+    return [pin._asdict() for pin in ipfs().tier.pins()]
 
 
 def unpin(subject: Key | str) -> bool:
-    """Gives up the references to a CID, or one key's; the daemon unpins with the last, at the next flush.
+    """Lets go of what is pinned: a CID, a Key or its text, or an artifact's name; returns whether anything was.
 
-    An artifact's files go with it, but for those that another pinned artifact has. On disk it may then be evicted. The
-    name of an artifact of this machine stands for its key. Raises UsageError where several have that name.
+    The daemon unpins at the next flush, unless another entry has the same content pinned. An artifact's files go with it,
+    but for those of other pinned artifacts; on disk they may then be evicted. Raises UsageError for a text that names
+    nothing, or several artifacts, TierUnavailable for a CID while IPFS is off.
     """
     if isinstance(subject, str):
         subject = _named(subject)
     if isinstance(subject, str):
-        tier = _ipfs()
+        tier = ipfs().tier
         here = [one.key for one in registry().all() if one.cid == subject and one.key is not None]
         return sum([tier.unpin(subject), *map(_unpin_here, here)]) > 0
     ended_here = _unpin_here(subject)
     if ended_here and default().shared is None:
         return True
-    return _ipfs().unpin(subject) > 0 or ended_here
+    return ipfs().tier.unpin(subject) > 0 or ended_here
 
 
 def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None = None) -> Path:
-    """An artifact's read-only path, its files fetched and verified; with `output` it is placed there, replacing what is.
+    """The path of an artifact; its files are fetched from the team where they are not here, and verified.
 
-    Takes a name, the beginning of a digest, a key, or the CID of a manifest. Raises TierError `not_found` where nothing
-    like it is known here or to the team, UsageError where it fits several artifacts, or where replacing what stands at
-    `output` would take more with it.
+    Args:
+        name_or_cid_or_key: an artifact's name, the beginning of its digest, its key, or the CID of its manifest.
+        output: where a copy is to stand, replacing what stands there; else the path is the store's, and read-only.
+
+    Raises TierError where no artifact here or in the team is called so (reason `not_found`) or its files cannot be had,
+    UsageError where several are, or where more than an earlier result stands at `output`.
     """
     text = str(name_or_cid_or_key)
     if not text:
@@ -164,45 +186,60 @@ def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None
         from cachekit.artifacts.output import refuse_place
 
         refuse_place(Path(output), default().settings.dir)
-    known = registry()
-    found = known.find(text) or known.find_far(text)
-    if found is None:
+    artifacts = registry()
+    artifact = artifacts.find(text) or artifacts.find_far(text)
+    if artifact is None:
         where = "" if default().shared is not None else ", and IPFS is off"
         raise TierError(
             f"no artifact is known as {text!r}{where}; `cachekit ls --artifacts` lists those of this machine",
             reason="not_found",
         )
-    if output is not None and found.manifest.kind == "file" and os.path.isdir(output):
-        name = os.path.join(output, found.manifest.name)
+    if output is not None and artifact.manifest.kind == "file" and os.path.isdir(output):
+        name = os.path.join(output, artifact.manifest.name)
         raise UsageError(
             f"{os.fspath(output)!r} is a directory, and the artifact a file: name the file, such as {name!r}"
         )
-    path = known.path(found, remember=current_mode() in ("on", "refresh"))
+    path = artifacts.path(artifact, remember=current_mode() in ("on", "refresh"))
     if output is None:
         return path
     store = default().artifacts
     assert store is not None
-    store.place(found.manifest, Path(output))
+    store.place(artifact.manifest, Path(output))
     return Path(output)
 
 
 def registry() -> Registry:
     """The artifacts of the default cache. Raises TierUnavailable where there is no disk tier."""
-    cache = default()
-    if cache.artifacts is None or cache.disk is None:
-        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
     from cachekit.cache.registry import Registry
 
-    return Registry(cache.artifacts, cache.disk, cache.shared, cache.ledger.covers, cache.settings.namespace)
+    cache, tier = default(), disk()
+    assert cache.artifacts is not None  # the store lies beside the disk tier
+    return Registry(cache.artifacts, tier, cache.shared, cache.ledger.covers, cache.settings.namespace)
+
+
+def disk() -> DiskTier:
+    """The disk tier of the default cache. Raises TierUnavailable where there is none, with its reason."""
+    cache = default()
+    if cache.disk is None:
+        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
+    return cache.disk
+
+
+def ipfs() -> Shared:
+    """What the default cache shares. Raises TierUnavailable where IPFS is off, with the reason."""
+    cache = default()
+    if cache.shared is None:
+        raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
+    return cache.shared
 
 
 def _named(text: str) -> Key | str:
     """The key that is written there, or of the artifact that is called so; `text` itself where it is a CID."""
     if "/" in text:
         return parse_key(text)
-    found = registry().key(text) if text and default().artifacts is not None else None
-    if found is not None:
-        return found
+    key = registry().key(text) if text and default().artifacts is not None else None
+    if key is not None:
+        return key
     try:
         _check_cid(text)
     except UsageError as error:
@@ -212,7 +249,7 @@ def _named(text: str) -> Key | str:
 
 def _unpin_here(key: Key) -> bool:
     cache = default()
-    if cache.artifacts is None or cache.disk is None:
+    if cache.disk is None:
         return False
     if cache.memory is not None:
         cache.memory.drop(key)
@@ -227,10 +264,3 @@ def _check_cid(text: str) -> None:
             f"{text!r} is not a CID that cachekit reads: those have 59 characters and begin with bafk or bafy. "
             "`ipfs cid base32 CID` turns an older one (Qm…) into such a one"
         ) from error
-
-
-def _ipfs() -> IpfsTier:
-    cache = default()
-    if cache.shared is None:
-        raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
-    return cache.shared.tier

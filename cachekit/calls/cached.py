@@ -1,71 +1,78 @@
 """The decorated function, the only home of wrapt: one FunctionWrapper, with everything else as values in its policy.
 
-A call of a plain function tries its fast lane first (`lanes`); methods take the long way.
-
-Which kind of Cached a function becomes, and what cannot be said of it. The two kinds that go a way of their own are here.
+A call of a plain function tries its fast lane first (`lanes`); methods take the long way. `cached` says which kind of
+Cached a function becomes, and what cannot be said of it.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 import wrapt
 
-from cachekit.cache.default import ROOT
 from cachekit.calls import call
+from cachekit.calls.helpers import Awaited, Helpers, P, R, T
 from cachekit.calls.lanes import Known, Lane, serve
 from cachekit.calls.prepare import driven
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
-from cachekit.model import MISS, Explanation, Key, Missing, Policy
+from cachekit.model import MISS, Policy
 from cachekit.values.codecs import check_codec
 
 if TYPE_CHECKING:
     from cachekit.calls.answers.asking import Wanted
-    from cachekit.calls.builds.build import Build
+
+    class _Wrapper:
+        """What checkers see of wrapt: its own stubs would let every attribute and every operator of a function pass."""
+
+        def __init__(self, *parts: Any) -> None: ...
+
+        _self_parent: Any
+        _self_owner: Any
+
+    _BoundWrapper = _Wrapper
+else:
+    _Wrapper, _BoundWrapper = wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper
+
+P2 = ParamSpec("P2")
+R2 = TypeVar("R2")
+
+_HELPERS: Mapping[str, Callable[..., Any]] = {
+    helper.__name__: helper
+    for helper in (call.refresh, call.peek, call.put, call.invalidate, call.key_for, call.explain)
+}
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
+class BoundCached(Helpers[P, R], _BoundWrapper):
+    """A decorated method, bound: its helpers put the instance (or class) in front."""
 
+    def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
+        return self._self_parent._self_help(helper, (*_owner(self), *args), kwargs, *value)
 
-class BoundCached(wrapt.BoundFunctionWrapper[P, R]):
-    """A decorated method, bound: the helpers of `Cached` with the instance (or class) put in front."""
+    def __deepcopy__(self, memo: Any) -> Any:
+        (owner,) = _owner(self) or (None,)
+        copied = copy.deepcopy(owner, memo)
+        return self if copied is owner else self._self_parent.__get__(copied, self._self_owner)
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
-        return self._self_parent.refresh(*_owner(self), *args, **kwargs)
-
-    def peek(self, *args: Any, **kwargs: Any) -> Any:
-        return self._self_parent.peek(*_owner(self), *args, **kwargs)
-
-    def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return self._self_parent.put(value, *_owner(self), *args, **kwargs)
-
-    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
-        return self._self_parent.invalidate(*_owner(self), *args, **kwargs)
-
-    def key_for(self, *args: Any, **kwargs: Any) -> Key:
-        return cast("Key", self._self_parent.key_for(*_owner(self), *args, **kwargs))
-
-    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
-        return cast("Explanation", self._self_parent.explain(*_owner(self), *args, **kwargs))
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        (owner,) = _owner(self) or (self._self_owner,)
+        return getattr, (owner, self.__name__)
 
 
 def _owner(bound: Any) -> tuple[Any, ...]:
-    if bound._self_binding == "classmethod":
-        return (bound.__wrapped__.__self__,)
-    if bound._self_binding in ("function", "instancemethod", "callable") and bound._self_instance is not None:
-        return (bound._self_instance,)
-    return ()
+    """The instance or the class that a method is bound to; nothing for a static one, or one that its class shows."""
+    owner = getattr(bound.__wrapped__, "__self__", None)
+    return () if owner is None else (owner,)
 
 
-class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
+class Cached(Helpers[P, R], _Wrapper):
     """A decorated function. It has the signature, the name and the docstring of what it wraps, and pickles by name."""
 
-    __bound_function_wrapper__ = BoundCached  # type: ignore[assignment]
+    __bound_function_wrapper__ = BoundCached
 
     def __init__(self, wrapped: Callable[P, R], target: Target) -> None:
         super().__init__(wrapped, self._self_bound)
@@ -73,17 +80,27 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
         self._self_lane = Lane(target, wrapped)
 
     if TYPE_CHECKING:
+        # In this order: a classmethod; what a class shows of a method; a method of an instance; a staticmethod.
+        @overload
+        def __get__(  # type: ignore[misc]  # mypy wants self to be a Cached; then it would take any function for a method
+            self: Callable[Concatenate[type[T], P2], R2], owner: object, cls: type[T], /
+        ) -> BoundCached[P2, R2]: ...
+        @overload
+        def __get__(self, owner: None, cls: object = None, /) -> BoundCached[P, R]: ...
+        @overload
+        def __get__(self: Callable[Concatenate[T, P2], R2], owner: T, cls: object = None, /) -> BoundCached[P2, R2]: ...
+        @overload
+        def __get__(self, owner: object, cls: object = None, /) -> BoundCached[P, R]: ...
+        def __get__(self, owner: Any, cls: Any = None, /) -> Any: ...
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...  # pyright: ignore[reportRedeclaration]
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[no-redef]  # pyright: ignore
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         lane = self._self_lane
-        found = serve(lane, args, kwargs)
-        if found is MISS:
-            return call.call(lane, args, kwargs)
-        if type(found) is Known:
-            return call.call_known(lane, found, args, kwargs)
-        return found
+        value: R = serve(lane, args, kwargs)
+        if value is MISS:
+            value = call.call(lane, args, kwargs)
+        elif type(value) is Known:
+            value = call.call_known(lane, value, args, kwargs)  # type: ignore[arg-type]
+        return value
 
     def _self_bound(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         # wrapt calls this for bound wrappers only; `wrapped` is bound already, and the key needs its owner.
@@ -104,34 +121,10 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
     def __reduce_ex__(self, _protocol: Any) -> Any:
         return self.__wrapped__.__qualname__
 
-    @property
-    def cache(self) -> Any:
-        """The cache that this function's calls use."""
-        return ROOT.cache()
-
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the origin and stores what it gives, whatever is stored already."""
-        return call.refresh(self._self_target, self._self_origin(args, kwargs), args, kwargs)
-
-    def peek(self, *args: Any, **kwargs: Any) -> R | Missing | Any:
-        """The stored value, or `cachekit.MISS`; the origin is not called."""
-        return call.peek(self._self_target, args, kwargs)
-
-    def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Stores `value` as the answer to the call. Raises UsageError where the mode forbids storing."""
-        return call.put(self._self_target, value, args, kwargs)
-
-    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
-        """Ends hits for this call, in every process; returns whether something was removed."""
-        return call.invalidate(self._self_target, args, kwargs)
-
-    def key_for(self, *args: Any, **kwargs: Any) -> Key:
-        """The key of this call. Raises UsageError where it cannot be keyed."""
-        return call.key_for(self._self_target, args, kwargs)
-
-    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
-        """What the key of this call consists of, and where an answer stands."""
-        return call.explain(self._self_target, args, kwargs)
+    def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
+        if helper == "refresh":
+            value = (self._self_origin(args, kwargs),)
+        return _HELPERS[helper](self._self_target, *value, args, kwargs)
 
     def _self_origin(self, args: Any, kwargs: Any) -> Callable[[], Any]:
         wrapped = self.__wrapped__
@@ -140,17 +133,17 @@ class Cached(wrapt.FunctionWrapper[P, R], Generic[P, R]):
         return functools.partial(wrapped, *args, **kwargs)
 
 
-class AsyncCached(Cached[P, R]):
+class AsyncCached(Cached[P, Awaited[T]]):
     """A decorated coroutine function."""
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # pyright: ignore
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         lane = self._self_lane
-        found = serve(lane, args, kwargs)
-        if found is MISS:
-            return await call.call(lane, args, kwargs)
-        if type(found) is Known:
-            return await call.call_known(lane, found, args, kwargs)
-        return found
+        value: T = serve(lane, args, kwargs)
+        if value is MISS:
+            value = await call.call(lane, args, kwargs)
+        elif type(value) is Known:
+            value = await call.call_known(lane, value, args, kwargs)  # type: ignore[arg-type]
+        return value
 
     async def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
         return await super()._self_owned(wrapped, args, kwargs, owned)
@@ -159,10 +152,13 @@ class AsyncCached(Cached[P, R]):
 class GeneratorCached(Cached[P, R]):
     """A decorated generator function, or async generator function."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         from cachekit.calls.streams import generators
 
-        return generators.call(self._self_target, functools.partial(self.__wrapped__, *args, **kwargs), args, kwargs)
+        values: R = generators.call(
+            self._self_target, functools.partial(self.__wrapped__, *args, **kwargs), args, kwargs
+        )
+        return values
 
 
 _KINDS: Mapping[str, type[Cached[Any, Any]]] = {
@@ -176,26 +172,9 @@ _KINDS: Mapping[str, type[Cached[Any, Any]]] = {
 class ArtifactCached(Cached[P, R]):
     """A decorated function that builds a file or a directory."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
-        return self._self_owned(self.__wrapped__, args, kwargs, args)
-
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
-        from cachekit.calls.builds import calls
-
-        build = self._self_build(args, kwargs)
-        return calls.call(build, again=True)
-
-    def peek(self, *args: Any, **kwargs: Any) -> Any:
-        from cachekit.calls.builds import calls
-
-        build = self._self_build(args, kwargs)
-        return calls.peek(build)
-
-    def put(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
-        from cachekit.calls.builds import calls
-
-        build = self._self_build(args, kwargs)
-        return calls.put(build, value)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        place: R = self._self_owned(self.__wrapped__, args, kwargs, args)
+        return place
 
     def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
         from cachekit.calls.builds import calls
@@ -203,22 +182,27 @@ class ArtifactCached(Cached[P, R]):
         build = calls.Build(self._self_target, wrapped, args, kwargs, owned)
         return calls.call(build)
 
-    def _self_build(self, args: Any, kwargs: Any) -> Build:
+    def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
         from cachekit.calls.builds import calls
 
-        return calls.Build(self._self_target, self._self_origin((), {}), args, kwargs, args)
+        helpers: Mapping[str, Callable[..., Any]]
+        helpers = {"refresh": functools.partial(calls.call, again=True), "peek": calls.peek, "put": calls.put}
+        if helper not in helpers:
+            return super()._self_help(helper, args, kwargs, *value)
+        return helpers[helper](calls.Build(self._self_target, self._self_origin((), {}), args, kwargs, args), *value)
 
 
 class AdaptedCached(Cached[P, R]):
     """A decorated function that asks a model's server, as an adapter knows it."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         from cachekit.calls.answers import answers
 
         target = self._self_target
         origin: Any = functools.partial(self.__wrapped__, *args, **kwargs)
         flow = answers.call(self._self_lane, args, kwargs, origin, _wanted(target, args, kwargs))
-        return driven(flow, is_async=target.is_async)
+        answer: R = driven(flow, is_async=target.is_async)
+        return answer
 
 
 def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
@@ -244,11 +228,11 @@ def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
 
 
 def _check(target: Target, policy: Policy) -> None:
-    for said, name in (("output", policy.output), ("scratch", policy.scratch)):
+    for keyword, name in (("output", policy.output), ("scratch", policy.scratch)):
         if name and name not in target.keyer.parameters:
-            raise UsageError(f"{said}={name!r}: {target.name} has no parameter of that name")
+            raise UsageError(f"{keyword}={name!r}: {target.name} has no parameter of that name")
         if name and not target.keeps_files:
-            raise UsageError(f"{said}= is for artifacts; {target.name} has a codec that keeps values")
+            raise UsageError(f"{keyword}= is for artifacts; {target.name} has a codec that keeps values")
     if policy.output and policy.output == policy.scratch:
         raise UsageError(f"output= and scratch= both name {policy.output!r}; they are two places")
     if target.keeps_files:

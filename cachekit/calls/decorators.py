@@ -1,73 +1,36 @@
-"""The public decorator: what can be said of a function, with the types that keep its own."""
+"""The public decorators, with the types that keep a function's own."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from cachekit.calls.cached import Cached, cached
-from cachekit.calls.policy import ARTIFACT, policy_of
+from cachekit.calls.policy import ARTIFACT, RULES, policy_of
 from cachekit.errors import UsageError
-from cachekit.model import Adapter, Retry
 
 if TYPE_CHECKING:
-    from cachekit.model import ArtifactCodec, Codec
+    from typing import ParamSpec, TypeVar
 
-P = ParamSpec("P")
-R = TypeVar("R")
+    from typing_extensions import Unpack
+
+    from cachekit.calls.policy import AnswerKeywords, ArtifactKeywords
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+    class Decorator(Protocol):
+        """What a decorator becomes when its keywords are said."""
+
+        def __call__(self, function: Callable[P, R], /) -> Cached[P, R]: ...
 
 
 @overload
-def distributed_cache(function: Callable[P, R], /) -> Cached[P, R]: ...
+def distributed_cache(function: Callable[P, R], /, **keywords: Unpack[AnswerKeywords]) -> Cached[P, R]: ...
 @overload
-def distributed_cache(
-    *,
-    pin: bool = ...,
-    ttl: float | str | timedelta | Literal["default"] | None = ...,
-    stale_while_revalidate: float | str | timedelta = ...,
-    stale_if_error: float | str | timedelta = ...,
-    namespace: str | None = ...,
-    version: str | None = ...,
-    ignore: Iterable[str] = ...,
-    key: Callable[[Mapping[str, Any]], Any] | None = ...,
-    tags: Iterable[str] = ...,
-    cacheable: Callable[[Any], bool] | None = ...,
-    retry: Retry | None = ...,
-    codec: Any = ...,
-    sample: int = ...,
-    share: bool = ...,
-    encrypt: bool = ...,
-    pace: Literal["immediate", "recorded"] = ...,
-    adapter: Adapter | None = ...,
-    cache_truncated: bool = ...,
-    cache_sampled: bool = ...,
-) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
-def distributed_cache(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    pin: bool = False,
-    ttl: float | str | timedelta | Literal["default"] | None = "default",
-    stale_while_revalidate: float | str | timedelta = 0,
-    stale_if_error: float | str | timedelta = 0,
-    namespace: str | None = None,
-    version: str | None = None,
-    ignore: Iterable[str] = (),
-    key: Callable[[Mapping[str, Any]], Any] | None = None,
-    tags: Iterable[str] = (),
-    cacheable: Callable[[Any], bool] | None = None,
-    retry: Retry | None = None,
-    codec: Any = "auto",
-    sample: int = 0,
-    share: bool = True,
-    encrypt: bool = True,
-    pace: Literal["immediate", "recorded"] = "immediate",
-    adapter: Adapter | None = None,
-    cache_truncated: bool = False,
-    cache_sampled: bool = True,
-) -> Any:
+def distributed_cache(**keywords: Unpack[AnswerKeywords]) -> Decorator: ...
+def distributed_cache(function: Callable[..., Any] | None = None, /, **keywords: Any) -> Any:
     """Serves the next identical call from memory, disk or IPFS; bare (`@distributed_cache`) or called.
 
     Args:
@@ -93,28 +56,12 @@ def distributed_cache(
 
     Raises:
         UsageError: a value is not accepted, or `function` is none that can be cached.
+        TypeError: a keyword does not exist.
     """
-    policy = policy_of(
-        pin=pin,
-        ttl=ttl,
-        stale_while_revalidate=stale_while_revalidate,
-        stale_if_error=stale_if_error,
-        namespace=namespace,
-        version=version,
-        ignore=ignore,
-        key=key,
-        tags=tags,
-        cacheable=cacheable,
-        retry=retry,
-        codec=codec,
-        sample=sample,
-        share=share,
-        encrypt=encrypt,
-        pace=pace,
-        adapter=adapter,
-        cache_truncated=cache_truncated,
-        cache_sampled=cache_sampled,
-    )
+    unknown = keywords.keys() - RULES.keys()
+    if unknown:
+        raise TypeError(f"distributed_cache() got an unexpected keyword argument {min(unknown)!r}")
+    policy = policy_of(**keywords)
     if function is None:
         return functools.partial(cached, policy=policy)
     if not callable(function) and not isinstance(function, (classmethod, staticmethod)):
@@ -123,29 +70,10 @@ def distributed_cache(
 
 
 @overload
-def persist_artifact(function: Callable[P, R], /) -> Cached[P, R]: ...
+def persist_artifact(function: Callable[P, R], /, **keywords: Unpack[ArtifactKeywords]) -> Cached[P, R]: ...
 @overload
-def persist_artifact(
-    *,
-    pin: bool = ...,
-    ttl: float | str | timedelta | Literal["default"] | None = ...,
-    stale_while_revalidate: float | str | timedelta = ...,
-    stale_if_error: float | str | timedelta = ...,
-    namespace: str | None = ...,
-    version: str | None = ...,
-    ignore: Iterable[str] = ...,
-    key: Callable[[Mapping[str, Any]], Any] | None = ...,
-    tags: Iterable[str] = ...,
-    retry: Retry | None = ...,
-    cacheable: Callable[[Any], bool] | None = ...,
-    sample: int = ...,
-    share: bool = ...,
-    encrypt: bool = ...,
-    codec: ArtifactCodec | Codec | str = ...,
-    output: str | None = ...,
-    scratch: str | None = ...,
-) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
-def persist_artifact(function: Callable[..., Any] | None = None, /, **said: Any) -> Any:
+def persist_artifact(**keywords: Unpack[ArtifactKeywords]) -> Decorator: ...
+def persist_artifact(function: Callable[..., Any] | None = None, /, **keywords: Any) -> Any:
     """Builds a file or a directory once: the next identical call gets the same content, here or on a team-mate's machine.
 
     The function returns a path. What it gives is kept until unpinned and never expires, unless `pin=` or `ttl=` says
@@ -162,7 +90,7 @@ def persist_artifact(function: Callable[..., Any] | None = None, /, **said: Any)
         UsageError: a value is not accepted; at a call, the function returned no path, or what it built holds an entry
             that cannot be kept (a device, a link that leaves the tree, a name that other systems refuse).
     """
-    policy = policy_of(**{**ARTIFACT, **said})
+    policy = policy_of(**{**ARTIFACT, **keywords})
     if function is None:
         return functools.partial(cached, policy=policy)
     return cached(function, policy)

@@ -1,25 +1,61 @@
-"""What somebody said of a function, checked and with its units normalised once."""
+"""What can be said of a function: the keywords of the decorators, each checked and its units normalised once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from cachekit.config.durations import seconds
 from cachekit.errors import UsageError
 from cachekit.model import Adapter, Policy, Retry
 
+if TYPE_CHECKING:
+    from cachekit.model import ArtifactCodec, Codec
 
-def policy_of(**said: Any) -> Policy:
-    """The Policy of the keywords of `distributed_cache`; those left out have its defaults.
+    Duration = float | str | timedelta
+
+    class Keywords(TypedDict, total=False):
+        """What both decorators take."""
+
+        pin: bool
+        ttl: Duration | Literal["default"] | None
+        stale_while_revalidate: Duration
+        stale_if_error: Duration
+        namespace: str | None
+        version: str | None
+        ignore: Iterable[str]
+        key: Callable[[Mapping[str, Any]], Any] | None
+        tags: Iterable[str]
+        cacheable: Callable[[Any], bool] | None
+        retry: Retry | None
+        codec: ArtifactCodec | Codec | str
+        sample: int
+        share: bool
+        encrypt: bool
+
+    class AnswerKeywords(Keywords, total=False):
+        pace: Literal["immediate", "recorded"]
+        adapter: Adapter | None
+        cache_truncated: bool
+        cache_sampled: bool
+
+    class ArtifactKeywords(Keywords, total=False):
+        output: str | None
+        scratch: str | None
+
+
+def policy_of(**keywords: Any) -> Policy:
+    """The Policy of the keywords of either decorator; those left out have its defaults.
 
     Raises UsageError for a value that is not accepted, and for a keyword that does not exist.
     """
-    unknown = said.keys() - _RULES.keys()
+    rules = {**RULES, **_RULES_OF_ARTIFACTS}
+    unknown = keywords.keys() - rules.keys()
     if unknown:
-        raise UsageError(f"there is no {min(unknown)}=; accepted: {', '.join(sorted(_RULES))}")
-    policy = Policy(**{name: _RULES[name](value, name) for name, value in said.items()})
+        raise UsageError(f"there is no {min(unknown)}=; accepted: {', '.join(sorted(rules))}")
+    policy = Policy(**{name: rules[name](value, name) for name, value in keywords.items()})
     neutral = policy.adapter.neutral if policy.adapter is not None else frozenset()
     neutral |= {name for name in (policy.output, policy.scratch) if name}
     return replace(policy, ignore=policy.ignore | neutral) if neutral else policy
@@ -30,8 +66,8 @@ ARTIFACT: Final[Mapping[str, Any]] = {"pin": True, "ttl": None, "codec": "path"}
 
 
 def _window(value: Any, name: str) -> float:
-    found = seconds(value, name)
-    return float("inf") if found is None else found
+    duration = seconds(value, name)
+    return float("inf") if duration is None else duration
 
 
 def _text(value: Any, name: str) -> str | None:
@@ -41,10 +77,10 @@ def _text(value: Any, name: str) -> str | None:
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(item, str) for item in found):
+    texts = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(text, str) for text in texts):
         raise UsageError(f"{name}= takes strings")
-    return found
+    return texts
 
 
 def _callable(value: Any, name: str) -> Any:
@@ -91,10 +127,10 @@ def _as_it_is(value: Any, _name: str) -> Any:
     return value
 
 
-_RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
+RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     **dict.fromkeys(("pin", "share", "encrypt", "cache_truncated", "cache_sampled"), _flag),
     **dict.fromkeys(("stale_while_revalidate", "stale_if_error"), _window),
-    **dict.fromkeys(("namespace", "version", "output", "scratch"), _text),
+    **dict.fromkeys(("namespace", "version"), _text),
     **dict.fromkeys(("key", "cacheable"), _callable),
     "ignore": lambda value, name: frozenset(_texts(value, name)),
     "tags": _texts,
@@ -105,3 +141,6 @@ _RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "pace": _pace,
     "adapter": _adapter,
 }
+"""How a value is checked and normalised, for each keyword of `distributed_cache`."""
+
+_RULES_OF_ARTIFACTS: Final = {"output": _text, "scratch": _text}

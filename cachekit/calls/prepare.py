@@ -226,7 +226,7 @@ def begun(
 
 
 def driven(flow: Steps, *, is_async: bool) -> Any:
-    """What a flow returns; on an event loop, an awaitable of it."""
+    """Performs a generator of steps (`CallOrigin`, `Do`) and gives what it returns; with `is_async` an awaitable of it."""
     return arun(flow, ROOT.cache().pool) if is_async else run(flow)
 
 

@@ -32,6 +32,7 @@ _LITTLE: Final = 64 << 20
 _EPOCH: Final = 1_704_067_200
 """2024-01-01: no clock that is right shows less, and entries made by one that does expire at once elsewhere."""
 _SECONDS: Final = 5.0
+_AS_IT_SAYS: Final = "do as it says"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,16 @@ def examine(environ: Mapping[str, str], opened: Callable[[], Cache]) -> list[Fin
         resolved = resolve.resolve(environ)
     except UsageError as error:
         return [Finding("settings", "failed", str(error), "correct the setting that it names")]
-    found = [*_settings(resolved), _clock(), *_locks(), _directory(resolved)]
-    if found[-1].state == "failed":
-        return found
-    found += [_space(resolved), _disk_file(resolved)]
+    findings = [*_settings(resolved), _clock(), *_locks(), _directory(resolved)]
+    if findings[-1].state == "failed":
+        return findings
+    findings += [_space(resolved), _disk_file(resolved)]
     try:
         cache = opened()
     except CachekitError as error:
-        return [*found, Finding("credential" if "SECRET" in f"{error}" else "cache", "failed", str(error), _AS_IT_SAYS)]
-    return [*found, *_shared(cache, resolved)]
-
-
-_AS_IT_SAYS: Final = "do as it says"
+        check = "credential" if "SECRET" in str(error) else "cache"
+        return [*findings, Finding(check, "failed", str(error), _AS_IT_SAYS)]
+    return [*findings, *_shared(cache, resolved)]
 
 
 def _settings(resolved: Resolved) -> Iterator[Finding]:
@@ -153,7 +152,7 @@ def _credential_alone(resolved: Resolved) -> Finding:
 
     settings = resolved.settings
     try:
-        path = settings.secret_file or credential_file(os.environ)
+        path = settings.secret_file or credential_file()
         if not settings.secret and not path.exists():
             return Finding("credential", "ok", "none yet; made when IPFS is first used")
         load_credential(settings.secret, path)

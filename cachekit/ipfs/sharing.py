@@ -50,7 +50,7 @@ class Shared:
         settings = resolved.settings
         self._resolved = resolved
         self.api = settings.ipfs_api or discovered(environ)
-        self.credential = load_credential(settings.secret, settings.secret_file or credential_file(environ))
+        self.credential = load_credential(settings.secret, settings.secret_file or credential_file())
         self.transport = KuboTransport(self.api, auth=settings.ipfs_auth)
         self.breaker = Breaker(self.transport.version)
         self.index = Index(settings.dir / "index.db", self.credential, report, _heeding(ledger))
@@ -64,7 +64,7 @@ class Shared:
             self.breaker,
             writable=settings.ipfs != "ro" and can_certify(self.credential),
             timeout=settings.ipfs_timeout,
-            writer=lambda: WriterKey.load(config_dir(environ), self.credential),
+            writer=lambda: WriterKey.load(config_dir(), self.credential),
             report=report,
             files=self.files.send,
         )
@@ -112,10 +112,10 @@ def _local(namespace: str, mark: IndexMark) -> Mark:
     return Mark(namespace, kind, "" if kind == "namespace" else veiled(code), mark.at)
 
 
-def veiling(resolved: Resolved, environ: Mapping[str, str]) -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
+def veiling(resolved: Resolved) -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
     """What `Ledger.veil` is where IPFS is off: with the credential if there is one, for none is made. Raises TierError."""
     settings = resolved.settings
-    file = settings.secret_file or credential_file(environ)
+    file = settings.secret_file or credential_file()
     if not (settings.secret or file.exists()):
         return lambda _key, _record: ()
     try:
@@ -138,15 +138,15 @@ def can_certify(credential: Credential) -> bool:
     return credential.seed is not None
 
 
-def credential_file(environ: Mapping[str, str]) -> Path:
+def credential_file() -> Path:
     """Outside the cache directory, so that emptying the cache keeps the credential."""
-    return config_dir(environ) / "credential"
+    return config_dir() / "credential"
 
 
 def discovered(environ: Mapping[str, str]) -> str:
     """The multiaddr of the node that `cachekit node start` runs; else of the user's own; else Kubo's default."""
     home = Path(environ.get("HOME") or Path.home())
-    repositories = [data_dir(environ) / "node" / "repo", Path(environ.get("IPFS_PATH") or home / ".ipfs")]
+    repositories = [data_dir() / "node" / "repo", Path(environ.get("IPFS_PATH") or home / ".ipfs")]
     for repository in repositories:
         try:
             found = (repository / "api").read_text(encoding="utf-8").strip()

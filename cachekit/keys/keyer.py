@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import marshal
+import re
 import string
 import types
 from collections.abc import Callable, Mapping
@@ -32,6 +33,17 @@ Part = tuple[str, str]
 ARGUMENT: Final = "argument "
 """What stands before the name of an argument in the parts of an explanation."""
 _PREFIX_LIMIT: Final = 64
+_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def parse_key(text: str) -> Key:
+    """The key of `<namespace>/<64 hex digits>`, which is what `str(key)` gives. UsageError for anything else."""
+    namespace, _, digits = text.rpartition("/")
+    if not namespace or not _DIGEST.fullmatch(digits):
+        raise UsageError(
+            f"{text!r} is not a key: it is <namespace>/<64 hex digits>; str(f.key_for(...)) and `cachekit ls` give one"
+        )
+    return Key(namespace, bytes.fromhex(digits))
 
 
 class Keyer:

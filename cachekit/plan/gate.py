@@ -57,7 +57,11 @@ class Scope:
 
 
 def mode(name: Mode) -> Scope:
-    """Calls inside the block run in this mode, whatever the settings say. Raises UsageError for an unknown name."""
+    """A `with` block whose calls run in the mode `name`, whatever the settings say.
+
+    on, off (always call, store nothing), refresh (always call, store), read-only (store nothing), or replay (never call;
+    CacheMiss where nothing is stored). Raises UsageError for any other name.
+    """
     if name not in get_args(Mode):
         msg = f"mode({name!r}): accepted: {', '.join(get_args(Mode))}"
         raise UsageError(msg)
@@ -65,12 +69,15 @@ def mode(name: Mode) -> Scope:
 
 
 def bypass() -> Scope:
-    """Calls inside the block go straight to the origin: nothing is read, nothing stored; an inner `mode()` included."""
+    """A `with` block whose calls go straight to the decorated function; an inner `mode()` does not change that."""
     return Scope(bypass=True)
 
 
 def sample(n: int) -> Scope:
-    """Calls inside the block ask for the `n`-th sampled answer, from 0. Raises UsageError for anything else."""
+    """A `with` block whose calls keep several answers to one question apart: `n` (0, 1, …) is a part of their keys.
+
+    Raises UsageError where `n` is no integer from 0.
+    """
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
         msg = f"sample({n!r}): accepted: an integer from 0"
         raise UsageError(msg)

@@ -28,9 +28,10 @@ class Write(NamedTuple):
 
 
 class CallOrigin(NamedTuple):
-    """Answer: Returned, or Failed with an exception that is a `fallback`: there is something to be done about it.
+    """Calls `origin`, and awaits what it returns where the flow runs on an event loop; None: the errand's own.
 
-    `origin` is what is called, and awaited on an event loop; None for the errand's own.
+    Answer: Returned, with the `value` and the `seconds` it took. Exceptions are raised to the flow's caller and do not
+    enter the flow; of a `fallback`, a class of exceptions, the answer is Failed instead, with the `error`.
     """
 
     fallback: type[BaseException] | tuple[()] = ()
@@ -38,9 +39,10 @@ class CallOrigin(NamedTuple):
 
 
 class Do(NamedTuple):
-    """Answer: what `work` returns, done beside the event loop where there is one, in the caller's context.
+    """Calls `work` in the caller's context, on another thread where the flow runs on an event loop.
 
-    `held`: a caller who is cancelled waits until it is done, because the work uses what goes with the call.
+    Answer: what it returns. `held`: a caller who is cancelled waits until it is done, because the work uses what goes
+    with the call.
     """
 
     work: Callable[[], Any]

@@ -184,6 +184,19 @@ def test_bad_arguments_are_refused(wrong: Any) -> None:
         distributed_cache(**wrong)
 
 
+@pytest.mark.parametrize("wrong", ["tttl", "output", "scratch"])
+def test_a_keyword_that_does_not_exist_is_refused(wrong: str) -> None:
+    """As Python refuses it, by its name; the two that only artifacts have are none of `distributed_cache`."""
+    with pytest.raises(TypeError, match=rf"distributed_cache\(\) got an unexpected keyword argument '{wrong}'"):
+        distributed_cache(**{wrong: "x"})  # type: ignore[call-overload]
+
+
+def test_an_artifacts_keyword_that_does_not_exist_is_refused() -> None:
+    """A UsageError names it and those that there are."""
+    with pytest.raises(UsageError, match=r"no tttl=; accepted: .*output.*ttl"):
+        cachekit.persist_artifact(tttl=3)  # type: ignore[call-overload]
+
+
 def test_a_caller_cannot_change_what_is_cached() -> None:
     """Neither the value of the miss nor that of a hit is shared with the cache."""
     plain(1).append(99)

@@ -85,9 +85,11 @@ def _may_keep_samples(lane: Lane, *, quiet: bool) -> bool:
 
 
 class Answers:
-    """The cached calls of one operation of a server: what an adapter's `wrap` puts between a client and its SDK.
+    """The cached calls of one operation of a server, for adapters: `wrap` puts it between a client and its SDK.
 
-    `said` are the keywords of `distributed_cache`. What identifies a call is passed as one value, plain data at best.
+    `said` are the keywords of `distributed_cache`. An `identity` is whatever decides the answer (endpoint, model, body),
+    as one value that can be keyed, such as a dict of JSON; an `origin` is a function that makes the request and returns
+    the SDK's value.
     """
 
     def __init__(self, adapter: Adapter, **said: Any) -> None:
@@ -96,35 +98,36 @@ class Answers:
         self._lane = Lane(Target(_named(adapter.name), policy), None)
 
     def near(self, identity: Any, wanted: Wanted) -> Any:
-        """What memory or disk has, as the SDK's value, or MISS."""
+        """The answer that memory or disk has, as the SDK's value, or MISS; nothing is asked, and no miss is counted."""
         return near(self._lane, (identity,), {}, wanted)
 
     def call(self, identity: Any, origin: Callable[[], Any], wanted: Wanted) -> Any:
-        """The stored answer as the SDK's value, or what `origin` gives; its exceptions pass untouched.
+        """The stored answer as the SDK's value, or what `origin` returns, which is then stored.
 
-        An awaitable of it where `wanted` says that it `is_async`.
+        An awaitable of it where `wanted.is_async`. Exceptions of `origin` pass untouched; CacheMiss in mode `replay`.
         """
         return driven(self.asking(identity, origin, wanted), is_async=wanted.is_async)
 
     def asking(self, identity: Any, origin: Callable[[], Any], wanted: Wanted) -> Steps:
-        """`call` as a part of a longer flow: `yield from` it, and have the whole `driven`."""
+        """`call` as a part of a longer flow: `yield from` it in a generator that `driven` performs."""
         return call(self._lane, (identity,), {}, origin, wanted)
 
     def heeding(self, origin: Callable[[], Any], scope: str) -> Steps:
-        """A flow: what `origin` gives, asked for once the endpoint `scope` wants to be asked again."""
+        """A flow that calls `origin`, uncached, after the time for which the endpoint `scope` answered Retry-After."""
         return heeding(origin, scope)
 
     def passed(self, reason: str) -> None:
-        """Counts a call that went straight to the server, under its reason."""
+        """Counts a call that went straight to the server, in `stats()` under `bypasses[reason]`."""
         ROOT.cache().tell(Event("bypass", self._lane.target.name, reason=reason))
 
     def stored(self, identity: Any) -> Any:
-        """The Reply of a call that is part of another one (an item of a batch), or MISS. May raise CacheMiss."""
+        """The stored Reply of one item of a batch, or MISS; CacheMiss in mode `replay`."""
         prepared = prepare(self._lane.target, (identity,), {})
         return MISS if prepared is None else perform(prepared, plans.part(prepared.request))
 
     def keep(self, identity: Any, reply: Reply, started: int, seconds: float) -> None:
-        """Stores an answer that came with others, asked for at `started` (nanoseconds since the epoch)."""
+        """Stores the Reply of one item of a batch that was asked for at `started` (nanoseconds since the epoch) and took
+        `seconds`."""
         prepared = prepare(self._lane.target, (identity,), {})
         if prepared is not None:
             perform(prepared, plans.arrived(prepared.request, Returned(reply, seconds), started), announce=True)

@@ -24,10 +24,12 @@ from cachekit.plan.steps import Begin, CallOrigin, Pause, Steps
 
 
 class Wanted(NamedTuple):
-    """How this caller wants the answer. `streamed`: None for "as it was". `context` is the adapter's own (a client).
+    """How a caller of `Answers` wants the answer.
 
-    `scope` names the endpoint and tenant whose rate limit the call counts against; `sampled` says that the server may
-    answer the same question differently; `is_async` that the origin is awaited, and the answer as well.
+    `streamed`: True for a stream, False for a whole answer, None for what it was when it was stored. `context` is passed
+    to `Adapter.restore` as it is (a client, for instance). `scope` names the endpoint and tenant whose rate limit the
+    call counts against. `sampled` says that the server may answer the same question differently, `is_async` that the
+    origin returns an awaitable, and that the caller wants one.
     """
 
     streamed: bool | None = None

@@ -157,11 +157,11 @@ def install(
     """Get a Kubo that runs: from PATH, installed earlier, the official release, or built with Go.
 
     `report` hears one line per step that takes time or fails; a build takes minutes. `environ`
-    (default: the process's) gives PATH and the XDG directories; `dist` is the release site.
+    (default: the process's) gives PATH; `dist` is the release site.
     Raises UsageError, naming the remedy, when every way failed.
     """
     environ = os.environ if environ is None else environ
-    home = cache_dir(environ) / "kubo" / VERSION
+    home = cache_dir() / "kubo" / VERSION
     ready = _on_path(environ) or installed(home) or installed(data_dir / "kubo" / VERSION)
     if ready:
         return ready
