@@ -6,14 +6,14 @@ import functools
 import importlib
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple
 
 from cachekit_adapters._sdk.rebuilding import Templates
+from cachekit_adapters._wire import bodies
 from cachekit_adapters._wire.operation import Values
 
 RAW: Final = "x-stainless-raw-response"
-_ENCODINGS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _templates = Templates()
 
 
@@ -90,41 +90,15 @@ def streams(value: Any) -> bool:
 
 
 def source(value: Any) -> Any:
-    """What a stream reads from: decoded bytes as they come; closing it closes the response."""
-    return _AsyncSource(value.response) if hasattr(value, "__aiter__") else _Source(value.response)
-
-
-class _Source:
-    """A response's bytes; no generator, because one that never began does not close anything."""
-
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._pieces: Iterator[bytes] = response.iter_bytes()
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def close(self) -> None:
-        self._response.close()
-
-
-class _AsyncSource:
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._pieces
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
+    """What a stream reads from."""
+    return bodies.source(value.response, is_async=hasattr(value, "__aiter__"))
 
 
 def retold(value: Any, pieces: Any) -> Any:
     """The same stream, reading from `pieces`."""
     old = value.response
     is_async = hasattr(value, "__aiter__")
-    headers = {name: text for name, text in old.headers.items() if name.lower() not in _ENCODINGS}
+    headers = {name: text for name, text in old.headers.items() if name.lower() not in bodies.GONE}
     new = _made(value._client, old.status_code, headers, pieces, old.request, is_async=is_async)
     return type(value)(cast_to=value._cast_to, response=new, client=value._client)
 
@@ -169,46 +143,17 @@ def _response(request: SdkRequest, pieces: list[bytes], kind: str) -> Any:
 
 def _made(client: Any, status: int, headers: Mapping[str, str], pieces: Any, request: Any, *, is_async: bool) -> Any:
     library = _library(client)
-    base = library.AsyncByteStream if is_async else library.SyncByteStream
-    body = type("Pieces", (_AsyncPieces if is_async else _Pieces, base), {})(pieces)
     request = request or library.Request("POST", str(client.base_url))
-    return library.Response(status, headers=dict(headers), stream=body, request=request)
-
-
-class _Pieces:
-    def __init__(self, pieces: Any) -> None:
-        self._pieces: Iterator[bytes] = iter(pieces)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def close(self) -> None:
-        getattr(self._pieces, "close", lambda: None)()
-
-
-class _AsyncPieces:
-    def __init__(self, pieces: Any) -> None:
-        self._pieces: Any = pieces if hasattr(pieces, "__anext__") else _each(pieces)
-
-    def __aiter__(self) -> Any:
-        return self._pieces
-
-    async def aclose(self) -> None:
-        await self._pieces.aclose()
-
-
-async def _each(pieces: Any) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
+    stream = bodies.body(library, pieces, is_async=is_async)
+    return library.Response(status, headers=dict(headers), stream=stream, request=request)
 
 
 def _library(client: Any) -> Any:
     """httpx or httpx2: the one whose client this SDK's client uses."""
-    for kind in type(client._client).__mro__:
-        root = kind.__module__.partition(".")[0]
-        if root in ("httpx", "httpx2"):
-            return importlib.import_module(root)
-    raise TypeError(f"{type(client._client)} is no client of httpx or httpx2")
+    name = bodies.library_of(client._client)
+    if name is None:
+        raise TypeError(f"{type(client._client)} is no client of httpx or httpx2")
+    return importlib.import_module(name)
 
 
 def is_async_client(client: Any) -> bool:

@@ -16,12 +16,13 @@ from typing import Any, Final
 
 from cachekit import Adapter, Answers, CallOrigin, Failed, UsageError, Wanted, driven
 from cachekit_adapters._wire.batches import divided
+from cachekit_adapters._wire.bodies import library_of
 from cachekit_adapters._wire.flows import Flow, method
 from cachekit_adapters._wire.native import EVENTS, Native
 from cachekit_adapters._wire.versions import Versions
 from cachekit_adapters.http.batches import Sending
 from cachekit_adapters.http.questions import Question, question_of, versioned
-from cachekit_adapters.http.values import HTTP, Came, again, kind_of, library_of
+from cachekit_adapters.http.values import HTTP, Came, again, kind_of
 
 __all__ = ["HTTP", "wrap"]
 

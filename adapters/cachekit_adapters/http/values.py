@@ -1,17 +1,17 @@
-"""Responses of httpx and httpx2: taken apart, made again of kept bytes, and retold while they come."""
+"""Responses of httpx and httpx2 as an operation's values: taken apart, made of kept bytes, and again while they come."""
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
+from cachekit_adapters._wire import bodies
 from cachekit_adapters._wire.native import Head, Native, Told
 from cachekit_adapters._wire.operation import dumped
 
-LIBRARIES: Final = frozenset({"httpx", "httpx2"})
 _KEPT: Final = frozenset(
     {
         *("x-prompt-tokens", "x-generated-tokens", "x-compute-type", "x-compute-time", "x-compute-characters"),
@@ -20,8 +20,6 @@ _KEPT: Final = frozenset(
     }
 )
 """Headers that come back with a kept answer, besides its content type: what it took. Others are of one exchange."""
-_GONE: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-"""Headers of how the bytes came; the bytes here are decoded."""
 
 
 class Asked(NamedTuple):
@@ -50,9 +48,9 @@ class Responses:
             asked, response = value.asked, value.response
             return _told(response, asked.path, asked.body, asked.about)
         path = next(iter(native.routes.values()))
-        if library_of(value) is not None and hasattr(value, "iter_bytes"):
+        if bodies.library_of(value) is not None and hasattr(value, "iter_bytes"):
             asked_path, request = _question(native, value, path)
-            return _told(value, asked_path, request, {"library": value_root(value)})
+            return _told(value, asked_path, request, {"library": str(bodies.library_of(value))})
         if isinstance(value, (list, dict)):
             return Told(path, None, dumped(value), about={"library": "json"})
         return None
@@ -69,47 +67,39 @@ class Responses:
 
     def stream(self, head: Head, pieces: list[bytes], context: Any) -> Any:
         asked = context if isinstance(context, Asked) else _imagined(head, context)
-        return unread(asked, {"content-type": head.kind, **head.headers}, pieces)
+        headers, stream = (
+            {"content-type": head.kind, **head.headers},
+            bodies.body(asked.library, pieces, is_async=asked.is_async),
+        )
+        return settled(asked.library.Response(200, headers=headers, stream=stream, request=asked.request))
 
     def streams(self, value: Any) -> bool:
         response = value.response if isinstance(value, Came) else value
         return hasattr(response, "iter_bytes") and not response.is_closed
 
-    def source(self, native: Native, value: Any) -> Any:
-        response = value.response if isinstance(value, Came) else value
+    def source(self, value: Any) -> Any:
         if isinstance(value, Came):
-            asked, about = (value.asked.path, value.asked.body), value.asked.about
-            is_async = value.asked.is_async
+            return bodies.source(value.response, is_async=value.asked.is_async)
+        stream = value.stream
+        return bodies.source(value, is_async=hasattr(stream, "__aiter__") and not hasattr(stream, "__iter__"))
+
+    def head(self, native: Native, value: Any) -> Head:
+        if isinstance(value, Came):
+            response, asked, about = value.response, (value.asked.path, value.asked.body), value.asked.about
         else:
-            asked, about = _question(native, value, next(iter(native.routes.values()))), {"library": value_root(value)}
-            is_async = hasattr(response.stream, "__aiter__") and not hasattr(response.stream, "__iter__")
+            response, asked = value, _question(native, value, next(iter(native.routes.values())))
+            about = {"library": str(bodies.library_of(value))}
         verdict = "" if native.streams(*asked) else "unexpected_stream"
-        told = Told(asked[0], asked[1], b"", kind_of(response), kept_headers(response), about)
-        head = native.head(told, verdict).packed()
-        return _aread(head, response) if is_async else _read(head, response)
+        return native.head(Told(*asked, b"", kind_of(response), kept_headers(response), about), verdict)
 
     def retold(self, value: Any, pieces: Any) -> Any:
-        """The response again, reading its body from `pieces`, the first of which is the head."""
+        """The response again, reading its body from `pieces`."""
         old = value.response if isinstance(value, Came) else value
-        headers = [(name, text) for name, text in old.headers.multi_items() if name.lower() not in _GONE]
-        library, is_async = importlib.import_module(str(library_of(old))), hasattr(pieces, "__anext__")
-        body = _body(library, pieces, is_async=is_async, headed=True)
-        new = library.Response(old.status_code, headers=headers, stream=body, extensions=old.extensions)
-        new.request, new.history = old.request, old.history
-        return settled(new)
+        library = importlib.import_module(str(bodies.library_of(old)))
+        return _again(old, library, stream=bodies.body(library, pieces, is_async=hasattr(pieces, "__anext__")))
 
 
 HTTP: Final = Responses()
-
-
-def library_of(value: Any) -> str | None:
-    """httpx or httpx2, whichever this client or response is of, or None."""
-    roots = (kind.__module__.partition(".")[0] for kind in type(value).__mro__)
-    return next((root for root in roots if root in LIBRARIES), None)
-
-
-def value_root(value: Any) -> str:
-    return str(library_of(value))
 
 
 def kind_of(response: Any) -> str:
@@ -121,20 +111,18 @@ def kept_headers(response: Any) -> dict[str, str]:
     return {name: text for name, text in response.headers.items() if name.lower() in _KEPT}
 
 
-def unread(asked: Asked, headers: Any, pieces: list[bytes]) -> Any:
-    """A response whose body is yet to be read, in these pieces."""
-    body = _body(asked.library, pieces, is_async=asked.is_async, headed=False)
-    return settled(asked.library.Response(200, headers=headers, stream=body, request=asked.request))
-
-
 def again(response: Any, asked: Asked, *, whole: bool) -> Any:
     """A read response as a new one, yet to be read unless `whole`."""
-    headers = [(name, text) for name, text in response.headers.multi_items() if name.lower() not in _GONE]
-    given: dict[str, Any] = {"content": response.content}
-    if not whole:
-        given = {"stream": _body(asked.library, [response.content], is_async=asked.is_async, headed=False)}
-    new = asked.library.Response(response.status_code, headers=headers, extensions=response.extensions, **given)
-    new.request, new.history = response.request, response.history
+    if whole:
+        return _again(response, asked.library, content=response.content)
+    stream = bodies.body(asked.library, [response.content], is_async=asked.is_async)
+    return _again(response, asked.library, stream=stream)
+
+
+def _again(old: Any, library: Any, **body: Any) -> Any:
+    headers = [(name, text) for name, text in old.headers.multi_items() if name.lower() not in bodies.GONE]
+    new = library.Response(old.status_code, headers=headers, extensions=old.extensions, **body)
+    new.request, new.history = old.request, old.history
     return settled(new)
 
 
@@ -161,78 +149,5 @@ def _question(native: Native, response: Any, default: str) -> tuple[str, Any]:
 def _imagined(head: Head, context: Any) -> Asked:
     """A request for a response that nobody asked for: what a decorated function gets has one too."""
     name = head.about.get("library")
-    library = importlib.import_module(name if name in LIBRARIES else "httpx")
+    library = importlib.import_module(name if name in bodies.LIBRARIES else "httpx")
     return Asked(library.Request("POST", f"http://localhost{head.path}"), head.path, None, library, context == "async")
-
-
-def _read(head: bytes, response: Any) -> Iterator[bytes]:
-    try:
-        yield head
-        yield from response.iter_bytes() if _encoded(response) else response.iter_raw()
-    finally:
-        response.close()
-
-
-def _encoded(response: Any) -> bool:
-    """Whether decoding is needed; the new response goes through its own decoder once more, and each takes its time."""
-    return "content-encoding" in response.headers
-
-
-async def _aread(head: bytes, response: Any) -> AsyncIterator[bytes]:
-    try:
-        yield head
-        async for piece in response.aiter_bytes() if _encoded(response) else response.aiter_raw():
-            yield piece
-    finally:
-        await response.aclose()
-
-
-def _body(library: Any, pieces: Any, *, is_async: bool, headed: bool) -> Any:
-    base = library.AsyncByteStream if is_async else library.SyncByteStream
-    return type("Body", (_AsyncBody if is_async else _Body, base), {})(pieces, headed)
-
-
-class _Body:
-    """The bytes of a response; `headed`: its first piece is ours."""
-
-    def __init__(self, pieces: Any, headed: bool) -> None:
-        self._pieces, self._headed = iter(pieces), headed
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._behead()
-        yield from self._pieces
-
-    def close(self) -> None:
-        # Where nothing was read, the source has not begun: what has not begun would close nothing behind it.
-        self._behead()
-        getattr(self._pieces, "close", lambda: None)()
-
-    def _behead(self) -> None:
-        if self._headed:
-            self._headed = False
-            next(self._pieces, None)
-
-
-class _AsyncBody:
-    def __init__(self, pieces: Any, headed: bool) -> None:
-        self._pieces: Any = pieces if hasattr(pieces, "__anext__") else _each(pieces)
-        self._headed = headed
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        await self._behead()
-        async for piece in self._pieces:
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._behead()
-        await self._pieces.aclose()
-
-    async def _behead(self) -> None:
-        if self._headed:
-            self._headed = False
-            await anext(self._pieces, None)
-
-
-async def _each(pieces: Any) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece

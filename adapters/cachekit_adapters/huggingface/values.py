@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from cachekit_adapters._wire.bodies import each
 from cachekit_adapters._wire.native import EVENTS, Head, Native, Told
 
 _DONE: Final = b"data: [DONE]"
@@ -43,15 +44,16 @@ class Lines:
 
     def stream(self, _head: Head, pieces: list[bytes], context: Any) -> Any:
         lines = b"".join(pieces).decode().split("\n")
-        return _each(lines) if context.is_async else iter(lines)
+        return each(lines) if context.is_async else iter(lines)
 
     def streams(self, value: Any) -> bool:
         return isinstance(value, Came) and not isinstance(value.value, bytes)
 
-    def source(self, native: Native, value: Any) -> Any:
-        posted = value.posted
-        head = native.head(Told(posted.path, posted.body, b"", EVENTS, {}, posted.about)).packed()
-        return _asource(head, value.value) if posted.is_async else _source(head, value.value)
+    def source(self, value: Any) -> Any:
+        return (_asource if value.posted.is_async else _source)(value.value)
+
+    def head(self, native: Native, value: Any) -> Head:
+        return native.head(Told(value.posted.path, value.posted.body, b"", EVENTS, {}, value.posted.about))
 
     def retold(self, value: Any, pieces: Any) -> Any:
         return _aretold(pieces) if value.posted.is_async else _retold(pieces)
@@ -60,9 +62,8 @@ class Lines:
 LINES: Final = Lines()
 
 
-def _source(head: bytes, lines: Any) -> Iterator[bytes]:
+def _source(lines: Any) -> Iterator[bytes]:
     """A line each, up to the last that the client reads."""
-    yield head
     for line in lines:
         said = line.encode() + b"\n"
         yield said
@@ -72,8 +73,7 @@ def _source(head: bytes, lines: Any) -> Iterator[bytes]:
             return
 
 
-async def _asource(head: bytes, lines: Any) -> AsyncIterator[bytes]:
-    yield head
+async def _asource(lines: Any) -> AsyncIterator[bytes]:
     async for line in lines:
         said = line.encode() + b"\n"
         yield said
@@ -84,7 +84,6 @@ async def _asource(head: bytes, lines: Any) -> AsyncIterator[bytes]:
 
 def _retold(pieces: Iterator[bytes]) -> Iterator[str]:
     try:
-        next(pieces, None)
         for piece in pieces:
             if _is_done(piece):
                 # The client stops here, and the answer is kept before it does.
@@ -97,7 +96,6 @@ def _retold(pieces: Iterator[bytes]) -> Iterator[str]:
 
 async def _aretold(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
     try:
-        await anext(pieces, None)
         async for piece in pieces:
             if _is_done(piece):
                 async for _ in pieces:
@@ -105,11 +103,6 @@ async def _aretold(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
             yield piece[:-1].decode()
     finally:
         await pieces.aclose()  # type: ignore[attr-defined]
-
-
-async def _each(lines: list[str]) -> AsyncIterator[str]:
-    for line in lines:
-        yield line
 
 
 def _is_done(line: bytes) -> bool:
