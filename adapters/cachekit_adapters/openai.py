@@ -12,20 +12,14 @@ from typing import Any, Final
 from cachekit import Adapter
 from cachekit_adapters._sdk import client as stainless
 from cachekit_adapters._sdk import shapes
-from cachekit_adapters._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, openai_values, quick_chat, vendor
-from cachekit_adapters._wire import openai
-from cachekit_adapters._wire.operation import operation
+from cachekit_adapters._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, quick_chat, vendor
 
 SDK: Final = "openai"
 
 CHAT: Final[Adapter] = shapes.chat(SDK)
-COMPLETION: Final[Adapter] = operation(
-    "openai.completion", openai, openai_values(SDK, "Completion"), ttl=3600, neutral=NEUTRAL, provider=SDK
-)
+COMPLETION: Final[Adapter] = shapes.operation(SDK, "completion", "Completion", ttl=3600, neutral=NEUTRAL)
 EMBEDDING: Final[Adapter] = shapes.embedding(SDK)
-RESPONSES: Final[Adapter] = operation(
-    "openai.responses", openai, openai_values(SDK, "Response"), ttl=1800, neutral=RESPONSE_NEUTRAL, provider=SDK
-)
+RESPONSES: Final[Adapter] = shapes.operation(SDK, "responses", "Response", ttl=1800, neutral=RESPONSE_NEUTRAL)
 AUDIO: Final[Adapter] = shapes.audio(SDK)
 MODELS: Final[Adapter] = shapes.models(SDK)
 

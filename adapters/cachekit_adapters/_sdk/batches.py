@@ -8,8 +8,8 @@ from typing import Any
 from cachekit import Answers, Reply
 from cachekit_adapters._sdk.values import RAW, SdkRequest, headers_of, plain
 from cachekit_adapters._wire import batches, items
+from cachekit_adapters._wire.exchange import dumped
 from cachekit_adapters._wire.flows import Flow
-from cachekit_adapters._wire.operation import dumped
 
 
 def divides(answers: Answers, identity: Mapping[str, Any], request: SdkRequest) -> bool:

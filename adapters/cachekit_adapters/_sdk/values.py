@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from cachekit_adapters._sdk.rebuilding import Templates
 from cachekit_adapters._wire import bodies
-from cachekit_adapters._wire.operation import Values
+from cachekit_adapters._wire.exchange import Exchange, Head, dumped
+from cachekit_adapters._wire.operation import Operation
 
 RAW: Final = "x-stainless-raw-response"
 _templates = Templates()
@@ -36,20 +37,41 @@ class Shape(NamedTuple):
     is_async: bool = False
 
 
-def values_of(shape: Callable[[bool], Shape]) -> Values:
+class SdkValues:
     """Values of one class, for a client's requests and, in the `shape` of sync or async, for functions of one's own."""
 
-    def shaped(context: Any) -> Any:
-        return context if isinstance(context, (SdkRequest, Shape)) else shape(context == "async")
+    def __init__(self, shape: Callable[[bool], Shape]) -> None:
+        self._shape = shape
 
-    return Values(
-        plain,
-        lambda body, context: restored(body, shaped(context)),
-        lambda pieces, context: stream(pieces, shaped(context)),
-        streams,
-        source,
-        retold,
-    )
+    def exchange(self, _operation: Operation, value: Any, *, whole: bool) -> Exchange | None:
+        answer = plain(value) if whole else None
+        return None if answer is None else Exchange("", None, dumped(answer), read=answer)
+
+    def request(self, context: Any) -> tuple[str, Any] | None:
+        return ("", context.options.json_data) if isinstance(context, SdkRequest) else None
+
+    def whole(self, _head: Head, content: bytes, context: Any) -> Any:
+        return restored(content, self._shaped(context))
+
+    def stream(self, _head: Head, pieces: list[bytes], context: Any) -> Any:
+        return stream(pieces, self._shaped(context))
+
+    def streams(self, value: Any) -> bool:
+        return hasattr(value, "response") and hasattr(value, "_iter_events")
+
+    def source(self, value: Any) -> Any:
+        """What a stream reads from."""
+        return bodies.source(value.response, is_async=hasattr(value, "__aiter__"))
+
+    def retold(self, value: Any, pieces: Any) -> Any:
+        """The same stream, reading from `pieces`."""
+        old, is_async = value.response, hasattr(value, "__aiter__")
+        headers = {name: text for name, text in old.headers.items() if name.lower() not in bodies.GONE}
+        new = _made(value._client, old.status_code, headers, pieces, old.request, is_async=is_async)
+        return type(value)(cast_to=value._cast_to, response=new, client=value._client)
+
+    def _shaped(self, context: Any) -> Any:
+        return context if isinstance(context, (SdkRequest, Shape)) else self._shape(context == "async")
 
 
 def plain(value: Any) -> Any:
@@ -64,14 +86,13 @@ def plain(value: Any) -> Any:
     return value.to_dict(mode="json") if hasattr(value, "to_dict") else None
 
 
-def restored(body: Any, context: Any) -> Any:
-    """The SDK's value of wire JSON, given as bytes or already parsed."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+def restored(content: bytes, context: Any) -> Any:
+    """The SDK's value of wire JSON."""
     if isinstance(context, Shape):
-        return _templates.copy(context.kind, data, lambda: _constructed(context, data))
+        return _templates.copy(context.kind, content, lambda: _constructed(context, content))
     if context.cast_to is str:
-        return json.loads(data)
-    return _processed(context, _response(context, [data], "application/json"))
+        return json.loads(content)
+    return _processed(context, _response(context, [content], "application/json"))
 
 
 def stream(pieces: list[bytes], context: Any) -> Any:
@@ -83,24 +104,6 @@ def stream(pieces: list[bytes], context: Any) -> Any:
             cast_to=context.chunk, response=answer, client=client
         )
     return _processed(context, _response(context, pieces, "text/event-stream"))
-
-
-def streams(value: Any) -> bool:
-    return hasattr(value, "response") and hasattr(value, "_iter_events")
-
-
-def source(value: Any) -> Any:
-    """What a stream reads from."""
-    return bodies.source(value.response, is_async=hasattr(value, "__aiter__"))
-
-
-def retold(value: Any, pieces: Any) -> Any:
-    """The same stream, reading from `pieces`."""
-    old = value.response
-    is_async = hasattr(value, "__aiter__")
-    headers = {name: text for name, text in old.headers.items() if name.lower() not in bodies.GONE}
-    new = _made(value._client, old.status_code, headers, pieces, old.request, is_async=is_async)
-    return type(value)(cast_to=value._cast_to, response=new, client=value._client)
 
 
 def _constructed(shape: Shape, data: bytes) -> Any:
@@ -132,7 +135,7 @@ def _finished(parsing: Coroutine[Any, Any, Any]) -> Any:
 
 def _response(request: SdkRequest, pieces: list[bytes], kind: str) -> Any:
     headers = headers_of(request.options)
-    library = _library(request.client)
+    library = bodies.library(request.client._client)
     raw = {RAW: headers[RAW]} if RAW in headers else {}
     asked = library.Request(str(request.options.method).upper(), str(request.client.base_url), headers=raw)
     is_async = is_async_client(request.client)
@@ -142,18 +145,10 @@ def _response(request: SdkRequest, pieces: list[bytes], kind: str) -> Any:
 
 
 def _made(client: Any, status: int, headers: Mapping[str, str], pieces: Any, request: Any, *, is_async: bool) -> Any:
-    library = _library(client)
+    library = bodies.library(client._client)
     request = request or library.Request("POST", str(client.base_url))
-    stream = bodies.body(library, pieces, is_async=is_async)
+    stream = bodies.body(client._client, pieces, is_async=is_async)
     return library.Response(status, headers=dict(headers), stream=stream, request=request)
-
-
-def _library(client: Any) -> Any:
-    """httpx or httpx2: the one whose client this SDK's client uses."""
-    name = bodies.library_of(client._client)
-    if name is None:
-        raise TypeError(f"{type(client._client)} is no client of httpx or httpx2")
-    return importlib.import_module(name)
 
 
 def is_async_client(client: Any) -> bool:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol
 
 from cachekit import MISS, Answers, Do, Reply
 from cachekit_adapters._wire import items, openai
+from cachekit_adapters._wire.exchange import dumped
 from cachekit_adapters._wire.flows import Flow
-from cachekit_adapters._wire.operation import dumped, saving
+from cachekit_adapters._wire.prices import saving
 
 
 class Parts(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Final
 
@@ -11,9 +12,17 @@ GONE: Final = frozenset({"content-encoding", "content-length", "transfer-encodin
 
 
 def library_of(value: Any) -> str | None:
-    """httpx or httpx2, whichever this client or response is of, or None."""
+    """httpx or httpx2, whichever this client, request or response is of, or None."""
     roots = (kind.__module__.partition(".")[0] for kind in type(value).__mro__)
     return next((root for root in roots if root in LIBRARIES), None)
+
+
+def library(value: Any) -> Any:
+    """The module of it. Raises TypeError where it is of neither."""
+    name = library_of(value)
+    if name is None:
+        raise TypeError(f"{type(value)} is none of httpx or httpx2")
+    return importlib.import_module(name)
 
 
 def source(response: Any, *, is_async: bool) -> Any:
@@ -21,9 +30,12 @@ def source(response: Any, *, is_async: bool) -> Any:
     return (_AsyncSource if is_async else _Source)(response)
 
 
-def body(library: Any, pieces: Any, *, is_async: bool) -> Any:
-    """A response's `stream` that gives `pieces`: a list, or an iterator of the response's kind, which it closes."""
-    base = library.AsyncByteStream if is_async else library.SyncByteStream
+def body(beside: Any, pieces: Any, *, is_async: bool) -> Any:
+    """A response's `stream` that gives `pieces`: a list, or an iterator of the response's kind, which it closes.
+
+    `beside` is of the library whose response it will be.
+    """
+    base = library(beside).AsyncByteStream if is_async else library(beside).SyncByteStream
     return type("Body", (_AsyncBody if is_async else _Body, base), {})(pieces)
 
 

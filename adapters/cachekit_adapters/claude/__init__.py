@@ -18,8 +18,8 @@ from cachekit import Adapter
 from cachekit_adapters._sdk import client as stainless
 from cachekit_adapters._sdk.client import Quick
 from cachekit_adapters._sdk.shapes import vendor
-from cachekit_adapters._sdk.values import Shape, values_of
-from cachekit_adapters._wire.operation import operation
+from cachekit_adapters._sdk.values import SdkValues, Shape
+from cachekit_adapters._wire.operation import adapter, bare
 from cachekit_adapters.claude import wire
 
 NEUTRAL: Final = frozenset(
@@ -35,9 +35,8 @@ def _shape(is_async: bool = False) -> Shape:
     return Shape("anthropic", types.Message, types.RawMessageStreamEvent, is_async)
 
 
-MESSAGES: Final[Adapter] = operation(
-    "claude.messages", wire, values_of(_shape), ttl=1800, neutral=NEUTRAL, provider="anthropic"
-)
+_MESSAGES: Final = bare(wire, name="claude.messages", ttl=1800, neutral=NEUTRAL, provider="anthropic", headed=False)
+MESSAGES: Final[Adapter] = adapter(_MESSAGES, SdkValues(_shape))
 
 OPERATIONS: Final = {
     ("post", "/v1/messages"): MESSAGES,

@@ -16,13 +16,14 @@ from typing import Any, Final
 
 from cachekit import Adapter, Answers, CallOrigin, Failed, UsageError, Wanted, driven
 from cachekit_adapters._wire.batches import divided
-from cachekit_adapters._wire.bodies import library_of
+from cachekit_adapters._wire.bodies import library, library_of
+from cachekit_adapters._wire.exchange import EVENTS, ClientAnswer
 from cachekit_adapters._wire.flows import Flow, method
-from cachekit_adapters._wire.native import EVENTS, Native
+from cachekit_adapters._wire.operation import Operation
 from cachekit_adapters._wire.versions import Versions
 from cachekit_adapters.http.batches import Sending
 from cachekit_adapters.http.questions import Question, question_of, versioned
-from cachekit_adapters.http.values import HTTP, Came, again, kind_of
+from cachekit_adapters.http.values import HTTP, again, kind_of
 
 __all__ = ["HTTP", "wrap"]
 
@@ -36,66 +37,68 @@ def wrap(client: Any, *, adapter: Adapter | None = None, **keywords: Any) -> Any
     does not say. Other `keywords` are those of `distributed_cache`. Raises UsageError for another kind of client, or
     without an adapter that says what it is used for.
     """
-    native, library = _native(adapter), library_of(client)
-    if adapter is None or library is None:
+    operation = _operation(adapter)
+    if adapter is None or library_of(client) is None:
         raise UsageError(f"wrap() of plain HTTP knows clients of httpx and httpx2, not {type(client).__qualname__}")
     is_async = hasattr(client, "aclose")
-    versions = _versions(native, keywords, is_async=is_async)
+    versions = _versions(operation, keywords, is_async=is_async)
     found = copy.copy(client)
-    found.send = method(CachedSend(found, native, Answers(adapter, **keywords), versions).flow, is_async=is_async)
+    sending = CachedSend(found, operation, Answers(adapter, **keywords), versions, is_async=is_async)
+    found.send = method(sending.flow, is_async=is_async)
     return found
 
 
-def _native(adapter: Adapter | None) -> Native:
+def _operation(adapter: Adapter | None) -> Operation:
     home = "" if adapter is None else adapter.name.partition(".")[0]
     operations = importlib.import_module(f"cachekit_adapters.{home}").OPERATIONS if home in _HOMES else {}
-    native = None if adapter is None else operations.get(adapter.name)
-    if not isinstance(native, Native):
+    operation = None if adapter is None else operations.get(adapter.name)
+    if not isinstance(operation, Operation):
         raise UsageError(
             "a plain HTTP client does not say what it is used for: pass adapter=, one of tei.EMBED, tei.PREDICT, "
             "tei.RERANK, tei.SIMILARITY, tgi.GENERATE, opea.CHAT, opea.TEXT, opea.EMBEDDINGS, opea.RERANKING"
         )
-    return native
+    return operation
 
 
-def _versions(native: Native, keywords: dict[str, Any], *, is_async: bool) -> Versions | None:
+def _versions(operation: Operation, keywords: dict[str, Any], *, is_async: bool) -> Versions | None:
     if keywords.get("version") != "server":
         return None
     del keywords["version"]
-    if native.server is None:
-        raise UsageError(f'version="server": {native.name}\'s servers do not tell which model they have; name one')
-    return Versions(native.server.path, native.server.read, is_async=is_async, in_turn=True)
+    server = operation.server
+    if server is None:
+        raise UsageError(f'version="server": {operation.name}\'s servers do not tell which model they have; name one')
+    return Versions(server.path, server.read, is_async=is_async, in_turn=True)
 
 
 class CachedSend:
     """The `send` of a wrapped client."""
 
-    def __init__(self, client: Any, native: Native, answers: Answers, versions: Versions | None) -> None:
-        self.native, self.answers, self.versions = native, answers, versions
-        self.library = importlib.import_module(str(library_of(client)))
+    def __init__(
+        self, client: Any, operation: Operation, answers: Answers, versions: Versions | None, *, is_async: bool
+    ) -> None:
+        self.operation, self.answers, self.versions, self.is_async = operation, answers, versions, is_async
         self.real, self.build, self.base = client.send, client.build_request, client.base_url.path
-        self.is_async = hasattr(client, "aclose")
-        self.refused = _refused(self.library)
+        self.refused = _refused(library(client))
 
     def flow(self, request: Any, *, stream: bool = False, **options: Any) -> Flow:
         """What `send` does in the place of the client's own (`real`)."""
-        question = question_of(self.native, request, self.base, self.library, is_async=self.is_async)
+        question = question_of(self.operation, request, self.base, is_async=self.is_async)
         if question is not None and self.versions is not None:
             question = yield from self._versioned(question, self.versions)
         if question is None:
             return (yield CallOrigin(origin=functools.partial(self.real, request, stream=stream, **options))).value
 
         def fetch(request: Any) -> Any:
-            return driven(self._fetched(question, stream, options, request), is_async=self.is_async)
+            return driven(self._fetched(question, request, stream, options), is_async=self.is_async)
 
         answer = self._answered(question, fetch)
         outcome = yield CallOrigin(self.refused, lambda: driven(answer, is_async=self.is_async))
         if isinstance(outcome, Failed):
             refused: Any = outcome.error
-            return again(refused.response, question.asked, whole=not stream)
+            return again(refused.response, question.request, whole=not stream)
         response = outcome.value
         if stream and response.is_closed:
-            return again(response, question.asked, whole=False)
+            return again(response, question.request, whole=False)
         if not stream and not response.is_closed:
             yield from self._read(response)
         return response
@@ -109,25 +112,24 @@ class CachedSend:
 
     def _answered(self, question: Question, fetch: Callable[[Any], Any]) -> Flow:
         """The response to a question, stored or fetched."""
-        asked, native = question.asked, self.native
+        sent, path, body, _, _ = question.request
         if question.divisible:
-            sending = Sending(native, asked)
+            sending = Sending(self.operation, question.request)
             outcome = yield from divided(
-                *(self.answers, question.identity, native.parts, asked.path, asked.body),
-                lambda body: fetch(sending.request(body)),
+                *(self.answers, question.identity, self.operation.parts, path, body),
+                lambda part: fetch(sending.request(part)),
                 form=sending.form(),
                 scope=question.scope,
             )
             return sending.response(outcome)
-        streamed, sampled = native.streams(asked.path, asked.body), native.sampled(asked.path, asked.body)
-        wanted = Wanted(streamed, asked, question.scope, sampled, self.is_async)
-        value = yield from self.answers.asking(question.identity, functools.partial(fetch, asked.request), wanted)
-        return value.response if isinstance(value, Came) else value
+        streamed, sampled = self.operation.streams(path, body), self.operation.sampled(path, body)
+        wanted = Wanted(streamed, question.request, question.scope, sampled, self.is_async)
+        value = yield from self.answers.asking(question.identity, functools.partial(fetch, sent), wanted)
+        return value.value if isinstance(value, ClientAnswer) else value
 
-    def _fetched(self, question: Question, stream: bool, options: dict[str, Any], request: Any) -> Flow:
+    def _fetched(self, question: Question, request: Any, stream: bool, options: dict[str, Any]) -> Flow:
         """What the server says to a request. Raises `refused` for what is no 200."""
-        asked = question.asked
-        expected = self.native.streams(asked.path, asked.body)
+        expected = self.operation.streams(question.request.path, question.request.body)
         origin = functools.partial(self.real, request, stream=stream or expected, **options)
         response = (yield CallOrigin(origin=origin)).value
         if response.status_code != 200:
@@ -136,7 +138,7 @@ class CachedSend:
         # A stream where none was expected goes on to who asked; anything else is wanted whole.
         if not expected and kind_of(response) != EVENTS:
             yield from self._read(response)
-        return Came(response, asked)
+        return ClientAnswer(response, question.request)
 
     def _read(self, response: Any) -> Flow:
         read, close = (response.aread, response.aclose) if self.is_async else (response.read, response.close)

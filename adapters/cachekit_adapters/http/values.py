@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from cachekit_adapters._wire import bodies
-from cachekit_adapters._wire.native import Head, Native, Told
-from cachekit_adapters._wire.operation import dumped
+from cachekit_adapters._wire.exchange import ClientAnswer, ClientRequest, Exchange, Head, dumped
+from cachekit_adapters._wire.operation import Operation
 
 _KEPT: Final = frozenset(
     {
@@ -22,81 +21,48 @@ _KEPT: Final = frozenset(
 """Headers that come back with a kept answer, besides its content type: what it took. Others are of one exchange."""
 
 
-class Asked(NamedTuple):
-    """A request on its way. `path` is the wire module's route, `body` its JSON; `about` what is known of the server."""
-
-    request: Any
-    path: str
-    body: Any
-    library: Any
-    is_async: bool
-    about: Mapping[str, str] = {}
-
-
-class Came(NamedTuple):
-    """The client's response to a request."""
-
-    response: Any
-    asked: Asked
-
-
 class Responses:
     """Values of one HTTP operation: responses; and of a function that returns the parsed answer, that."""
 
-    def told(self, native: Native, value: Any) -> Told | None:
-        if isinstance(value, Came):
-            asked, response = value.asked, value.response
-            return _told(response, asked.path, asked.body, asked.about)
-        path = next(iter(native.routes.values()))
-        if bodies.library_of(value) is not None and hasattr(value, "iter_bytes"):
-            asked_path, request = _question(native, value, path)
-            return _told(value, asked_path, request, {"library": str(bodies.library_of(value))})
-        if isinstance(value, (list, dict)):
-            return Told(path, None, dumped(value), about={"library": "json"})
-        return None
+    def exchange(self, operation: Operation, value: Any, *, whole: bool) -> Exchange | None:
+        if isinstance(value, ClientAnswer):
+            response, (_, path, body, _, about) = value
+        elif isinstance(value, (list, dict)):
+            return Exchange(_path(operation), None, dumped(value), about={"library": "json"})
+        elif bodies.library_of(value) is not None and hasattr(value, "iter_bytes"):
+            response, (path, body) = value, _question(operation, value)
+            about = {"library": str(bodies.library_of(value))}
+        else:
+            return None
+        content = response.content if whole else b""
+        return Exchange(path, body, content, kind_of(response), kept_headers(response), about)
 
     def request(self, context: Any) -> tuple[str, Any] | None:
-        return (context.path, context.body) if isinstance(context, Asked) else None
+        return (context.path, context.body) if isinstance(context, ClientRequest) else None
 
     def whole(self, head: Head, content: bytes, context: Any) -> Any:
-        if not isinstance(context, Asked) and head.about.get("library") == "json":
+        if not isinstance(context, ClientRequest) and head.about.get("library") == "json":
             return json.loads(content)
-        asked = context if isinstance(context, Asked) else _imagined(head, context)
-        headers = {"content-type": head.kind, **head.headers}
-        return settled(asked.library.Response(200, headers=headers, content=content, request=asked.request))
+        return _made(head, context, content=content)
 
     def stream(self, head: Head, pieces: list[bytes], context: Any) -> Any:
-        asked = context if isinstance(context, Asked) else _imagined(head, context)
-        headers, stream = (
-            {"content-type": head.kind, **head.headers},
-            bodies.body(asked.library, pieces, is_async=asked.is_async),
-        )
-        return settled(asked.library.Response(200, headers=headers, stream=stream, request=asked.request))
+        return _made(head, context, pieces=pieces)
 
     def streams(self, value: Any) -> bool:
-        response = value.response if isinstance(value, Came) else value
+        response = _response(value)
         return hasattr(response, "iter_bytes") and not response.is_closed
 
     def source(self, value: Any) -> Any:
-        if isinstance(value, Came):
-            return bodies.source(value.response, is_async=value.asked.is_async)
+        if isinstance(value, ClientAnswer):
+            return bodies.source(value.value, is_async=value.request.is_async)
         stream = value.stream
         return bodies.source(value, is_async=hasattr(stream, "__aiter__") and not hasattr(stream, "__iter__"))
 
-    def head(self, native: Native, value: Any) -> Head:
-        if isinstance(value, Came):
-            response, asked, about = value.response, (value.asked.path, value.asked.body), value.asked.about
-        else:
-            response, asked = value, _question(native, value, next(iter(native.routes.values())))
-            about = {"library": str(bodies.library_of(value))}
-        verdict = "" if native.streams(*asked) else "unexpected_stream"
-        return native.head(Told(*asked, b"", kind_of(response), kept_headers(response), about), verdict)
-
     def retold(self, value: Any, pieces: Any) -> Any:
         """The response again, reading its body from `pieces`."""
-        old = value.response if isinstance(value, Came) else value
-        library = importlib.import_module(str(bodies.library_of(old)))
-        return _again(old, library, stream=bodies.body(library, pieces, is_async=hasattr(pieces, "__anext__")))
+        return _again(
+            _response(value), stream=bodies.body(_response(value), pieces, is_async=hasattr(pieces, "__anext__"))
+        )
 
 
 HTTP: Final = Responses()
@@ -111,19 +77,28 @@ def kept_headers(response: Any) -> dict[str, str]:
     return {name: text for name, text in response.headers.items() if name.lower() in _KEPT}
 
 
-def again(response: Any, asked: Asked, *, whole: bool) -> Any:
+def again(response: Any, request: ClientRequest, *, whole: bool) -> Any:
     """A read response as a new one, yet to be read unless `whole`."""
     if whole:
-        return _again(response, asked.library, content=response.content)
-    stream = bodies.body(asked.library, [response.content], is_async=asked.is_async)
-    return _again(response, asked.library, stream=stream)
+        return _again(response, content=response.content)
+    return _again(response, stream=bodies.body(response, [response.content], is_async=request.is_async))
 
 
-def _again(old: Any, library: Any, **body: Any) -> Any:
+def _again(old: Any, **body: Any) -> Any:
     headers = [(name, text) for name, text in old.headers.multi_items() if name.lower() not in bodies.GONE]
-    new = library.Response(old.status_code, headers=headers, extensions=old.extensions, **body)
+    new = bodies.library(old).Response(old.status_code, headers=headers, extensions=old.extensions, **body)
     new.request, new.history = old.request, old.history
     return settled(new)
+
+
+def _made(head: Head, context: Any, *, pieces: list[bytes] | None = None, content: bytes | None = None) -> Any:
+    """A response of what was kept; what a decorated function gets has a request as well."""
+    request, is_async = _imagined(head), context == "async"
+    if isinstance(context, ClientRequest):
+        request, is_async = context.sent, context.is_async
+    body = {"content": content} if pieces is None else {"stream": bodies.body(request, pieces, is_async=is_async)}
+    headers = {"content-type": head.kind, **head.headers}
+    return settled(bodies.library(request).Response(200, headers=headers, request=request, **body))
 
 
 def settled(response: Any) -> Any:
@@ -132,22 +107,27 @@ def settled(response: Any) -> Any:
     return response
 
 
-def _told(response: Any, path: str, request: Any, about: Mapping[str, str]) -> Told:
-    return Told(path, request, response.content, kind_of(response), kept_headers(response), about)
+def _path(operation: Operation) -> str:
+    """The wire module's name of a route that nobody can tell."""
+    return next(iter(operation.routes.values()))
 
 
-def _question(native: Native, response: Any, default: str) -> tuple[str, Any]:
+def _question(operation: Operation, response: Any) -> tuple[str, Any]:
     """Route and JSON of the request that a response answers, as far as they can be told."""
-    found = native.route(response.request.url.path)
+    found = operation.route(response.request.url.path)
     try:
         body = json.loads(response.request.content)
     except (ValueError, RuntimeError):
         body = None
-    return (default if found is None else found[1]), body
+    return (_path(operation) if found is None else found[1]), body
 
 
-def _imagined(head: Head, context: Any) -> Asked:
-    """A request for a response that nobody asked for: what a decorated function gets has one too."""
+def _imagined(head: Head) -> Any:
+    """A request for a response that nobody asked for."""
     name = head.about.get("library")
     library = importlib.import_module(name if name in bodies.LIBRARIES else "httpx")
-    return Asked(library.Request("POST", f"http://localhost{head.path}"), head.path, None, library, context == "async")
+    return library.Request("POST", f"http://localhost{head.path}")
+
+
+def _response(value: Any) -> Any:
+    return value.value if isinstance(value, ClientAnswer) else value

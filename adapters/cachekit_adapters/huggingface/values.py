@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
 
 from cachekit_adapters._wire.bodies import each
-from cachekit_adapters._wire.native import EVENTS, Head, Native, Told
+from cachekit_adapters._wire.exchange import EVENTS, JSON, ClientAnswer, ClientRequest, Exchange, Head
+from cachekit_adapters._wire.operation import Operation
 
 _DONE: Final = b"data: [DONE]"
-
-
-class Posted(NamedTuple):
-    """A request of the client. `path` is the wire module's route, `body` its JSON; `about` what is known of the server."""
-
-    url: str
-    path: str
-    body: Any
-    is_async: bool
-    about: Mapping[str, str] = {}
-
-
-class Came(NamedTuple):
-    """What the client was given for it."""
-
-    value: Any
-    posted: Posted
 
 
 class Lines:
     """Values of the client's `_inner_post`: bytes, and iterators of lines without their ends."""
 
-    def told(self, native: Native, value: Any) -> Told | None:
-        if not isinstance(value, Came) or not isinstance(value.value, bytes):
+    def exchange(self, _operation: Operation, value: Any, *, whole: bool) -> Exchange | None:
+        if not isinstance(value, ClientAnswer):
             return None
-        return Told(value.posted.path, value.posted.body, value.value, about=value.posted.about)
+        content, (_, path, body, _, about) = value
+        return Exchange(path, body, content if whole else b"", JSON if whole else EVENTS, {}, about)
 
     def request(self, context: Any) -> tuple[str, Any] | None:
-        return (context.path, context.body) if isinstance(context, Posted) else None
+        return (context.path, context.body) if isinstance(context, ClientRequest) else None
 
     def whole(self, _head: Head, content: bytes, _context: Any) -> Any:
         return content
@@ -47,16 +32,13 @@ class Lines:
         return each(lines) if context.is_async else iter(lines)
 
     def streams(self, value: Any) -> bool:
-        return isinstance(value, Came) and not isinstance(value.value, bytes)
+        return isinstance(value, ClientAnswer) and not isinstance(value.value, bytes)
 
     def source(self, value: Any) -> Any:
-        return (_asource if value.posted.is_async else _source)(value.value)
-
-    def head(self, native: Native, value: Any) -> Head:
-        return native.head(Told(value.posted.path, value.posted.body, b"", EVENTS, {}, value.posted.about))
+        return (_asource if value.request.is_async else _source)(value.value)
 
     def retold(self, value: Any, pieces: Any) -> Any:
-        return _aretold(pieces) if value.posted.is_async else _retold(pieces)
+        return (_aretold if value.request.is_async else _retold)(pieces)
 
 
 LINES: Final = Lines()

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-from cachekit_adapters._wire.native import Native, Streaming, adapter
-from cachekit_adapters._wire.operation import dumped
+from cachekit_adapters._wire.exchange import dumped
+from cachekit_adapters._wire.operation import Operation, Streaming, adapter
 from cachekit_adapters._wire.versions import ServerInfo
 from cachekit_adapters.http import HTTP
 from cachekit_adapters.tgi import wire
@@ -58,7 +58,7 @@ STREAMING: Final = Streaming(
     synthesise=wire.synthesise,
     kept=kept,
 )
-NATIVE: Final = Native(
+OPERATION: Final = Operation(
     name="tgi.generate",
     ttl=3600,
     routes={"/generate_stream": "/generate_stream", "/generate": "/generate", "": "/"},
@@ -71,6 +71,6 @@ NATIVE: Final = Native(
     fitted=fitted,
     server=SERVER,
 )
-GENERATE: Final[Adapter] = adapter(NATIVE, HTTP)
+GENERATE: Final[Adapter] = adapter(OPERATION, HTTP)
 
-OPERATIONS: Final = {NATIVE.name: NATIVE}
+OPERATIONS: Final = {OPERATION.name: OPERATION}
