@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cachekit.calls.answers.asking import Wanted
     from cachekit.calls.prepare import driven
     from cachekit.keys.code.depends import env
-    from cachekit.plan.steps import CallOrigin, Do
+    from cachekit.plan.steps import CallOrigin, Do, Failed
 
 __all__ = [
     "MISS",
@@ -30,6 +30,7 @@ __all__ = [
     "Do",
     "Event",
     "Explanation",
+    "Failed",
     "IntegrityError",
     "Key",
     "Progress",
@@ -73,6 +74,7 @@ _LATER = {
     "Answers": "calls.answers.answers",
     "CallOrigin": "plan.steps",
     "Do": "plan.steps",
+    "Failed": "plan.steps",
     "Wanted": "calls.answers.asking",
     "driven": "calls.prepare",
     "env": "keys.code.depends",
