@@ -6,9 +6,10 @@ name changes its signature; whoever does so here says that the bytes stayed, so 
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from cachekit.artifacts.manifest import EXECUTABLE, File
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.files.copying import duplicate, lasting, link, open_source
 from cachekit.files.digests import Signature, file_digest, known_digest, signature, vouch
-from cachekit.files.temporary import new_name
+from cachekit.files.temporary import ABANDONED, new_name
 
 READ_ONLY: Final = 0o444
 EXECUTED: Final = 0o555
@@ -45,7 +46,7 @@ class Contents:
         except FileNotFoundError:
             return False
         if not right:
-            self.drop(sha256)
+            self.path(sha256).unlink(missing_ok=True)
         return right
 
     def vouched(self, sha256: str) -> Signature | None:
@@ -104,13 +105,22 @@ class Contents:
         self._move_in(partial, sha256)
         lasting(self.path(sha256).parent)
 
-    def drop(self, sha256: str) -> None:
-        """Removes the blob; files that are one with it stay."""
-        self.path(sha256).unlink(missing_ok=True)
+    def drop_unused(self, sha256: str, before: float = math.inf) -> bool:
+        """Removes a blob that has no second name, and was last changed `before` (ns); whether there was one."""
+        # A second name is another artifact's, or of one that is just being made.
+        try:
+            status = os.lstat(self.path(sha256))
+        except FileNotFoundError:
+            return False
+        unused = status.st_nlink == 1 and status.st_ctime_ns <= before
+        if unused:
+            self.path(sha256).unlink(missing_ok=True)
+        return unused
 
-    def all(self) -> Iterator[Path]:
-        """Every blob."""
-        return self._directory.glob("??/*")
+    def collect(self, used: Iterable[str], now: int) -> int:
+        """Drops the blobs that are not `used`, nor changed within 24 h before `now` (ns); how many that were."""
+        names = {path.name for path in self._directory.glob("??/*") if _SHA256.fullmatch(path.name)}
+        return sum(self.drop_unused(sha256, now - ABANDONED) for sha256 in names.difference(used))
 
     def _link_either_way(self, staged: Path, sha256: str) -> None:
         blob = self.path(sha256)

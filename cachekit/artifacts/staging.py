@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
-from cachekit.artifacts.portable import DEEPEST, name_problem, too_deep, tree_problem
+from cachekit.artifacts.portable import DEEPEST, TOO_DEEP, name_problem, tree_problem
 from cachekit.errors import UsageError
 from cachekit.files.copying import Progress, Told, copy, duplicate, take
 from cachekit.files.parallel import at_once
-from cachekit.files.temporary import make_writable
 
 _KINDS: Final = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -73,7 +72,7 @@ class Survey:
 
     def _walk(self, path: str, status: os.stat_result) -> None:
         if path.count("/") >= DEEPEST:
-            raise _refused(f"{path[:80]}…", too_deep())
+            raise _refused(f"{path[:80]}…", TOO_DEEP)
         if stat.S_ISREG(status.st_mode):
             self.kind = self.kind if path else "file"
             self.files[path] = (status.st_size, EXECUTABLE if status.st_mode & stat.S_IXUSR else PLAIN)
@@ -153,13 +152,12 @@ def bring(survey: Survey, staged: Path, about: Mapping[str, str], movable: bool,
 
 def give_back(survey: Survey, staged: Path) -> None:
     """Undoes the moves of `bring` where storing failed: what was built is still the caller's. Raises OSError."""
-    if staged.is_dir():
-        make_writable(staged)
     for path, (_, mode) in survey.files.items():
         source, here = survey.root / path, staged / path
         if os.path.lexists(source) or not os.path.lexists(here):
             continue
         if os.lstat(here).st_nlink == 1 or not _duplicated(here, source, mode):
+            os.chmod(here.parent, 0o700)
             os.rename(here, source)
             os.chmod(source, mode)
 

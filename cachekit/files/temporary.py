@@ -123,14 +123,6 @@ def below(path: Path) -> Iterator[os.DirEntry[str]]:
                 todo.append(entry.path)
 
 
-def make_writable(path: Path) -> None:
-    """Lets the owner take things out of every directory of a tree. Raises OSError."""
-    os.chmod(path, 0o700)
-    for entry in below(path):
-        if entry.is_dir(follow_symlinks=False):
-            os.chmod(entry.path, 0o700)
-
-
 def _flatten(path: Path) -> None:
     """Makes every directory writable, and moves it to the top, where a path reaches it however deep it lay."""
     os.chmod(path, 0o700)
