@@ -37,7 +37,7 @@ class Asker:
         async def awaited() -> Any:
             return origin()
 
-        return asyncio.run(retrying.acall(retry, awaited))
+        return asyncio.run(retrying.call(retry, awaited, is_async=True))
 
 
 @pytest.fixture(params=["call", "acall"])
@@ -160,7 +160,7 @@ def test_who_is_cancelled_while_waiting_does_not_ask_again() -> None:
         return origin()
 
     async def main() -> None:
-        task = asyncio.create_task(retrying.acall(Retry(on=Limited, max_wait=3600.0), awaited))
+        task = asyncio.create_task(retrying.call(Retry(on=Limited, max_wait=3600.0), awaited, is_async=True))
         while not origin.calls:
             await asyncio.sleep(0)
         task.cancel()
