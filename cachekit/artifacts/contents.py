@@ -6,18 +6,19 @@ name changes its signature; whoever does so here says that the bytes stayed, so 
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cachekit.artifacts.manifest import EXECUTABLE
+from cachekit.artifacts.manifest import EXECUTABLE, File
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.files.copying import duplicate, lasting, link, open_source
 from cachekit.files.digests import Signature, file_digest, known_digest, signature, vouch
-from cachekit.files.temporary import new_name
+from cachekit.files.temporary import ABANDONED, new_name
 
 READ_ONLY: Final = 0o444
 EXECUTED: Final = 0o555
@@ -45,7 +46,7 @@ class Contents:
         except FileNotFoundError:
             return False
         if not right:
-            self.drop(sha256)
+            self.path(sha256).unlink(missing_ok=True)
         return right
 
     def vouched(self, sha256: str) -> Signature | None:
@@ -70,9 +71,10 @@ class Contents:
             if known is not None and known != now and known[:4] == now[:4]:
                 self._vouch(sha256, now)
 
-    def adopt(self, staged: Path, sha256: str, mode: int) -> None:
+    def adopt(self, staged: Path, file: File) -> None:
         """Makes a staged file, whose bytes were just digested, one with the blob: the one that is here, or a new one."""
-        if mode == EXECUTABLE:
+        sha256 = file.sha256
+        if file.mode == EXECUTABLE:
             # A blob is not executable, and all names of a file share its mode: this one has to be a file of its own.
             self._make_copy(staged, sha256)
             os.chmod(staged, EXECUTED)
@@ -85,12 +87,12 @@ class Contents:
                 continue  # another process stored or removed it just now
         raise TierUnavailable(f"the blob {sha256} comes and goes", reason="io")
 
-    def expose(self, sha256: str, target: Path, mode: int) -> None:
+    def expose(self, file: File, target: Path) -> None:
         """Makes `target` a name of the blob, or a copy where it cannot be one."""
-        with self.renaming(sha256):
-            if mode != EXECUTABLE and link(self.path(sha256), target):
+        with self.renaming(file.sha256):
+            if file.mode != EXECUTABLE and link(self.path(file.sha256), target):
                 return
-        duplicate(self.path(sha256), target, EXECUTED if mode == EXECUTABLE else READ_ONLY)
+        duplicate(self.path(file.sha256), target, EXECUTED if file.mode == EXECUTABLE else READ_ONLY)
         _synchronise(target)
 
     def publish(self, sha256: str, partial: Path, known: Signature | None) -> None:
@@ -103,13 +105,22 @@ class Contents:
         self._move_in(partial, sha256)
         lasting(self.path(sha256).parent)
 
-    def drop(self, sha256: str) -> None:
-        """Removes the blob; files that are one with it stay."""
-        self.path(sha256).unlink(missing_ok=True)
+    def drop_unused(self, sha256: str, before: float = math.inf) -> bool:
+        """Removes a blob that has no second name, and was last changed `before` (ns); whether there was one."""
+        # A second name is another artifact's, or of one that is just being made.
+        try:
+            status = os.lstat(self.path(sha256))
+        except FileNotFoundError:
+            return False
+        unused = status.st_nlink == 1 and status.st_ctime_ns <= before
+        if unused:
+            self.path(sha256).unlink(missing_ok=True)
+        return unused
 
-    def all(self) -> Iterator[Path]:
-        """Every blob."""
-        return self._directory.glob("??/*")
+    def collect(self, used: Iterable[str], now: int) -> int:
+        """Drops the blobs that are not `used`, nor changed within 24 h before `now` (ns); how many that were."""
+        names = {path.name for path in self._directory.glob("??/*") if _SHA256.fullmatch(path.name)}
+        return sum(self.drop_unused(sha256, now - ABANDONED) for sha256 in names.difference(used))
 
     def _link_either_way(self, staged: Path, sha256: str) -> None:
         blob = self.path(sha256)

@@ -73,8 +73,7 @@ def copy(source: Path, target: Path, name: str, told: Told | None) -> str:
     with open_source(source, name) as reading, open(target, "xb", buffering=0) as writing:
         before = signature(os.fstat(reading.fileno()))
         shared = clone(reading.fileno(), writing.fileno())
-        digest = _digest(reading, None if shared else writing, name, told)
-        _refuse_change(before, reading, name)
+        digest = _digest(reading, before, None if shared else writing, name, told)
         os.fsync(writing.fileno())
     return digest
 
@@ -94,9 +93,7 @@ def take(source: Path, target: Path, name: str, told: Told | None) -> str:
     except OSError:  # its directory is read-only
         return copy(source, target, name, told)
     with open_source(target, name) as reading:
-        before = signature(os.fstat(reading.fileno()))
-        digest = _digest(reading, None, name, told)
-        _refuse_change(before, reading, name)
+        digest = _digest(reading, signature(os.fstat(reading.fileno())), None, name, told)
         os.fsync(reading.fileno())
     return digest
 
@@ -104,7 +101,8 @@ def take(source: Path, target: Path, name: str, told: Told | None) -> str:
 def sha256_of(path: Path, name: str, told: Told | None) -> str:
     """The hex SHA-256 of a file. Raises OSError."""
     with open(os.open(path, _READ), "rb", buffering=0) as reading:
-        return _digest(reading, None, name, told)
+        passed = told and counter(told, "hashing", name, os.fstat(reading.fileno()).st_size)
+        return stream_digest(reading, told=passed).hex()
 
 
 def duplicate(source: Path, target: Path, mode: int) -> None:
@@ -137,10 +135,13 @@ def link(source: Path, target: Path) -> bool:
     return True
 
 
-def _digest(reading: BinaryIO, writing: BinaryIO | None, name: str, told: Told | None) -> str:
-    what = "hashing" if writing is None else "storing"
-    passed = told and counter(told, what, name, os.fstat(reading.fileno()).st_size)
-    return stream_digest(reading, writing, told=passed).hex()
+def _digest(reading: BinaryIO, before: Signature, writing: BinaryIO | None, name: str, told: Told | None) -> str:
+    """UsageError where the signature is no longer what it was `before`."""
+    passed = told and counter(told, "storing" if writing else "hashing", name, before[2])
+    digest = stream_digest(reading, writing, told=passed).hex()
+    if signature(os.fstat(reading.fileno())) != before:
+        raise UsageError(f"{name!r} is written to while it is stored: return it when it is complete")
+    return digest
 
 
 def _copied_by_kernel(source: int, target: int) -> bool:
@@ -154,8 +155,3 @@ def _copied_by_kernel(source: int, target: int) -> bool:
         os.lseek(target, 0, os.SEEK_SET)
         return False
     return True
-
-
-def _refuse_change(before: Signature, reading: BinaryIO, name: str) -> None:
-    if signature(os.fstat(reading.fileno())) != before:
-        raise UsageError(f"{name!r} is written to while it is stored: return it when it is complete")

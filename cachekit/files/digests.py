@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cachekit.errors import CannotKey
+
+if TYPE_CHECKING:
+    from cachekit.files.digest_cache import Digests
 
 Signature = tuple[int, ...]
 
@@ -32,6 +35,7 @@ _WRITTEN_OUT_NS: Final = 60_000_000_000
 _MEMO_LIMIT: Final = 65_536
 _ATTEMPTS: Final = 3
 _files: dict[str, tuple[Signature, bytes]] = {}
+_shelves: list[Digests] = []
 
 
 def frame(*parts: bytes) -> bytes:
@@ -42,23 +46,12 @@ def frame(*parts: bytes) -> bytes:
     return b"".join(pieces)
 
 
-class Shelf(Protocol):
-    """Digests that outlive the process, by absolute path and signature. It never raises; it may know nothing."""
-
-    def get(self, path: str, known: Signature, /) -> bytes | None: ...
-
-    def put(self, path: str, known: Signature, digest: bytes, /) -> None: ...
-
-
-_shelves: list[Shelf] = []
-
-
-def keep_in(shelf: Shelf) -> None:
+def keep_in(shelf: Digests) -> None:
     """From now on digests of large files are looked up and kept there, instead of where they were."""
     _shelves[:] = [shelf]
 
 
-def release(shelf: Shelf) -> None:
+def release(shelf: Digests) -> None:
     """Ends that, unless another shelf took its place."""
     if shelf in _shelves:
         _shelves.clear()
@@ -138,7 +131,7 @@ def vouch(path: str | os.PathLike[str], known: Signature, digest: bytes) -> None
     """Keeps the digest of a file under a signature that says it all: it is settled, or nobody can be writing there."""
     path = os.path.abspath(os.fspath(path))
     _keep(path, known, digest)
-    for shelf in tuple(_shelves) if _large(known) else ():
+    for shelf in _shelves_for(known):
         shelf.put(path, known, digest)
 
 
@@ -148,7 +141,7 @@ def known_digest(path: str | os.PathLike[str], now: Signature) -> bytes | None:
     known = _files.get(path)
     if known is not None and known[0] == now:
         return known[1]
-    for shelf in tuple(_shelves) if _large(now) else ():
+    for shelf in _shelves_for(now):
         if (digest := shelf.get(path, now)) is not None:
             _keep(path, now, digest)
             return digest
@@ -159,13 +152,14 @@ def _write_out(stream: BinaryIO, now: int) -> None:
     # A store through a memory map moves the signature only when it is the page's first since it was written out. The
     # shelf would remember for ever what the next stores make wrong, so the pages of a young file are written out first.
     known = signature(os.fstat(stream.fileno()))
-    if _shelves and _large(known) and not settled(known, now - _WRITTEN_OUT_NS):
+    if _shelves_for(known) and not settled(known, now - _WRITTEN_OUT_NS):
         with suppress(OSError):  # refused there: what a map hides stays hidden, and nothing else
             os.fsync(stream.fileno())
 
 
-def _large(known: Signature) -> bool:
-    return known[2] >= SHELVED
+def _shelves_for(known: Signature) -> tuple[Digests, ...]:
+    """Where a digest is kept for other processes: nowhere that of a small file."""
+    return tuple(_shelves) if known[2] >= SHELVED else ()
 
 
 def _keep(path: str, known: Signature, digest: bytes) -> None:

@@ -53,15 +53,8 @@ class Database:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """As `use`, all or nothing."""
-        with self.use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:  # whatever interrupts it, half a transaction must not stay open
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
+        with self.use() as connection, all_or_nothing(connection):
+            yield connection
 
     def close(self) -> None:
         """Close every thread's connection; nobody may be using one."""
@@ -96,6 +89,19 @@ class Database:
             with contextlib.suppress(OSError):
                 os.replace(f"{self.path}{suffix}", f"{self.path}.corrupt{suffix}")
         self._report(f"corrupt_{self.path.stem}")
+
+
+@contextlib.contextmanager
+def all_or_nothing(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction, undone by whatever interrupts it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:  # half a transaction must not stay open
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
 
 
 def write_ahead(connection: sqlite3.Connection) -> None:

@@ -22,7 +22,7 @@ from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.files import digests
 from cachekit.files.digest_cache import Digests
 from cachekit.files.digests import signature
-from cachekit.files.temporary import remove
+from cachekit.files.temporary import remove, temporary
 
 DAY = 24 * 3600 * 10**9
 MIB = 1 << 20
@@ -102,9 +102,9 @@ def test_the_same_content_under_two_names(store: ArtifactStore, tmp_path: Path) 
     assert len(list(store.entries())) == 2
 
 
-def test_own_moves_what_lies_in_scratch(store: ArtifactStore) -> None:
+def test_own_moves_what_lies_in_scratch(store: ArtifactStore, tmp_path: Path) -> None:
     """The files are moved, not copied; a file with a second name elsewhere is copied, for it could be written there."""
-    with store.scratch() as scratch:
+    with temporary(tmp_path / "store" / "scratch") as scratch:
         (scratch / "out").mkdir()
         (scratch / "out" / "moved").write_bytes(b"m")
         (scratch / "out" / "linked").write_bytes(b"l")
@@ -178,7 +178,10 @@ def deep(top: Path, levels: int) -> Path:
 def test_a_tree_too_deep_is_refused(store: ArtifactStore, tmp_path: Path) -> None:
     """The place and the limit are named, nothing is left in the store, and 200 levels still come back."""
     assert store.have(store.ingest(deep(tmp_path / "fine", 199))) is not None
-    with pytest.raises(UsageError, match=r"'deeper/.*more than 200 directories"), store.scratch() as scratch:
+    with (
+        pytest.raises(UsageError, match=r"'deeper/.*more than 200 directories"),
+        temporary(tmp_path / "store" / "scratch") as scratch,
+    ):
         store.ingest(deep(scratch / "model", 1200), own=True)
     assert not any(path.is_dir() for path in (tmp_path / "store" / "scratch").glob("*"))
     remove(tmp_path / "fine")
@@ -563,10 +566,10 @@ def test_memory_is_constant(store: ArtifactStore, tmp_path: Path) -> None:
     assert {(event.name, event.total) for event in told} == {("big", 64 * MIB)}
 
 
-def test_scratch_is_removed_whatever_happens(store: ArtifactStore) -> None:
+def test_scratch_is_removed_whatever_happens(tmp_path: Path) -> None:
     """An exception, and read-only directories in it."""
     with pytest.raises(KeyError):
-        with store.scratch() as scratch:
+        with temporary(tmp_path / "scratch") as scratch:
             (scratch / "a" / "b").mkdir(parents=True)
             (scratch / "a" / "b" / "c").touch()
             (scratch / "a" / "b").chmod(0o500)
