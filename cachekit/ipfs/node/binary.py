@@ -32,8 +32,12 @@ def version_of(binary: Path) -> str:
     """What `binary` says its version is; Unavailable where it does not run."""
     with tempfile.TemporaryDirectory(prefix="cachekit-") as nowhere:
         # With the user's repository in sight, `ipfs version` would ask the user's daemon.
-        environ = {**os.environ, "IPFS_PATH": str(Path(nowhere, "repo")), "IPFS_TELEMETRY": "off"}
-        return run([str(binary), "version", "-n"], Path(nowhere), 60, environ).strip()
+        return run([str(binary), "version", "-n"], Path(nowhere), 60, environment(Path(nowhere, "repo"))).strip()
+
+
+def environment(repo: Path) -> dict[str, str]:
+    """What a binary runs in: no other repository in sight, no telemetry."""
+    return {**os.environ, "IPFS_PATH": str(repo), "IPFS_TELEMETRY": "off"}
 
 
 def run(command: list[str], directory: Path, seconds: float, environ: Mapping[str, str]) -> str:
@@ -53,9 +57,14 @@ def run(command: list[str], directory: Path, seconds: float, environ: Mapping[st
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(str(error)) from error
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise Unavailable(f"`{' '.join(command[:3])}` failed: {said[-1]}")
+        raise Unavailable(f"`{' '.join(command[:3])}` failed: {last_line(done.stderr)}")
     return done.stdout
+
+
+def last_line(text: str) -> str:
+    """What a program said last, for an error."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else "it said nothing"
 
 
 def installed(home: Path) -> Installed | None:
