@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cachekit.tiers.ledger import Ledger
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Opened:
     """The tiers by name, fastest first; what each of them is; what failed on the way, to be told."""
 
@@ -36,7 +36,13 @@ class Opened:
     team: Team | None = None
     artifacts: ArtifactStore | None = None
     digests: Digests | None = None
+    near_tiers: tuple[tuple[str, Tier], ...] = ()
     failures: list[Event] = field(default_factory=list)
+
+    @property
+    def near(self) -> tuple[str, ...]:
+        """The names of the tiers on this machine, fastest first."""
+        return tuple(name for name, _ in self.near_tiers)
 
     def failed(self, tier: str, reason: str, error: Exception) -> None:
         """Turns `tier` off for `error`, counted under its own reason, else under `reason`."""
@@ -45,23 +51,23 @@ class Opened:
         self.failures.append(Event("error", "", tier, reason, error=error))
 
 
-def opened(
+def open_tiers(
+    made: Opened,
     resolved: Resolved,
     environ: Mapping[str, str],
     ledger: Ledger,
     tell: Callable[[Event], None],
     log: logging.Logger,
-) -> Opened:
-    """Memory, disk and IPFS. Raises UsageError for a directory or a credential that only the user can repair.
+) -> None:
+    """Memory, disk and IPFS, into `made`. Raises UsageError for a directory or a credential that only the user can repair.
 
     `tell` hears what the IPFS tier refuses later on.
     """
-    made = Opened()
     # The ledger first: memory watches its generation, which is mapped when it opens.
     _open_disk(made, resolved, ledger, log)
     _open_memory(made, resolved, ledger)
     _open_team(made, resolved, environ, ledger, tell)
-    return made
+    made.near_tiers = tuple((name, made.tiers[name]) for name in ("memory", "disk") if name in made.tiers)
 
 
 def _open_memory(made: Opened, resolved: Resolved, ledger: Ledger) -> None:

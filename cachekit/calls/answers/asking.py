@@ -82,8 +82,11 @@ class Ask(NamedTuple):
             # Asked twice where the SDK stops at the last chunk: is the stream whole, and what is to be stored.
             if len(log) not in made:
                 assert self.adapter.finish is not None
-                reply = self.adapter.finish(b"".join([piece for _, piece in log[1:]]))
-                made[len(log)] = replace(reply, pieces=tuple((at, len(piece)) for at, piece in log[1:]))
+                (_, stream), *pieces = log
+                head = self.adapter.head(stream)
+                kept = [(0, head), *pieces] if head else pieces
+                reply = self.adapter.finish(b"".join([piece for _, piece in kept]))
+                made[len(log)] = replace(reply, pieces=tuple((at, len(piece)) for at, piece in kept))
             return made[len(log)]
 
         def whole(log: list[tuple[int, Any]]) -> bool:

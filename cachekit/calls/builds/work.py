@@ -25,8 +25,8 @@ from cachekit.calls.builds.build import Build, Unkept, checked, handed_over, ins
 from cachekit.calls.prepare import Prepared, changed_inputs
 from cachekit.errors import CannotEncode, IntegrityError, TierError
 from cachekit.files.temporary import new_name, remove
+from cachekit.keys.code.source import source_digest
 from cachekit.keys.keyer import ARGUMENT
-from cachekit.keys.source import source_digest
 from cachekit.model import MISS, Event
 from cachekit.plan.steps import STREAMING, Request
 

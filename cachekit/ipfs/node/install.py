@@ -19,12 +19,12 @@ from typing import IO, Final
 
 from cachekit.errors import UsageError
 from cachekit.files.places import cache_dir, data_dir
+from cachekit.files.temporary import replacing
 from cachekit.ipfs.kubo.answers import OLDEST, dotted, numbers
 from cachekit.ipfs.node.binary import (
     VERSION,
     Installed,
     Unavailable,
-    beside,
     digest_of,
     installed,
     run,
@@ -94,7 +94,7 @@ def _obtain(home: Path, report: Callable[[str], None], environ: Mapping[str, str
     reasons = []
     for how, ways in (("downloaded", _download), ("built", _build)):
         try:
-            with beside(home / "ipfs") as new:
+            with replacing(home / "ipfs") as new:
                 ways(new, report, environ, dist)
                 _accept(new)
             write_record(home / "ipfs", sha256(home / "ipfs"))
