@@ -5,6 +5,7 @@ Binaries live in the cache directory, repositories in the data directory.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from cachekit.errors import UsageError
+from cachekit.files.digests import stream_digest
 from cachekit.files.places import cache_dir, data_dir
 from cachekit.files.temporary import replacing
 from cachekit.ipfs.kubo.answers import OLDEST, dotted, numbers
@@ -25,10 +27,8 @@ from cachekit.ipfs.node.binary import (
     VERSION,
     Installed,
     Unavailable,
-    digest_of,
     installed,
     run,
-    sha256,
     version_of,
     write_record,
 )
@@ -97,7 +97,7 @@ def _obtain(home: Path, report: Callable[[str], None], environ: Mapping[str, str
             with replacing(home / "ipfs") as new:
                 ways(new, report, environ, dist)
                 _accept(new)
-            write_record(home / "ipfs", sha256(home / "ipfs"))
+            write_record(home / "ipfs")
         except Unavailable as error:
             reasons.append(f"not {how}: {error}")
             report(reasons[-1])
@@ -123,9 +123,14 @@ def _download(new: Path, report: Callable[[str], None], _environ: Mapping[str, s
         _fetch(f"{url}.sha512", checksum)
         _fetch(url, archive)
         expected = checksum.read_text(errors="replace").split()[:1]
-        if expected != [digest_of(archive, "sha512")]:
+        if expected != [_sha512(archive)]:
             raise Unavailable(f"{name} does not have the published sha512")
         _extract(archive, new)
+
+
+def _sha512(archive: Path) -> str:
+    with archive.open("rb") as stream:
+        return stream_digest(stream, algorithm=hashlib.sha512).hex()
 
 
 def _platform() -> str:
