@@ -14,7 +14,8 @@ GONE: Final = frozenset({"content-encoding", "content-length", "transfer-encodin
 
 def library_of(value: Any) -> Any:
     """The module httpx or httpx2, whichever this client, request or response is of, or None."""
-    return _library_of(type(value))
+    kind: Any = type(value)
+    return _library_of(kind)
 
 
 @functools.lru_cache(64)
