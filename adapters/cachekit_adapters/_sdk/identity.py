@@ -12,15 +12,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit_adapters._sdk.values import headers_of
+from cachekit_adapters._wire.headers import counts
 from cachekit_adapters._wire.versions import Version
-
-_NEUTRAL_HEADERS: Final = frozenset(
-    {
-        *("authorization", "x-api-key", "api-key", "accept", "accept-encoding", "connection", "content-type"),
-        *("user-agent", "idempotency-key", "content-length", "host", "cookie", "traceparent", "tracestate"),
-        "anthropic-user-profile-id",  # whom the request is billed to; `user_profile_id` where it is a parameter
-    }
-)
 
 
 def identity(place: Mapping[str, Any], options: Any, neutral: frozenset[str]) -> dict[str, Any]:
@@ -31,7 +24,7 @@ def identity(place: Mapping[str, Any], options: Any, neutral: frozenset[str]) ->
         else options.json_data
     )
     found = {**place, "body": without({} if body is None else body, neutral)}
-    headers = {name: text for name, text in headers_of(options).items() if _counts(name)}
+    headers = {name: text for name, text in headers_of(options).items() if counts(name)}
     if headers:
         found["headers"] = headers
     if options.params:
@@ -72,10 +65,6 @@ _CALLERS_OWN: Final = frozenset({"input", "input_schema", "parameters", "schema"
 def _left_out(value: Any) -> bool:
     """What the SDKs put where nothing was given; it never reaches the wire."""
     return type(value).__name__ in ("Omit", "NotGiven")
-
-
-def _counts(name: str) -> bool:
-    return name not in _NEUTRAL_HEADERS and not name.startswith("x-stainless")
 
 
 def files_of(files: Any) -> list[list[str]] | None:

@@ -212,10 +212,11 @@ def _restored(operation: Operation, values: Values, reply: Reply, streamed: bool
     stream_of, is_stream = operation.streaming, reply.kind == "stream"
     if streamed and is_stream:
         return values.stream(head, _pieces(reply, content), context)
-    path, request = values.request(context) or (head.path, None)
     if stream_of is None or not (streamed or is_stream):
-        fitted = content if operation.fitted is None else operation.fitted(content, head.path, path, request)
-        return values.whole(head, fitted, context)
+        if operation.fitted is not None:
+            content = operation.fitted(content, head.path, *(values.request(context) or (head.path, None)))
+        return values.whole(head, content, context)
+    path, request = values.request(context) or (head.path, None)
     if streamed:
         pieces = stream_of.synthesise(json.loads(content), request)
         return values.stream(head._replace(kind=EVENTS), pieces, context)

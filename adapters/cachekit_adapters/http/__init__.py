@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cachekit import Adapter, Answers, CallOrigin, Failed, UsageError, Wanted, driven
 from cachekit_adapters._wire.batches import divided
-from cachekit_adapters._wire.bodies import library, library_of
+from cachekit_adapters._wire.bodies import library_of
 from cachekit_adapters._wire.exchange import EVENTS, ClientAnswer
 from cachekit_adapters._wire.flows import Flow, method
 from cachekit_adapters._wire.operation import Operation
@@ -78,7 +78,7 @@ class CachedSend:
     ) -> None:
         self.operation, self.answers, self.versions, self.is_async = operation, answers, versions, is_async
         self.real, self.build, self.base = client.send, client.build_request, client.base_url.path
-        self.refused = _refused(library(client))
+        self.refused = _refused(library_of(client))
 
     def flow(self, request: Any, *, stream: bool = False, **options: Any) -> Flow:
         """What `send` does in the place of the client's own (`real`)."""

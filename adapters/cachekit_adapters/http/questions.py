@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from typing import Any, Final, NamedTuple
 
 from cachekit_adapters._wire.exchange import EVENTS, JSON, ClientRequest
+from cachekit_adapters._wire.headers import counts, is_secret
 from cachekit_adapters._wire.operation import Operation
 from cachekit_adapters._wire.versions import Version
 
-_NEUTRAL: Final = frozenset(
-    {
-        *("accept-encoding", "connection", "content-type", "content-length", "transfer-encoding", "host"),
-        *("user-agent", "traceparent", "tracestate", "baggage", "idempotency-key", "x-request-id", "x-correlation-id"),
-    }
-)
-_SECRET: Final = re.compile(r"auth|token|secret|key|cookie|signature|passw", re.IGNORECASE)
 _ANY: Final = frozenset({"*/*", JSON, EVENTS})
 
 
@@ -72,25 +65,27 @@ def _body(request: Any) -> Any:
 
 def _besides(request: Any) -> dict[str, Any]:
     """Headers and query that may change the answer; what may be a secret is left out."""
-    headers: list[list[str]] = []
-    for name, value in request.headers.raw:
-        known = _counting(name)
-        if known and (known != "accept" or _particular(value)):
-            headers.append([known, value.decode("latin-1")])
+    headers = [[name, value.decode("latin-1")] for raw, value in request.headers.raw if (name := _counting(raw, value))]
     found: dict[str, Any] = {"headers": sorted(headers)} if headers else {}
     if request.url.query:
-        query = [[name, text] for name, text in request.url.params.multi_items() if not _SECRET.search(name)]
+        query = [[name, text] for name, text in request.url.params.multi_items() if not is_secret(name)]
         found |= {"query": sorted(query)} if query else {}
     return found
 
 
-@functools.lru_cache(1024)
-def _counting(name: bytes) -> str:
+def _counting(raw: bytes, value: bytes) -> str:
     """The name of a header that may change the answer, else ""."""
-    known = name.decode("latin-1").lower()
-    return "" if known in _NEUTRAL or _SECRET.search(known) else known
+    name = _lower(raw)
+    return name if counts(name) or (name == "accept" and _particular(value)) else ""
 
 
+@functools.lru_cache(1024)
+def _lower(name: bytes) -> str:
+    return name.decode("latin-1").lower()
+
+
+@functools.lru_cache(256)
 def _particular(accepted: bytes) -> bool:
+    """Whether an `Accept` asks for something else than what the server gives anyway."""
     parts = accepted.decode("latin-1").split(",")
     return not _ANY.issuperset(part.partition(";")[0].strip() for part in parts)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from cachekit import Wanted
+from cachekit_adapters._wire.headers import FRAMING, counts
 from cachekit_adapters.ovms import wire
 
 PLACES: Final = (
@@ -24,18 +25,6 @@ NEUTRAL: Final = wire.NEUTRAL | {
     *("request_id", "request_compression_algorithm", "response_compression_algorithm"),
 }
 """Those that do not change the answer."""
-
-_FRAMING: Final = frozenset(
-    {
-        *("accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type"),
-        "inference-header-content-length",
-    }
-)
-"""`infer` itself leaves some of them in the caller's dict."""
-
-# Host counts: KServe's ingress finds the model by it.
-_NEUTRAL_HEADERS: Final = _FRAMING | {"user-agent", "traceparent", "tracestate", "x-request-id"}
-_SECRET_WORDS: Final = frozenset({"auth", "authorization", "token", "apikey", "cookie", "secret", "signature"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +100,8 @@ def _identified(client: Any, base: str, given: Mapping[str, Any]) -> Call:
     metadata = {
         "model_name": model,
         "model_version": version,
-        "headers": {name: value for name, value in headers.items() if str(name).lower() not in _FRAMING} or None,
+        # `infer` itself leaves some of these in the caller's dict.
+        "headers": {name: value for name, value in headers.items() if str(name).lower() not in FRAMING} or None,
         "query_params": query or None,
     }
     return Call({**place, **asked, **unknown}, place, metadata, given.get("request_id") or "")
@@ -135,10 +125,6 @@ def _going_out(client: Any, headers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _counting(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Those that may change the answer. What proves who asks does not, and is a secret."""
-    told = {str(name).lower(): str(value) for name, value in headers.items()}
-    return {name: value for name, value in told.items() if name not in _NEUTRAL_HEADERS and not _secret(name)}
-
-
-def _secret(name: str) -> bool:
-    return name.endswith("api-key") or not _SECRET_WORDS.isdisjoint(name.split("-"))
+    """Those that may change the answer. Host counts: KServe's ingress finds the model by it."""
+    sent = {str(name).lower(): str(value) for name, value in headers.items()}
+    return {name: value for name, value in sent.items() if name == "host" or counts(name)}
