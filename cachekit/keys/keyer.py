@@ -204,4 +204,7 @@ _UNSAID: Final = (object(),)
 def _text(name: str, value: Any) -> str:
     from cachekit.keys.readable import readable
 
-    return "<secret>" if is_secret_name(name) else readable(value)
+    try:
+        return "<secret>" if is_secret_name(name) else readable(value)
+    except Exception:  # a proxy outside of its context raises whatever it is asked; its class is all that counts
+        return f"<{type(value).__name__}>"
