@@ -496,11 +496,11 @@ def test_remembered_hits_are_counted(ask: Asked) -> None:
     """Each is a call and a hit, with its bytes and what it saved, and their latencies are told."""
     for _ in range(101):
         ask(1)
-    found = stats(ask.function).as_dict()
-    assert (found["calls"], found["hits"]["memory"], found["misses"]) == (101, 100, 1)
-    assert found["bytes"]["memory"]["read"] == 100 * len(b'["1","0"]')
-    assert found["seconds"]["saved"] > 0
-    assert 0 < found["latency"]["memory"]["p50"] <= found["latency"]["memory"]["p99"]
+    counters = stats(ask.function).as_dict()
+    assert (counters["calls"], counters["hits"]["memory"], counters["misses"]) == (101, 100, 1)
+    assert counters["bytes"]["memory"]["read"] == 100 * len(b'["1","0"]')
+    assert counters["seconds"]["saved"] > 0
+    assert 0 < counters["latency"]["memory"]["p50"] <= counters["latency"]["memory"]["p99"]
 
 
 def test_tasks_share_what_is_remembered() -> None:
