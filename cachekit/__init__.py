@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cachekit.calls.answers.answers import Answers
     from cachekit.calls.answers.asking import Wanted
     from cachekit.calls.prepare import driven
-    from cachekit.plan.steps import CallOrigin, Do
+    from cachekit.keys.code.depends import env
+    from cachekit.plan.steps import CallOrigin, Do, Failed
 
 __all__ = [
     "MISS",
@@ -29,6 +30,7 @@ __all__ = [
     "Do",
     "Event",
     "Explanation",
+    "Failed",
     "IntegrityError",
     "Key",
     "Progress",
@@ -46,6 +48,7 @@ __all__ = [
     "current_mode",
     "distributed_cache",
     "driven",
+    "env",
     "fetch",
     "flush",
     "gc",
@@ -71,8 +74,10 @@ _LATER = {
     "Answers": "calls.answers.answers",
     "CallOrigin": "plan.steps",
     "Do": "plan.steps",
+    "Failed": "plan.steps",
     "Wanted": "calls.answers.asking",
     "driven": "calls.prepare",
+    "env": "keys.code.depends",
     "Progress": "artifacts.progress",
     "on_progress": "artifacts.progress",
 }
@@ -89,3 +94,8 @@ def __getattr__(name: str) -> Any:
 
         return version("cachekit-ipfs")
     raise AttributeError(f"module 'cachekit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What `cachekit.<TAB>` shows: the public names, not the rooms behind them."""
+    return sorted({*__all__, "__version__", *(name for name in globals() if name.startswith("__"))})

@@ -82,7 +82,8 @@ class Adapter:
         streams: takes the SDK's answer; whether it is a stream. What follows is for streams only.
         source: takes the stream; an iterator of the bytes that came over the wire.
         retold: takes the stream and such an iterator; a stream of the same kind that reads from it.
-        finish: takes all bytes of a stream; the Reply to store.
+        head: takes the stream when it has ended; bytes to keep before its own, such as headers.
+        finish: takes these and all bytes of a stream; the Reply to store.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Adapter:
     streams: Callable[[Any], bool] = lambda _answer: False
     source: Callable[[Any], Any] = iter
     retold: Callable[[Any, Any], Any] = lambda _answer, pieces: pieces
+    head: Callable[[Any], bytes] = lambda _answer: b""
     finish: Callable[[bytes], Reply] | None = None
 
 
@@ -182,6 +184,7 @@ class Policy:
     stale_if_error: float = 0.0
     namespace: str | None = None
     version: str | None = None
+    depends: tuple[Any, ...] = ()
     ignore: frozenset[str] = frozenset()
     key: Callable[[Mapping[str, Any]], Any] | None = None
     tags: tuple[str, ...] = ()

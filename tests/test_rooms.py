@@ -43,6 +43,8 @@ HOMES = {
     "ipfshttpclient": {"ipfs.kubo.client"},
     "cryptography": {"ipfs.credential"},
     "fcntl": {"files.locks"},
+    "platformdirs": {"files.places"},
+    "tqdm": {"artifacts.progress"},
     "orjson": {"keys.plain", "values.codecs", "values.tagged"},
 }
 

@@ -7,8 +7,7 @@ import os
 from typing import Any, Final, TypeVar
 
 from cachekit import Adapter, UsageError
-
-from ._wire.prices import use_prices
+from cachekit_adapters._wire.prices import use_prices
 
 __all__ = ["use_prices", "wrap"]
 

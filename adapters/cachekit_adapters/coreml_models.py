@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cachekit import UsageError, persist_artifact
-
-from ._building import existing, needed, versions
+from cachekit_adapters._building import existing, needed, versions
 
 
 def convert(

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, persist_artifact
-
-from ._building import existing, flags, only, run, versions_in
+from cachekit_adapters._building import existing, flags, only, run, versions_in
 
 StrPath = str | os.PathLike[str]
 

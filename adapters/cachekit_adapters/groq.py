@@ -11,11 +11,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from ._sdk import client as stainless
-from ._sdk import shapes
-from ._sdk.client import Way
-from ._sdk.shapes import by_suffix, quick_chat, versions
+from cachekit_adapters._sdk import client as stainless
+from cachekit_adapters._sdk import shapes
+from cachekit_adapters._sdk.shapes import quick_chat, vendor
 
 SDK: Final = "groq"
 
@@ -32,10 +30,9 @@ OPERATIONS: Final = {
     ("get", "/models"): MODELS,
 }
 
+_QUICK: Final = quick_chat(SDK, "/openai/v1/chat/completions")
 
-_QUICK: Final = (quick_chat(SDK, "/openai/v1/chat/completions"),)
 
-
-def wrap(client: Any, **said: Any) -> Any:
+def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of a Groq or AsyncGroq client whose calls are cached."""
-    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), lambda _client: None, _QUICK, versions(said)))
+    return stainless.wrapped(client, vendor(OPERATIONS, _QUICK, lambda _client: None, keywords))

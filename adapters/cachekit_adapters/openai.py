@@ -10,24 +10,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from ._sdk import client as stainless
-from ._sdk import shapes
-from ._sdk.client import Way
-from ._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, by_suffix, openai_values, quick_chat, versions
-from ._wire import openai
-from ._wire.operation import operation
+from cachekit_adapters._sdk import client as stainless
+from cachekit_adapters._sdk import shapes
+from cachekit_adapters._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, quick_chat, vendor
 
 SDK: Final = "openai"
 
 CHAT: Final[Adapter] = shapes.chat(SDK)
-COMPLETION: Final[Adapter] = operation(
-    "openai.completion", openai, openai_values(SDK, "Completion"), ttl=3600, neutral=NEUTRAL, provider=SDK
-)
+COMPLETION: Final[Adapter] = shapes.operation(SDK, "completion", "Completion", ttl=3600, neutral=NEUTRAL)
 EMBEDDING: Final[Adapter] = shapes.embedding(SDK)
-RESPONSES: Final[Adapter] = operation(
-    "openai.responses", openai, openai_values(SDK, "Response"), ttl=1800, neutral=RESPONSE_NEUTRAL, provider=SDK
-)
+RESPONSES: Final[Adapter] = shapes.operation(SDK, "responses", "Response", ttl=1800, neutral=RESPONSE_NEUTRAL)
 AUDIO: Final[Adapter] = shapes.audio(SDK)
 MODELS: Final[Adapter] = shapes.models(SDK)
 
@@ -41,13 +33,12 @@ OPERATIONS: Final = {
     ("get", "/models"): MODELS,
 }
 
+_QUICK: Final = quick_chat(SDK, "/chat/completions")
 
-_QUICK: Final = (quick_chat(SDK, "/chat/completions"),)
 
-
-def wrap(client: Any, **said: Any) -> Any:
+def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of an OpenAI or AsyncOpenAI client whose calls are cached; organization and project are tenants."""
-    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK, versions(said)))
+    return stainless.wrapped(client, vendor(OPERATIONS, _QUICK, _tenant, keywords))
 
 
 def _tenant(client: Any) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, bypass, persist_artifact
-
-from ._building import UNKNOWN, commit, needed, source, spoken, versions
+from cachekit_adapters._building import UNKNOWN, commit, needed, source, spoken, versions
 
 TASKS: Final = {
     "feature-extraction": "AutoModel",

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, persist_artifact
-
-from ._building import existing, only, run
+from cachekit_adapters._building import existing, only, run
 
 StrPath = str | os.PathLike[str]
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cachekit import persist_artifact
-
-from ._building import UNKNOWN, commit, needed, source, spoken, versions
+from cachekit_adapters._building import UNKNOWN, commit, needed, source, spoken, versions
 
 T = TypeVar("T")
 

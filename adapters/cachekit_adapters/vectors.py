@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Final, overload
 
 from cachekit import Cached, UsageError, distributed_cache
-
-from ._building import needed
+from cachekit_adapters._building import needed
 
 Embed = Callable[..., Any]
 

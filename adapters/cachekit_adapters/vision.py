@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import Cached, UsageError, distributed_cache
-
-from ._building import needed
+from cachekit_adapters._building import needed
 
 # Modes whose pixels say by their shape and type alone what they mean; the others (CMYK, YCbCr, …) say it by name.
 _EVIDENT: Final = frozenset({"1", "L", "RGB", "RGBA", "I;16", "I", "F"})

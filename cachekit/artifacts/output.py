@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.artifacts.manifest import File, Manifest
-from cachekit.artifacts.staging import survey
+from cachekit.artifacts.staging import has_shape
 from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.files.copying import duplicate
 from cachekit.files.digests import file_digest
@@ -97,14 +97,10 @@ def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> Non
 def holds(target: Path, manifest: Manifest) -> bool:
     """Whether exactly the content of `manifest` stands at `target`; files are read where nobody knows them."""
     try:
-        found = survey(target)
-        links = {file.path: file.link for file in manifest.files if file.link}
-        files = {file.path: (file.size, file.mode) for file in manifest.files if not file.link}
-        shape = (found.kind, found.files, found.links, found.empty)
-        if os.path.islink(target) or shape != (manifest.kind, files, links, manifest.directories):
-            return False
-        return all(file_digest(target / file.path).hex() == file.sha256 for file in manifest.files if not file.link)
-    except (OSError, ValueError, UsageError):
+        return has_shape(target, manifest) and all(
+            file_digest(target / file.path).hex() == file.sha256 for file in manifest.regular
+        )
+    except (OSError, ValueError):
         return False
 
 

@@ -1,8 +1,8 @@
 """What is told while files are hashed, stored, added and fetched: to programs, to a terminal, else to the log.
 
-A terminal gets a bar for each file that is under way, a log a line every few seconds; both only for work of `LARGE`
-bytes and more, which is what it takes to keep somebody waiting. What is added behind the calls has no bar, but while
-somebody waits for it (`waiting`).
+A terminal gets a bar for each file that is under way, drawn by tqdm, a log a line every few seconds; both only for work
+of `LARGE` bytes and more, which is what it takes to keep somebody waiting. What is added behind the calls has no bar, but
+while somebody waits for it (`waiting`).
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ _LINE: Final = 4.0
 _END: Final = 1.0
 """Seconds that the end of a file waits to be shown."""
 _SCREEN: Final = os.terminal_size((80, 24))
-_WIDTH: Final = 24
+_WIDEST: Final = 80
+"""Columns of a bar: what is left of a longer one beside a line of the program would look like the line's end."""
 log: Final = logging.getLogger("cachekit")
 
 Callback = Callable[[Progress], None]
 
 
 @dataclass(slots=True)
-class _File:
-    """A file under way; `since` and `at` (the first and the last word of it) in seconds of `time.monotonic`."""
+class _Job:
+    """A file under way; `since` and `at` (the first and the last word of it) in seconds of the display's clock."""
 
     what: str
     name: str
@@ -48,12 +49,23 @@ class _File:
     done: int = 0
     at: float = 0.0
 
-    def text(self) -> str:
+    def line(self) -> str:
+        """Share, size, rate and time left, for the log."""
         rate = (self.done - self.begin) / max(self.at - self.since, 1e-3)
         speed = f", {rate / (1 << 20):.0f} MiB/s" if rate > 0 else ""
         left = f", {_time((self.total - self.done) / rate)} left" if rate > 0 and self.done < self.total else ""
         share = self.done * 100 // max(self.total, 1)
-        return f"{share:3d}% of {self.total / (1 << 20):.0f} MiB{speed}{left}"
+        return f"{self.what} {_plain(self.name)}: {share:3d}% of {self.total / (1 << 20):.0f} MiB{speed}{left}"
+
+    def bar(self, width: int) -> str:
+        """The same, drawn for a terminal, in `width` characters at most."""
+        # Imported where somebody looks: no call and no import waits for it.
+        from tqdm import tqdm
+
+        # The end of a name tells more than its beginning; in a narrow window the rate tells more than either.
+        title = f"{self.what:<8} {_plain(self.name)[-max(8, width - 60) :]}"
+        size = {"unit": "B", "unit_scale": True, "initial": self.begin}
+        return str(tqdm.format_meter(self.done, self.total, self.at - self.since, width, title, ascii=True, **size))
 
 
 class Display:
@@ -70,20 +82,20 @@ class Display:
     def _renew(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._files: dict[tuple[str, str, int], _File] = {}
+        self._jobs: dict[tuple[str, str, int], _Job] = {}
         self._burst = 0
         self._since = self._heard = self._next = -_PAUSE
         self._drawn = False
 
-    def __call__(self, told: Progress) -> None:
+    def __call__(self, progress: Progress) -> None:
         if self._pid != os.getpid():  # at the fork another thread may have held the lock for ever
             self._renew()
         # Only the end of a file is waited for: else its bar would stay.
-        if not self._lock.acquire(timeout=_END if told.done >= told.total else 0):
+        if not self._lock.acquire(timeout=_END if progress.done >= progress.total else 0):
             return
         try:
-            if told.what != "adding" or os.getpid() in self._waiters or not _terminal():
-                self._take(told, self._clock())
+            if progress.what != "adding" or os.getpid() in self._waiters or not _terminal():
+                self._take(progress, self._clock())
         finally:
             self._lock.release()
 
@@ -103,35 +115,35 @@ class Display:
         if not self._lock.acquire(timeout=_END):
             return
         try:
-            self._files = {key: file for key, file in self._files.items() if file.what != "adding"}
+            self._jobs = {key: job for key, job in self._jobs.items() if job.what != "adding"}
             if self._drawn and _terminal():
                 self._draw(self._clock(), at_once=True)
         finally:
             self._lock.release()
 
-    def _take(self, told: Progress, now: float) -> None:
+    def _take(self, progress: Progress, now: float) -> None:
         if now - self._heard > _PAUSE:
             self._burst, self._since = 0, now
         self._heard = now
-        key = (told.what, told.name, threading.get_ident())
-        file = self._files.setdefault(key, _File(told.what, told.name, told.total, told.done, now))
-        self._burst += max(0, told.done - file.done)
-        file.done, file.at = told.done, now
-        over = told.done >= told.total
-        for other in [one for one, it in self._files.items() if now - it.at > _PAUSE or (over and one == key)]:
-            del self._files[other]
-        large = told.total >= LARGE or self._burst >= LARGE
+        key = (progress.what, progress.name, threading.get_ident())
+        job = self._jobs.setdefault(key, _Job(progress.what, progress.name, progress.total, progress.done, now))
+        self._burst += max(0, progress.done - job.done)
+        job.done, job.at = progress.done, now
+        over = progress.done >= progress.total
+        for other in [one for one, it in self._jobs.items() if now - it.at > _PAUSE or (over and one == key)]:
+            del self._jobs[other]
+        large = progress.total >= LARGE or self._burst >= LARGE
         if (large or self._drawn) and _terminal():
             self._draw(now, at_once=over)
         elif large:
-            self._write(file, now, over=over)
+            self._write(job, now, over=over)
 
     def _draw(self, now: float, *, at_once: bool) -> None:
         if now < self._next and not at_once:
             return
         self._next = now + _REDRAW
         columns, rows = _screen()
-        lines = [_bar(file, columns - 1) for file in self._files.values()][: rows - 1]
+        lines = [job.bar(min(columns - 1, _WIDEST)) for job in list(self._jobs.values())[: rows - 1]]
         # Room is made below (a terminal scrolls for it) before the cursor is noted: where it is noted, it can return.
         room = "\x1bD" * len(lines) + f"\x1b[{len(lines)}A"
         bars = room + "\x1b7" + "".join(f"\r\n{line}" for line in lines) + "\x1b8" if lines else ""
@@ -140,13 +152,13 @@ class Display:
             sys.stderr.flush()
         self._drawn = bool(lines)
 
-    def _write(self, file: _File, now: float, *, over: bool) -> None:
+    def _write(self, job: _Job, now: float, *, over: bool) -> None:
         # Small files are told of when they are over, large ones when there is a rate to tell.
-        alone = file.total >= LARGE
-        due = now >= self._next and now - (file.since if alone else self._since) >= _LINE
+        alone = job.total >= LARGE
+        due = now >= self._next and now - (job.since if alone else self._since) >= _LINE
         if (due and (alone or over)) or (alone and over):
             self._next = now + _LINE
-            log.info("%s %s: %s", file.what, _plain(file.name), file.text())
+            log.info("%s", job.line())
 
 
 def _screen() -> os.terminal_size:
@@ -162,12 +174,6 @@ def _terminal() -> bool:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):  # closed, or none at all (pythonw)
         return False
-
-
-def _bar(file: _File, width: int) -> str:
-    bar, text = f"{'#' * (_WIDTH * file.done // max(file.total, 1)):.<{_WIDTH}}", file.text()
-    room = min(30, max(8, width - len(f"{file.what:<8} {bar}  {text}")))
-    return f"{file.what:<8} {bar} {_plain(file.name)[-room:]} {text}"[:width]
 
 
 def _plain(name: str) -> str:
@@ -201,11 +207,11 @@ def on_progress(callback: Callback) -> Callable[[], None]:
     return remove
 
 
-def tell(told: Progress) -> None:
+def tell(progress: Progress) -> None:
     """Passes on what happened: to the callbacks, and to the terminal or the log."""
     for callback in tuple(_callbacks):
-        callback(told)
-    _display(told)
+        callback(progress)
+    _display(progress)
 
 
 def waiting() -> AbstractContextManager[None]:
@@ -217,9 +223,9 @@ def counter(what: str, name: str, total: int) -> Callable[[int], None]:
     """For who counts by differences: bytes that were done just now, of a file of `total` bytes."""
     done = 0
 
-    def passed(count: int) -> None:
+    def count(more: int) -> None:
         nonlocal done
-        done += count
+        done += more
         tell(Progress(what, name, done, total))
 
-    return passed
+    return count

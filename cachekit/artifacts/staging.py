@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from cachekit.artifacts.contents import Blobs
+from cachekit.artifacts.contents import Contents
 from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
 from cachekit.artifacts.portable import DEEPEST, name_problem, too_deep, tree_problem
 from cachekit.errors import UsageError
@@ -70,6 +70,21 @@ def survey(path: Path) -> Survey:
     if found.kind == "tree" and (problem := tree_problem((*found.files, *found.links), found.directories, found.links)):
         raise UsageError(f"{found.name!r} cannot be stored as an artifact: {problem}")
     return found
+
+
+def has_shape(path: Path, manifest: Manifest) -> bool:
+    """Whether what stands at `path` has the manifest's names, sizes, modes and links, and no more; no file is read.
+
+    Raises OSError.
+    """
+    try:
+        found = survey(path)
+    except UsageError:
+        return False
+    files = {file.path: (file.size, file.mode) for file in manifest.regular}
+    links = {file.path: file.link for file in manifest.files if file.link}
+    same = (found.kind, found.files, found.links, found.empty) == (manifest.kind, files, links, manifest.directories)
+    return same and not path.is_symlink()
 
 
 def _walk(found: Survey, path: str, status: os.stat_result) -> None:
@@ -145,7 +160,7 @@ def _duplicated(here: Path, source: Path, mode: int) -> bool:
     return True
 
 
-def stage_blobs(manifest: Manifest, staged: Path, blobs: Blobs) -> None:
+def stage_blobs(manifest: Manifest, staged: Path, contents: Contents) -> None:
     """Builds the tree of a checked manifest out of blobs that are here."""
     if manifest.kind == "tree":
         staged.mkdir()
@@ -156,4 +171,4 @@ def stage_blobs(manifest: Manifest, staged: Path, blobs: Blobs) -> None:
         if file.link:
             os.symlink(file.link, staged / file.path)
         else:
-            blobs.expose(file.sha256, staged / file.path, file.mode)
+            contents.expose(file.sha256, staged / file.path, file.mode)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from cachekit.artifacts.contents import Blobs
+from cachekit.artifacts.contents import Contents
 from cachekit.artifacts.manifest import File, Manifest, problem_of
 from cachekit.artifacts.output import alone_at, put_copy
 from cachekit.artifacts.staging import Survey, give_back, stage_blobs, stage_found, survey
@@ -34,8 +34,8 @@ class ArtifactStore:
     def __init__(self, directory: Path, *, told: Told | None = None) -> None:
         self._directory = directory
         self._told = told
-        self._blobs = Blobs(directory)
-        self._trees = Trees(directory, self._blobs, told)
+        self._contents = Contents(directory)
+        self._trees = Trees(directory, self._contents, told)
 
     def ingest(self, path: Path, *, about: Mapping[str, str] = {}, own: bool = False) -> Manifest:
         """Stores the file or tree at `path`; with `own` its files may be moved. Raises UsageError for what cannot be kept.
@@ -44,7 +44,7 @@ class ArtifactStore:
         """
         found = survey(Path(path))
         movable = own and not os.path.islink(path)
-        with degrading("storing an artifact"), temporary(self._blobs.temporaries) as stage:
+        with degrading("storing an artifact"), temporary(self._contents.temporaries) as stage:
             self._check_room(found, movable)
             try:
                 return self._ingested(found, stage / "content", about, movable)
@@ -61,21 +61,21 @@ class ArtifactStore:
     def missing(self, manifest: Manifest) -> list[File]:
         """Files whose blobs are not here, each content once."""
         with degrading("looking for blobs"):
-            files = {file.sha256: file for file in manifest.files if not file.link}
-            return [file for file in files.values() if not self._blobs.has(file.sha256)]
+            files = {file.sha256: file for file in manifest.regular}
+            return [file for file in files.values() if not self._contents.has(file.sha256)]
 
     def has(self, sha256: str) -> bool:
         """Whether the blob is here and right."""
         with degrading("looking for a blob"):
-            return self._blobs.has(sha256)
+            return self._contents.has(sha256)
 
     def blob(self, sha256: str) -> Path:
         """Where the blob stands, read-only, or would. IntegrityError for what is no SHA-256."""
-        return self._blobs.path(sha256)
+        return self._contents.path(sha256)
 
     def partial(self, sha256: str) -> Path:
         """Where a download of this blob grows; always the same, so that it can go on where it stopped."""
-        path = self._directory / "partial" / self._blobs.path(sha256).name
+        path = self._directory / "partial" / self._contents.path(sha256).name
         with degrading("making room for a download"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
@@ -86,7 +86,7 @@ class ArtifactStore:
         They are not read again where `known`, the signature under which they were last digested, is still that.
         """
         with degrading("keeping a download"):
-            self._blobs.publish(sha256, partial, known)
+            self._contents.publish(sha256, partial, known)
 
     def assemble(self, manifest: Manifest) -> Path:
         """The artifact, of blobs that are here. IntegrityError if one is missing, or if a name in it could escape."""
@@ -100,9 +100,9 @@ class ArtifactStore:
                 raise IntegrityError(
                     f"{manifest.name}: the content of {absent[0].path!r} is not here", reason="incomplete"
                 )
-            with temporary(self._blobs.temporaries) as stage:
+            with temporary(self._contents.temporaries) as stage:
                 staged = stage / "content"
-                stage_blobs(manifest, staged, self._blobs)
+                stage_blobs(manifest, staged, self._contents)
                 return self._publish(manifest, staged)
 
     def complete(self, manifest: Manifest, fetch: Callable[[Sequence[File]], None] | None) -> Path:
@@ -153,7 +153,7 @@ class ArtifactStore:
             for manifest in going:
                 self._trees.discard(manifest)
                 for sha256 in {file.sha256 for file in manifest.files} - staying - {""}:
-                    self._drop_unused(self._blobs.path(sha256))
+                    self._drop_unused(self._contents.path(sha256))
 
     def volume(self) -> int:
         """Bytes that the store occupies, each file once whatever its names."""
@@ -171,10 +171,11 @@ class ArtifactStore:
         """Removes what dead processes left and nothing changed for 24 h before `now` (ns); how many things that were."""
         with degrading("cleaning up"):
             found = [path for name in ("tmp", "scratch", "partial") for path in abandoned(self._directory / name, now)]
-            for path in found:
+            # `seen` is where an earlier version kept what the digest cache knows.
+            for path in (*found, self._directory / "seen"):
                 remove(path)
             used = {file.sha256 for manifest, _ in self._trees.entries() for file in manifest.files}
-            orphans = [path for path in self._blobs.all() if path.name not in used and self._is_old(path, now)]
+            orphans = [path for path in self._contents.all() if path.name not in used and self._is_old(path, now)]
             return len(found) + sum(self._drop_unused(path) for path in orphans)
 
     def _ingested(self, found: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:
@@ -187,10 +188,9 @@ class ArtifactStore:
         return manifest
 
     def _adopt(self, manifest: Manifest, staged: Path) -> None:
-        for file in manifest.files:
-            if not file.link:
-                self._blobs.adopt(staged / file.path, file.sha256, file.mode)
-        for shard in {self._blobs.path(file.sha256).parent for file in manifest.files if not file.link}:
+        for file in manifest.regular:
+            self._contents.adopt(staged / file.path, file.sha256, file.mode)
+        for shard in {self._contents.path(file.sha256).parent for file in manifest.regular}:
             lasting(shard)
 
     def _publish(self, manifest: Manifest, staged: Path) -> Path:
@@ -201,7 +201,7 @@ class ArtifactStore:
         return self._trees.publish(manifest, staged)
 
     def _check_room(self, found: Survey, movable: bool) -> None:
-        status = os.statvfs(self._blobs.temporaries) if hasattr(os, "statvfs") and not movable else None
+        status = os.statvfs(self._contents.temporaries) if hasattr(os, "statvfs") and not movable else None
         if status is not None and found.size > status.f_bavail * status.f_frsize:
             raise TierFull(f"no room for {found.name!r}, which has {found.size} bytes")
 
@@ -209,7 +209,7 @@ class ArtifactStore:
         # A second name is another artifact's, or of one that is just being made.
         unused = blob.exists() and os.lstat(blob).st_nlink == 1
         if unused:
-            self._blobs.drop(blob.name)
+            self._contents.drop(blob.name)
         return unused
 
     def _is_old(self, path: Path, now: int) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cachekit.calls.lanes import Known, Lane
     from cachekit.config.resolve import Resolved
     from cachekit.files.digest_cache import Digests
-    from cachekit.ipfs.sharing import Shared
+    from cachekit.ipfs.sharing import Team
     from cachekit.model import Listener, Tier
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.memory import MemoryTier
@@ -78,7 +78,7 @@ class Cache:
         self.ledger = Ledger(self.settings.dir)
         self.tiers: Mapping[str, Tier] = {}
         self.listeners: list[Listener] = []
-        self.shared: Shared | None = None
+        self.team: Team | None = None
         self._environ = environ
         self._states: dict[str, TierState] = {}
         self.lanes = Lanes()
@@ -120,13 +120,13 @@ class Cache:
         """What each tier is, and the one reason; the daemon is asked at most once, within its deadline."""
         self.ready()
         states = dict(self._states)
-        if self.shared is not None:
-            states["ipfs"] = self.shared.state()
+        if self.team is not None:
+            states["ipfs"] = self.team.state()
         return states
 
     def _open(self) -> None:
         made = opened(self.resolved, self._environ, self.ledger, self.tell, log)
-        self.tiers, self.shared, self._states = made.tiers, made.shared, made.states
+        self.tiers, self.team, self._states = made.tiers, made.team, made.states
         self.near_tiers = tuple((name, self.tiers[name]) for name in ("memory", "disk") if name in self.tiers)
         self.memory, self.disk, self.artifacts, self.digests = made.memory, made.disk, made.artifacts, made.digests
         self._house.begin(self.disk)
@@ -140,10 +140,10 @@ class Cache:
         """Counts why a call that missed here could not ask the team: the deciding variable, or the silent daemon."""
         if not key.shareable:
             return
-        if self.shared is None:
+        if self.team is None:
             reason = "init_failed" if self.settings.ipfs != "off" else self.resolved.reason("ipfs")
             self.tell(Event("bypass", key.function, "ipfs", f"ipfs: {reason}"))
-        elif not self.shared.breaker.allows():
+        elif not self.team.breaker.allows():
             self.tell(Event("bypass", key.function, "ipfs", "ipfs: unreachable"))
 
     # -- what happened ------------------------------------------------------------------------------------------
@@ -190,8 +190,8 @@ class Cache:
         for mark in chosen:
             if disk is not None:
                 removed += disk.drop_where(mark.namespace, mark.value if mark.kind == "tag" else "")
-            if self.shared is not None:
-                removed += self.shared.tier.mark(mark)
+            if self.team is not None:
+                removed += self.team.tier.mark(mark)
         if self.memory is not None:
             # What is in memory is on disk too, and counted there.
             removed += 0 if disk is not None else len(self.memory)
@@ -210,11 +210,11 @@ class Cache:
         """Returns when everything queued stands in the daemon; raises TierError where it does not within `timeout` s."""
         self.ready()
         self.save_totals()
-        if self.shared is not None:
+        if self.team is not None:
             from cachekit.artifacts.progress import waiting
 
             with waiting():
-                self.shared.tier.flush(FLUSH_BOUND if timeout is None else timeout)
+                self.team.tier.flush(FLUSH_BOUND if timeout is None else timeout)
 
     def close(self, bound: float = EXIT_BOUND) -> None:
         """Uploads for at most `bound` seconds, saves the totals and closes the files."""
@@ -222,8 +222,8 @@ class Cache:
             return
         try:
             self.save_totals()
-            if self.shared is not None:
-                self.shared.close(bound)
+            if self.team is not None:
+                self.team.close(bound)
         except (TierError, sqlite3.Error, OSError) as error:
             log.debug("closing: %s", error)
         for tier in self.tiers.values():
@@ -236,7 +236,7 @@ class Cache:
         self.lanes.close()
         self._ready, self.tiers, self.near_tiers = False, {}, ()
         self.memory = self.disk = None
-        self.shared = None
+        self.team = None
 
     def renew_after_fork(self) -> None:
         """What a forked child must not share with its parent: locks that may be held, threads that do not exist."""

@@ -75,7 +75,7 @@ class Snapshot:
             "tokens_saved": {way: self._number(f"tokens_saved.{way}") for way in ("input", "output")},
             "cost_saved": float(self.counters.get("cost_saved", 0.0)),
             "hit_rate": self.hit_rate,
-            "latency": {tier: found for tier in TIERS if (found := self._quantiles(tier))},
+            "latency": {tier: quantiles for tier in TIERS if (quantiles := self._quantiles(tier))},
         }
 
     def _number(self, name: str) -> int:
@@ -86,11 +86,11 @@ class Snapshot:
         return {name[cut:]: int(n) for name, n in self.counters.items() if name.startswith(f"{prefix}.")}
 
     def _errors(self) -> dict[str, dict[str, int]]:
-        found: dict[str, dict[str, int]] = {}
+        tiers: dict[str, dict[str, int]] = {}
         for name, amount in self._group("errors").items():
             tier, _, reason = name.partition(".")
-            found.setdefault(tier, {})[reason] = amount
-        return found
+            tiers.setdefault(tier, {})[reason] = amount
+        return tiers
 
     def _quantiles(self, tier: str) -> dict[str, float]:
         counts = sorted((int(name), n) for name, n in self._group(f"latency.{tier}").items())

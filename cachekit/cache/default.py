@@ -28,8 +28,8 @@ class Root:
         self._cache: Cache | None = None
 
     def cache(self) -> Cache:
-        found = self._cache
-        return found if found is not None else self._make()
+        cache = self._cache
+        return cache if cache is not None else self._make()
 
     def _make(self) -> Cache:
         with self.lock:

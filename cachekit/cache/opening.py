@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cachekit.artifacts.store import ArtifactStore
     from cachekit.config.resolve import Resolved
     from cachekit.files.digest_cache import Digests
-    from cachekit.ipfs.sharing import Shared
+    from cachekit.ipfs.sharing import Team
     from cachekit.model import Key, Record, Tier
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.ledger import Ledger
@@ -33,7 +33,7 @@ class Opened:
     states: dict[str, TierState] = field(default_factory=dict)
     memory: MemoryTier | None = None
     disk: DiskTier | None = None
-    shared: Shared | None = None
+    team: Team | None = None
     artifacts: ArtifactStore | None = None
     digests: Digests | None = None
     failures: list[Event] = field(default_factory=list)
@@ -60,7 +60,7 @@ def opened(
     # The ledger first: memory watches its generation, which is mapped when it opens.
     _open_disk(made, resolved, ledger, log)
     _open_memory(made, resolved, ledger)
-    _open_shared(made, resolved, environ, ledger, tell)
+    _open_team(made, resolved, environ, ledger, tell)
     return made
 
 
@@ -92,32 +92,32 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
     made.states["disk"] = TierState(True, resolved.reason("dir"))
 
 
-def _open_shared(
+def _open_team(
     made: Opened, resolved: Resolved, environ: Mapping[str, str], ledger: Ledger, tell: Callable[[Event], None]
 ) -> None:
     if resolved.settings.ipfs == "off" or made.artifacts is None:
         reason = resolved.reason("ipfs") if resolved.settings.ipfs == "off" else "there is no cache directory"
         made.states["ipfs"] = TierState(False, reason)
-        ledger.veil = _veiling(resolved, environ)
+        ledger.veil = _veiling(resolved)
         return
-    from cachekit.ipfs.sharing import Shared
+    from cachekit.ipfs.sharing import Team
 
     try:
-        made.shared = Shared(
+        made.team = Team(
             resolved, environ, lambda reason: tell(Event("error", "", "ipfs", reason)), ledger, made.artifacts
         )
     except (TierError, OSError, sqlite3.Error) as error:
         made.failed("ipfs", "init_failed", error)
         return
-    made.tiers["ipfs"] = made.shared.tier
+    made.tiers["ipfs"] = made.team.tier
 
 
-def _veiling(resolved: Resolved, environ: Mapping[str, str]) -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
+def _veiling(resolved: Resolved) -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
     # Invalidations that came from other machines while IPFS was on hold on; what reads them is imported when there are any.
     @functools.cache
     def reader() -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
         from cachekit.ipfs.sharing import veiling
 
-        return veiling(resolved, environ)
+        return veiling(resolved)
 
     return lambda key, record: reader()(key, record)

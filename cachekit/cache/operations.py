@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit.cache.default import current_mode, default
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
-from cachekit.ipfs.content.cids import binary_cid
+from cachekit.keys.keyer import parse_key
 from cachekit.model import EVERYWHERE, Key, Mark
 
 if TYPE_CHECKING:
     from cachekit.cache.registry import Registry
-    from cachekit.ipfs.tier import IpfsTier
+    from cachekit.ipfs.sharing import Team
+    from cachekit.tiers.disk import DiskTier
 
 
 def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key | str | None = None) -> bool:
@@ -36,23 +37,12 @@ def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key
             )
     cache = default()
     if key is not None:
-        return cache.drop(parse_key(key))
+        return cache.drop(parse_key(key) if isinstance(key, str) else key)
     if tag is not None:
         return cache.drop_marked([Mark(namespace or EVERYWHERE, "tag", tag, time.time_ns())])
     if namespace is not None:
         return cache.drop_marked([Mark(namespace, "namespace", "", time.time_ns())])
     raise UsageError("invalidate() takes tag=, namespace= or key=; clear() ends every hit of the namespace")
-
-
-def parse_key(key: Key | str) -> Key:
-    """The Key of `<namespace>/<hex digest>`, which is what `str(key)` gives."""
-    if isinstance(key, Key):
-        return key
-    namespace, _, digest = key.rpartition("/")
-    try:
-        return Key(namespace, bytes.fromhex(digest))
-    except ValueError as error:
-        raise UsageError(f"{key!r} is not a key; str(f.key_for(...)) and `cachekit ls` give one") from error
 
 
 def clear() -> bool:
@@ -75,7 +65,7 @@ def sync() -> int:
     0 where IPFS is off. Raises TierError where the daemon does not answer.
     """
     cache = default()
-    return 0 if cache.shared is None else cache.shared.pull(cache.settings.namespace)
+    return 0 if cache.team is None else cache.team.tier.pull(cache.settings.namespace)
 
 
 def gc() -> dict[str, int]:
@@ -85,11 +75,10 @@ def gc() -> dict[str, int]:
     contents of no artifact, and digests of files that nobody asked for in 30 days}.
     """
     cache = default()
-    dropped = cache.disk.cull(everything_expired=True) if cache.disk is not None else 0
-    if cache.artifacts is None or cache.disk is None:
-        return {"dropped": dropped, "artifacts": 0, "leftovers": 0}
-    now = time.time_ns()
-    leftovers = cache.artifacts.collect(now) + (cache.digests.collect(now) if cache.digests is not None else 0)
+    if cache.disk is None or cache.artifacts is None or cache.digests is None:
+        return {"dropped": 0, "artifacts": 0, "leftovers": 0}
+    dropped, now = cache.disk.cull(everything_expired=True), time.time_ns()
+    leftovers = cache.artifacts.collect(now) + cache.digests.collect(now)
     return {"dropped": dropped, "artifacts": registry().trim(cache.settings.size_limit), "leftovers": leftovers}
 
 
@@ -140,7 +129,7 @@ def store(data: bytes | str | os.PathLike[str], pin: bool = False) -> str:
         content = data if isinstance(data, bytes) else Path(data).read_bytes()
     except OSError as error:
         raise UsageError(f"{os.fspath(data)!r} cannot be read: {error.strerror or error}") from error
-    return _ipfs().store(content, pin=pin)
+    return ipfs().tier.store(content, pin=pin)
 
 
 def fetch(cid: str) -> bytes:
@@ -149,7 +138,7 @@ def fetch(cid: str) -> bytes:
     Raises UsageError for a text that is no CID, TierError where the bytes cannot be had (TierUnavailable: IPFS is off).
     """
     _check_cid(cid)
-    return _ipfs().fetch(cid)
+    return ipfs().tier.fetch(cid)
 
 
 def pins() -> list[dict[str, Any]]:
@@ -157,7 +146,7 @@ def pins() -> list[dict[str, Any]]:
 
     `key` is the entry's key as others see it, 16 bytes. Raises TierUnavailable where IPFS is off.
     """
-    return [pin._asdict() for pin in _ipfs().pins()]
+    return [pin._asdict() for pin in ipfs().tier.pins()]
 
 
 def unpin(subject: Key | str) -> bool:
@@ -170,13 +159,13 @@ def unpin(subject: Key | str) -> bool:
     if isinstance(subject, str):
         subject = _named(subject)
     if isinstance(subject, str):
-        tier = _ipfs()
+        tier = ipfs().tier
         here = [one.key for one in registry().all() if one.cid == subject and one.key is not None]
         return sum([tier.unpin(subject), *map(_unpin_here, here)]) > 0
     ended_here = _unpin_here(subject)
-    if ended_here and default().shared is None:
+    if ended_here and default().team is None:
         return True
-    return _ipfs().unpin(subject) > 0 or ended_here
+    return ipfs().tier.unpin(subject) > 0 or ended_here
 
 
 def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None = None) -> Path:
@@ -196,45 +185,60 @@ def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None
         from cachekit.artifacts.output import refuse_place
 
         refuse_place(Path(output), default().settings.dir)
-    known = registry()
-    found = known.find(text) or known.find_far(text)
-    if found is None:
-        where = "" if default().shared is not None else ", and IPFS is off"
+    artifacts = registry()
+    artifact = artifacts.find(text) or artifacts.find_far(text)
+    if artifact is None:
+        where = "" if default().team is not None else ", and IPFS is off"
         raise TierError(
             f"no artifact is known as {text!r}{where}; `cachekit ls --artifacts` lists those of this machine",
             reason="not_found",
         )
-    if output is not None and found.manifest.kind == "file" and os.path.isdir(output):
-        name = os.path.join(output, found.manifest.name)
+    if output is not None and artifact.manifest.kind == "file" and os.path.isdir(output):
+        name = os.path.join(output, artifact.manifest.name)
         raise UsageError(
             f"{os.fspath(output)!r} is a directory, and the artifact a file: name the file, such as {name!r}"
         )
-    path = known.path(found, remember=current_mode() in ("on", "refresh"))
+    path = artifacts.path(artifact, remember=current_mode() in ("on", "refresh"))
     if output is None:
         return path
     store = default().artifacts
     assert store is not None
-    store.place(found.manifest, Path(output))
+    store.place(artifact.manifest, Path(output))
     return Path(output)
 
 
 def registry() -> Registry:
     """The artifacts of the default cache. Raises TierUnavailable where there is no disk tier."""
-    cache = default()
-    if cache.artifacts is None or cache.disk is None:
-        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
     from cachekit.cache.registry import Registry
 
-    return Registry(cache.artifacts, cache.disk, cache.shared, cache.ledger.covers, cache.settings.namespace)
+    cache, tier = default(), disk()
+    assert cache.artifacts is not None  # the store lies beside the disk tier
+    return Registry(cache.artifacts, tier, cache.team, cache.ledger.covers, cache.settings.namespace)
+
+
+def disk() -> DiskTier:
+    """The disk tier of the default cache. Raises TierUnavailable where there is none, with its reason."""
+    cache = default()
+    if cache.disk is None:
+        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
+    return cache.disk
+
+
+def ipfs() -> Team:
+    """What the default cache shares. Raises TierUnavailable where IPFS is off, with the reason."""
+    cache = default()
+    if cache.team is None:
+        raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
+    return cache.team
 
 
 def _named(text: str) -> Key | str:
     """The key that is written there, or of the artifact that is called so; `text` itself where it is a CID."""
     if "/" in text:
         return parse_key(text)
-    found = registry().key(text) if text and default().artifacts is not None else None
-    if found is not None:
-        return found
+    key = registry().key(text) if text and default().artifacts is not None else None
+    if key is not None:
+        return key
     try:
         _check_cid(text)
     except UsageError as error:
@@ -244,7 +248,7 @@ def _named(text: str) -> Key | str:
 
 def _unpin_here(key: Key) -> bool:
     cache = default()
-    if cache.artifacts is None or cache.disk is None:
+    if cache.disk is None:
         return False
     if cache.memory is not None:
         cache.memory.drop(key)
@@ -252,6 +256,8 @@ def _unpin_here(key: Key) -> bool:
 
 
 def _check_cid(text: str) -> None:
+    from cachekit.ipfs.content.cids import binary_cid
+
     try:
         binary_cid(text)
     except IntegrityError as error:
@@ -259,10 +265,3 @@ def _check_cid(text: str) -> None:
             f"{text!r} is not a CID that cachekit reads: those have 59 characters and begin with bafk or bafy. "
             "`ipfs cid base32 CID` turns an older one (Qm…) into such a one"
         ) from error
-
-
-def _ipfs() -> IpfsTier:
-    cache = default()
-    if cache.shared is None:
-        raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
-    return cache.shared.tier

@@ -1,8 +1,7 @@
-"""Artifacts as people know them: name → manifest → CIDs, of this machine and of the team; found, restored, and dropped.
+"""Artifacts as people know them, of this machine and of the team: found by what names them, restored, and dropped.
 
-An artifact's entry (its record on disk, or in IPFS) is its manifest. The store has the content of those that are here.
-
-What names an artifact: its own name, a key, the CID of its manifest, the beginning of its digest.
+An artifact is named by its own name, its key, the CID of its manifest, or the beginning of its digest. Its entry (its
+record on disk, or in IPFS) is its manifest, which says its files' CIDs; the store has the content of those that are here.
 """
 
 from __future__ import annotations
@@ -18,19 +17,23 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError, UsageError
-from cachekit.ipfs.index.index import alive, cid_of
+from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.index.pins import Holdings
+from cachekit.ipfs.index.rows import cid_of
 from cachekit.ipfs.index.segments import PINNED
+from cachekit.keys.keyer import parse_key
 from cachekit.model import ARTIFACT as PATH
 from cachekit.model import Key, Record
 
 if TYPE_CHECKING:
     from cachekit.artifacts.store import ArtifactStore
-    from cachekit.ipfs.sharing import Shared
+    from cachekit.ipfs.sharing import Team
     from cachekit.tiers.disk import DiskTier
 
 
 CID: Final = re.compile(r"baf[ky][a-z2-7]{55}")
+SECONDS: Final = 60.0
+"""How long the daemon may take for manifests; files take as long as they do."""
 _SHOWN: Final = 20
 _FEWEST: Final = 4
 """Digits of a digest that may stand for it."""
@@ -40,7 +43,7 @@ class Artifact(NamedTuple):
     """An artifact and its `key`, None where nothing says it; `cid` is its manifest's, "" where it is in no IPFS.
 
     `used` is when it was last used here (ns since the epoch, to the hour), 0 where its content is elsewhere. Its files
-    are sealed for `namespace`.
+    are sealed for `namespace`; `entry` says whether its record is on this machine's disk, and good.
     """
 
     manifest: Manifest
@@ -48,71 +51,56 @@ class Artifact(NamedTuple):
     key: Key | None
     cid: str
     pinned: bool
-    used: int
-    entry: bool
-    """Whether its record is on this machine's disk, and good."""
+    used: int = 0
+    entry: bool = False
+
+    def fits(self, text: str) -> bool:
+        """Whether `text` names it: all of its name, key or CID, or the beginning of its digest."""
+        begins = len(text) >= _FEWEST and self.manifest.digest.startswith(text)
+        return begins or text in (self.manifest.name, self.cid) or (self.key is not None and text == str(self.key))
 
 
 def key_of(manifest: Manifest, namespace: str = "") -> Key | None:
     """The key that the manifest says it was built for; None for one of another namespace than `namespace`."""
     try:
-        key = parsed(manifest.about.get("key", ""))
+        key = parse_key(manifest.about.get("key", ""))
     except UsageError:
         return None
-    fits = namespace in ("", key.namespace)
-    return replace(key, function=manifest.about.get("function", "")) if fits else None
+    return _named(key, manifest) if namespace in ("", key.namespace) else None
 
 
-def parsed(text: str) -> Key:
-    """The key of `<namespace>/<64 hex digits>`; UsageError for anything else."""
-    namespace, _, digits = text.rpartition("/")
-    try:
-        digest = bytes.fromhex(digits)
-    except ValueError:
-        digest = b""
-    if not namespace or len(digest) != 32:
-        raise UsageError(f"{text!r} is not a key; `cachekit ls --artifacts` gives one")
-    return Key(namespace, digest)
-
-
-def fits(found: Artifact, text: str) -> bool:
-    """Whether `text` names it: all of its name, key or CID, or the beginning of its digest."""
-    begins = len(text) >= _FEWEST and found.manifest.digest.startswith(text)
-    return begins or text in (found.manifest.name, found.cid) or (found.key is not None and text == str(found.key))
+def _named(key: Key, manifest: Manifest) -> Key:
+    return replace(key, function=manifest.about.get("function", ""))
 
 
 def only(text: str, fitting: list[Artifact]) -> Artifact | None:
     """The one of `fitting` to take; None where there is none, UsageError where their contents differ."""
     fitting = preferred(fitting)
-    if len({found.manifest.digest for found in fitting}) > 1:
+    if len({artifact.manifest.digest for artifact in fitting}) > 1:
         raise several(text, fitting)
-    return max(fitting, key=lambda found: (found.entry, found.used), default=None)
+    return max(fitting, key=lambda artifact: (artifact.entry, artifact.used), default=None)
 
 
 def preferred(fitting: list[Artifact]) -> list[Artifact]:
     """What a call would be answered with goes before what merely lies in the store."""
-    return [found for found in fitting if found.entry] or fitting
+    return [artifact for artifact in fitting if artifact.entry] or fitting
 
 
 def several(text: str, fitting: list[Artifact]) -> UsageError:
     """What is said where `text` is not enough: a line for each, with its key and when it was made."""
-    lines = [f"  {found.key or found.manifest.digest}  made {_made(found)}" for found in fitting[:_SHOWN]]
+    lines = [f"  {one.key or one.manifest.digest}  made {_made(one.manifest)}" for one in fitting[:_SHOWN]]
     more = [f"  and {len(fitting) - _SHOWN} more"] if len(fitting) > _SHOWN else []
-    said = f"{text!r} fits {len(fitting)} artifacts; give one's key or the beginning of its digest:"
-    return UsageError("\n".join([said, *lines, *more]))
+    refusal = f"{text!r} fits {len(fitting)} artifacts; give one's key or the beginning of its digest:"
+    return UsageError("\n".join([refusal, *lines, *more]))
 
 
-def _made(found: Artifact) -> str:
-    made = found.manifest.about.get("made", "")
+def _made(manifest: Manifest) -> str:
+    made = manifest.about.get("made", "")
     return made if made and made.isprintable() else "at an unknown time"
 
 
-SECONDS: Final = 60.0
-"""How long the daemon may take for manifests; files take as long as they do."""
-
-
 class Registry:
-    """What `store`, `disk` and `shared` know together. Everything may raise TierError.
+    """What `store`, `disk` and `team` know together. Everything may raise TierError.
 
     `ended` tells a record that was invalidated. What the team has is looked for in `namespace`, and where else this
     machine asked before.
@@ -122,13 +110,13 @@ class Registry:
         self,
         store: ArtifactStore,
         disk: DiskTier,
-        shared: Shared | None,
+        team: Team | None,
         ended: Callable[[Key, Record], bool],
         namespace: str,
     ) -> None:
         self._store = store
         self._disk = disk
-        self._shared = shared
+        self._team = team
         self._ended = ended
         self._namespace = namespace
 
@@ -136,61 +124,59 @@ class Registry:
 
     def all(self) -> list[Artifact]:
         """Every artifact of this machine: those with an entry, newest first, then what only the store has."""
-        here = {(manifest.digest, manifest.name): (manifest, used) for manifest, used in self._store.entries()}
+        stored = {(manifest.digest, manifest.name): (manifest, used) for manifest, used in self._store.entries()}
         referred = self._referred()
-        found, known, answered = list[Artifact](), set[tuple[str, str]](), set[Key]()
+        artifacts = list[Artifact]()
         for key, record, manifest in self._records():
-            place = (manifest.digest, manifest.name)
-            known.add(place)
-            answered.add(key)
-            used = here[place][1] if place in here else 0
-            pinned = record.pin or self._is_referred(key, referred)
-            found.append(Artifact(manifest, key.namespace, key, self._cid(key), pinned, used, True))
-        for place, (manifest, used) in here.items():
-            if place not in known:
-                # A key that another content answers by now says nothing of this one any more.
-                said = key_of(manifest)
-                said = None if said in answered else said
-                pinned = said is not None and self._is_referred(said, referred)
-                namespace = said.namespace if said is not None else self._namespace
-                found.append(Artifact(manifest, namespace, said, self._cid(said), pinned, used, False))
-        return found
+            _, used = stored.get((manifest.digest, manifest.name), (manifest, 0))
+            pinned = record.pin or referred(key)
+            artifacts.append(Artifact(manifest, key.namespace, key, self._cid(key), pinned, used, True))
+        for artifact in artifacts:
+            stored.pop((artifact.manifest.digest, artifact.manifest.name), None)
+        answered = {artifact.key for artifact in artifacts}
+        for manifest, used in stored.values():
+            # A key that another content answers by now says nothing of this one any more.
+            built_for = key_of(manifest)
+            built_for = None if built_for in answered else built_for
+            namespace = self._namespace if built_for is None else built_for.namespace
+            artifacts.append(Artifact(manifest, namespace, built_for, self._cid(built_for), referred(built_for), used))
+        return artifacts
 
     def find(self, text: str) -> Artifact | None:
         """The artifact of this machine with this name, key, CID, or beginning of a digest.
 
         Raises UsageError where that fits several contents.
         """
-        return only(text, [found for found in self.all() if fits(found, text)])
+        return only(text, [artifact for artifact in self.all() if artifact.fits(text)])
 
     def key(self, text: str) -> Key | None:
         """The key of this machine's artifact with this name, or beginning of a digest. UsageError for several keys."""
-        fitting = preferred([found for found in self.all() if fits(found, text) and text != found.cid])
-        if len({found.key for found in fitting}) > 1:
+        fitting = preferred([artifact for artifact in self.all() if artifact.fits(text) and text != artifact.cid])
+        if len({artifact.key for artifact in fitting}) > 1:
             raise several(text, fitting)
         return fitting[0].key if fitting else None
 
     def find_far(self, text: str) -> Artifact | None:
         """The same among what the team shares: by key, by the CID of a manifest, or by name among what is pinned."""
-        if self._shared is None:
+        if self._team is None:
             return None
         if "/" in text:
-            return self._by_key(self._shared, parsed(text))
+            return self._by_key(self._team, parse_key(text))
         if CID.fullmatch(text):
-            return self._by_cid(self._shared, text)
-        return only(text, [found for found in self._team(self._shared) if fits(found, text)])
+            return self._by_cid(self._team, text)
+        return only(text, [artifact for artifact in self._pinned(self._team) if artifact.fits(text)])
 
     # -- having it ------------------------------------------------------------------------------------------
 
-    def path(self, found: Artifact, *, remember: bool) -> Path:
+    def path(self, artifact: Artifact, *, remember: bool) -> Path:
         """The artifact's read-only path, its files fetched where they are not here; with `remember` calls hit it then."""
-        store, shared, manifest = self._store, self._shared, found.manifest
-        fetch = None if shared is None else functools.partial(shared.files.fetch, found.namespace, manifest)
+        store, team, manifest = self._store, self._team, artifact.manifest
+        fetch = None if team is None else functools.partial(team.files.fetch, artifact.namespace, manifest)
         path = store.complete(manifest, fetch) if store.have(manifest) is None else store.assemble(manifest)
-        if remember and not found.entry and found.key is not None:
+        if remember and not artifact.entry and artifact.key is not None:
             # The files are here, which is what was asked for.
             with contextlib.suppress(TierError):
-                self._remember(found.key, found.manifest)
+                self._remember(artifact.key, manifest)
         return path
 
     # -- keeping it, or not ---------------------------------------------------------------------------------
@@ -209,20 +195,21 @@ class Registry:
         """
         if self._store.volume() <= limit:
             return 0
-        found = self.all()
-        kept = {one.manifest.digest for one in found if one.pinned}
+        artifacts = self.all()
+        pinned = {artifact.manifest.digest for artifact in artifacts if artifact.pinned}
         ranks = dict[str, tuple[bool, int]]()
-        for one in (one for one in found if one.used):
-            digest = one.manifest.digest
-            ranks[digest] = max(ranks.get(digest, (False, 0)), (one.entry, one.used))
+        for artifact in artifacts:
+            digest = artifact.manifest.digest
+            if artifact.used:
+                ranks[digest] = max(ranks.get(digest, (False, 0)), (artifact.entry, artifact.used))
         gone = 0
-        for digest in sorted(ranks.keys() - kept, key=ranks.__getitem__):
+        for digest in sorted(ranks.keys() - pinned, key=ranks.__getitem__):
             if self._store.volume() <= limit:
                 break
             self._store.remove(digest)
-            for one in found:
-                if one.entry and one.key is not None and one.manifest.digest == digest:
-                    self._disk.drop(one.key)
+            for artifact in artifacts:
+                if artifact.entry and artifact.key is not None and artifact.manifest.digest == digest:
+                    self._disk.drop(artifact.key)
             gone += 1
         return gone
 
@@ -243,54 +230,45 @@ class Registry:
             yield key, record, manifest
 
     def _remember(self, key: Key, manifest: Manifest) -> None:
-        record = self._shared.tier.get(key) if self._shared is not None else None
+        record = self._team.tier.get(key) if self._team is not None else None
         # Only what the team's index vouches for: a manifest alone may say anything about its key.
         if record is not None and record.payload == manifest.encode():
             self._disk.put(key, record)
 
-    def _referred(self) -> set[tuple[str, bytes]]:
-        pins = self._shared.index.pins() if self._shared is not None else []
-        return {(pin.namespace, pin.key) for pin in pins}
-
-    def _is_referred(self, key: Key, referred: set[tuple[str, bytes]]) -> bool:
-        if self._shared is None or not referred:
-            return False
-        return (key.namespace, self._shared.credential.index_key(key.namespace, key.digest)) in referred
+    def _referred(self) -> Callable[[Key | None], bool]:
+        """Tells whether the daemon keeps the artifact of a key for somebody."""
+        if self._team is None or not (pins := self._team.table.pins()):
+            return lambda _key: False
+        references, index_key = {(pin.namespace, pin.key) for pin in pins}, self._team.credential.index_key
+        return lambda key: key is not None and (key.namespace, index_key(key.namespace, key.digest)) in references
 
     def _cid(self, key: Key | None) -> str:
-        entry = self._shared.index.find(key.namespace, key.digest) if self._shared is not None and key else None
-        return "" if entry is None or not alive(entry, time.time_ns()) else cid_of(entry)
+        entry = self._team.table.living(key.namespace, key.digest) if self._team is not None and key else None
+        return "" if entry is None else cid_of(entry)
 
-    def _by_key(self, shared: Shared, key: Key) -> Artifact | None:
-        shared.pull(key.namespace)
-        entry = shared.index.find(key.namespace, key.digest)
-        if entry is None or not alive(entry, time.time_ns()) or shared.index.covers(key.namespace, entry):
+    def _by_key(self, team: Team, key: Key) -> Artifact | None:
+        team.tier.pull(key.namespace)
+        entry = team.table.living(key.namespace, key.digest)
+        if entry is None:
             return None
-        manifest = _holdings(shared).manifest(key.namespace, cid_of(entry), _within(SECONDS))
+        manifest = _holdings(team).manifest(key.namespace, cid_of(entry), Deadline(SECONDS))
         if manifest is None:
             return None
-        named = replace(key, function=manifest.about.get("function", ""))
-        return Artifact(manifest, key.namespace, named, cid_of(entry), bool(entry.flags & PINNED), 0, False)
+        return Artifact(manifest, key.namespace, _named(key, manifest), cid_of(entry), bool(entry.flags & PINNED))
 
-    def _by_cid(self, shared: Shared, cid: str) -> Artifact | None:
-        pins = shared.index.references(cid)
-        for namespace in dict.fromkeys([*(pin.namespace for pin in pins), self._namespace, *shared.index.namespaces()]):
-            manifest = _holdings(shared).manifest(namespace, cid, _within(SECONDS))
+    def _by_cid(self, team: Team, cid: str) -> Artifact | None:
+        pins = team.table.references(cid)
+        for namespace in dict.fromkeys([*(pin.namespace for pin in pins), self._namespace, *team.table.namespaces()]):
+            manifest = _holdings(team).manifest(namespace, cid, Deadline(SECONDS))
             if manifest is not None:
-                return Artifact(manifest, namespace, key_of(manifest, namespace), cid, bool(pins), 0, False)
+                return Artifact(manifest, namespace, key_of(manifest, namespace), cid, bool(pins))
         return None
 
-    def _team(self, shared: Shared) -> Iterator[Artifact]:
-        shared.pull(self._namespace)
-        for cid, (namespace, manifest) in _holdings(shared).pinned(_within(SECONDS)).items():
-            yield Artifact(manifest, namespace, key_of(manifest, namespace), cid, True, 0, False)
+    def _pinned(self, team: Team) -> Iterator[Artifact]:
+        team.tier.pull(self._namespace)
+        for cid, (namespace, manifest) in _holdings(team).pinned(Deadline(SECONDS)).items():
+            yield Artifact(manifest, namespace, key_of(manifest, namespace), cid, True)
 
 
-def _holdings(shared: Shared) -> Holdings:
-    return Holdings(shared.transport, shared.index, shared.credential)
-
-
-def _within(seconds: float) -> Callable[[], float]:
-    end = time.monotonic() + seconds
-    # Never 0: some calls would take it for "for ever".
-    return lambda: max(0.001, end - time.monotonic())
+def _holdings(team: Team) -> Holdings:
+    return Holdings(team.transport, team.table)

@@ -32,7 +32,8 @@ class Target:
         self.kind = _kind(self.function)
         self.is_async = self.kind in ("coroutine", "async_generator")
         self.name = f"{self.function.__module__}.{self.function.__qualname__}"
-        self.keyer = Keyer(self.function, policy=policy)
+        held = (self._args, self._kwargs) if self._args or self._kwargs else ()
+        self.keyer = Keyer(self.function, policy=policy, held=held)
         self._codec: LoadingCodec | None = None
         self._warned: set[str] = set()
 

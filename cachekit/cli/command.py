@@ -1,6 +1,7 @@
-"""A command as `cachekit run` runs it: without standard input, what it prints shown and kept, signals passed on to it.
+"""A command as `cachekit run` runs it, and the files that it makes.
 
-The files that a command makes: whether it made them, and back where they were, with no more permissions than they had.
+It gets no standard input; what it prints is shown and kept, and signals are passed on to it. Of its files: whether it
+made them, a copy for the store, and back where they were, with no more permissions than they had.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from cachekit.errors import UsageError
 from cachekit.files.digests import Signature, signature
 from cachekit.files.temporary import new_name, remove
 
+Look = Mapping[tuple[str, bool], Signature]
+"""What was seen of a file or a tree: the signature of each path below it, as it is and where it leads."""
+
+_MODES: Final = "modes.json"
 _PIECE: Final = 1 << 16
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
 _LOOK: Final = 0.2
@@ -37,9 +42,10 @@ class Ended(NamedTuple):
 
 
 def perform(command: Sequence[str], kept: Path | None, *, aside: bool) -> Ended:
-    """Runs it; what it prints is shown (with `aside` all of it on standard error), and kept as `stdout` and `stderr`.
+    """Runs it; what it prints is shown (with `aside` all of it on standard error).
 
-    Nothing is kept where `kept` is None. Raises UsageError for what cannot be run.
+    It is kept as `stdout` and `stderr` in the new directory `kept`, and nowhere where that is None. Raises UsageError for
+    what cannot be run.
     """
     lost: list[str] = []
     with _passing_on() as signals:
@@ -61,7 +67,7 @@ def perform(command: Sequence[str], kept: Path | None, *, aside: bool) -> Ended:
     return Ended(128 - status if status < 0 else status, lost[0] if lost else "")
 
 
-def _await(copying: Sequence[threading.Thread], signals: _Signals) -> None:
+def _await(copying: Sequence[threading.Thread], signals: _Relay) -> None:
     while not signals.heard and any(thread.is_alive() for thread in copying):
         for thread in copying:
             thread.join(_LOOK)
@@ -69,15 +75,16 @@ def _await(copying: Sequence[threading.Thread], signals: _Signals) -> None:
         thread.join(_PATIENCE)
 
 
-def _copying(process: subprocess.Popen[bytes], kept: Path | None, lost: list[str], *, aside: bool) -> list[Any]:
+def _copying(
+    process: subprocess.Popen[bytes], kept: Path | None, lost: list[str], *, aside: bool
+) -> list[threading.Thread]:
     streams = ((process.stdout, "stdout", sys.stderr if aside else sys.stdout), (process.stderr, "stderr", sys.stderr))
-    copying = []
+    threads = []
     for source, name, shown in streams:
-        place = None if kept is None else kept / name
-        arguments = (source, place, shown.buffer, lost)
-        copying.append(threading.Thread(target=_copied, args=arguments, name=f"cachekit-{name}", daemon=True))
-        copying[-1].start()
-    return copying
+        arguments = (source, None if kept is None else kept / name, shown.buffer, lost)
+        threads.append(threading.Thread(target=_copied, args=arguments, name=f"cachekit-{name}", daemon=True))
+        threads[-1].start()
+    return threads
 
 
 def _copied(source: IO[bytes], kept: Path | None, shown: IO[bytes], lost: list[str]) -> None:
@@ -99,7 +106,9 @@ class _Kept:
         self._lost = lost
         self._descriptor = -1
         try:
-            self._descriptor = -1 if path is None else os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+            if path is not None:
+                path.parent.mkdir(exist_ok=True)
+                self._descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         except OSError as error:
             lost.append(str(error))
 
@@ -118,7 +127,9 @@ class _Kept:
         self._descriptor = -1
 
 
-class _Signals:
+class _Relay:
+    """Passes the signals that we get on to a process, and notes them."""
+
     def __init__(self) -> None:
         self.heard: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,8 +151,8 @@ class _Signals:
 
 
 @contextmanager
-def _passing_on() -> Iterator[_Signals]:
-    signals, before = _Signals(), dict[int, Any]()
+def _passing_on() -> Iterator[_Relay]:
+    signals, before = _Relay(), dict[int, Any]()
     if os.name == "posix" and threading.current_thread() is threading.main_thread():
         for number in (int(getattr(signal, name)) for name in _SIGNALS):
             # What is ignored (nohup) stays so, and the command inherits it.
@@ -165,10 +176,6 @@ def _in_foreground() -> bool:
         return False
     finally:
         os.close(terminal)
-
-
-Look = Mapping[tuple[str, bool], Signature]
-_MODES: Final = "modes.json"
 
 
 def look(output: Path) -> Look:
@@ -218,9 +225,9 @@ def _placed(source: Path, output: Path, modes: Mapping[str, int]) -> None:
 
 def _permit(staged: Path, modes: Mapping[str, int], allowed: int) -> None:
     # The deepest first: a directory may lose what it takes to reach the things in it.
-    for relative, found in sorted(_all(staged), reverse=True):
-        if not found.is_symlink():
-            found.chmod(modes.get(relative, 0o700 if found.is_dir() else 0o600) & allowed)
+    for relative, path in sorted(_all(staged), reverse=True):
+        if not path.is_symlink():
+            path.chmod(modes.get(relative, 0o700 if path.is_dir() else 0o600) & allowed)
 
 
 def _allowed(directory: Path) -> int:
@@ -234,9 +241,7 @@ def _allowed(directory: Path) -> int:
 
 def _modes(output: Path) -> dict[str, int]:
     return {
-        relative: found.stat().st_mode & 0o777
-        for relative, found in _all(output)
-        if not (relative and found.is_symlink())
+        relative: path.stat().st_mode & 0o777 for relative, path in _all(output) if not (relative and path.is_symlink())
     }
 
 
@@ -244,5 +249,5 @@ def _all(root: Path) -> Iterator[tuple[str, Path]]:
     yield "", root
     for above, directories, names in os.walk(root):
         for name in (*directories, *names):
-            found = Path(above, name)
-            yield found.relative_to(root).as_posix(), found
+            path = Path(above, name)
+            yield path.relative_to(root).as_posix(), path

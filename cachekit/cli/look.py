@@ -9,13 +9,14 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from cachekit.cache import default as library
+from cachekit.cache import operations
 from cachekit.cache.counters import TIERS, Snapshot, add
+from cachekit.cache.default import default
 from cachekit.calls.answers.replies import NAME as REPLY
 from cachekit.calls.answers.replies import unpack_reply
 from cachekit.cli import artifacts
-from cachekit.cli.answer import NO, YES, Answer, disk_of, find_key, instant, no_such, printable, table
 from cachekit.cli.doctor import examine
+from cachekit.cli.report import NO, YES, Nothing, Report, find_key, instant, no_such, printable, table
 from cachekit.config import resolve
 from cachekit.errors import IntegrityError
 from cachekit.model import FOREVER, Key, Record
@@ -27,23 +28,19 @@ _PREVIEW: Final = 400
 """Characters of a payload that `show` prints."""
 
 
-def stats(options: argparse.Namespace) -> Answer:
-    cache = library.default()
-    disk_of(cache)
+def stats(options: argparse.Namespace) -> Report:
+    operations.disk()  # where the totals lie
+    cache = default()
     cache.save_totals()
     functions = cache.ledger.totals()
     if options.function is not None:
         functions = {name: c for name, c in functions.items() if name == options.function}
         if not functions:
-            return Answer(
-                {"total": None, "functions": {}},
-                f"cachekit: nothing was counted for {printable(options.function)}; `cachekit stats` lists the functions",
-                NO,
-                aside=True,
-            )
+            why = f"nothing was counted for {printable(options.function)}; `cachekit stats` lists the functions"
+            raise Nothing({"total": None, "functions": {}}, why)
     total = Snapshot(add(functions.values())).as_dict()
     plain = {name: Snapshot(counters).as_dict() for name, counters in sorted(functions.items())}
-    return Answer({"total": total, "functions": plain}, _stats_text(total, plain))
+    return Report({"total": total, "functions": plain}, _stats_text(total, plain))
 
 
 def _stats_text(total: dict[str, Any], functions: dict[str, Any]) -> str:
@@ -63,13 +60,13 @@ def _stats_row(name: str, counted: dict[str, Any]) -> tuple[object, ...]:
             f"{counted['seconds']['saved']:.1f}")  # fmt: skip
 
 
-def ls(options: argparse.Namespace) -> Answer:
+def ls(options: argparse.Namespace) -> Report:
     if options.artifacts:
         return artifacts.ls()
-    found = [_entry(digest, header) for digest, header in disk_of(library.default()).entries()]
-    rows = [(e["key"], e["function"], e["codec"], e["created"], e["expires"] or "never", e["size"]) for e in found]
+    entries = [_entry(digest, header) for digest, header in operations.disk().entries()]
+    rows = [(e["key"], e["function"], e["codec"], e["created"], e["expires"] or "never", e["size"]) for e in entries]
     text = table(("KEY", "FUNCTION", "CODEC", "CREATED", "EXPIRES", "BYTES"), rows, right=1) if rows else "no entries"
-    return Answer(found, text)
+    return Report(entries, text)
 
 
 def _entry(digest: bytes, header: Header) -> dict[str, Any]:
@@ -81,40 +78,37 @@ def _entry(digest: bytes, header: Header) -> dict[str, Any]:
     }
 
 
-def show(options: argparse.Namespace) -> Answer:
-    disk = disk_of(library.default())
+def show(options: argparse.Namespace) -> Report:
+    disk = operations.disk()
     artifact = artifacts.show(options.key)
     if artifact is not None:
         return artifact
     if options.key and "/" not in options.key and not set(options.key) <= set(string.hexdigits):
-        return artifacts.absent(options.key)
-    key = find_key(library.default(), options.key)
-    record = disk.get(key) if key else None
-    header = next((h for digest, h in disk.entries() if key and digest == key.digest), None)
-    if key is None or record is None or header is None:
-        return no_such(options.key)
+        raise artifacts.absent(options.key)
+    key = find_key(options.key)
+    record = disk.get(key)
+    header = next((header for digest, header in disk.entries() if digest == key.digest), None)
+    if record is None or header is None:
+        raise no_such(options.key)
     reply = unpack_reply(record.payload) if record.codec == REPLY else None
     content, about = (record.payload, {}) if reply is None else (reply.body, reply.about)
     text = content[: 4 * _PREVIEW].decode("utf-8", "backslashreplace")
     shown = {**_entry(key.digest, header), **about, "preview": text[:_PREVIEW]}
-    return Answer(shown, "\n".join(f"{name:<10} {printable(str(value))}" for name, value in shown.items()))
+    return Report(shown, "\n".join(f"{name:<10} {printable(str(value))}" for name, value in shown.items()))
 
 
-def explain(options: argparse.Namespace) -> Answer:
-    cache = library.default()
-    key = find_key(cache, options.key)
-    if key is None:
-        return no_such(options.key)
-    places = {"disk": _on_disk(key), "ipfs": _in_ipfs(key)}
-    lines = [f"key   {printable(str(key))}", *(f"{name:<5} {printable(said)}" for name, said in places.items())]
-    found = any(said.startswith("usable") for said in places.values())
-    return Answer({"key": str(key), **places}, "\n".join(lines), YES if found else NO)
+def explain(options: argparse.Namespace) -> Report:
+    key = find_key(options.key)
+    states = {"disk": _on_disk(key), "ipfs": _in_ipfs(key)}
+    lines = [f"{name:<5} {printable(text)}" for name, text in {"key": str(key), **states}.items()]
+    usable = any(state.startswith("usable") for state in states.values())
+    return Report({"key": str(key), **states}, "\n".join(lines), YES if usable else NO)
 
 
 def _on_disk(key: Key) -> str:
-    cache = library.default()
+    cache = default()
     try:
-        record: Record | None = disk_of(cache).get(key)
+        record: Record | None = operations.disk().get(key)
     except IntegrityError as error:
         return f"dropped: {error}"
     if record is None:
@@ -128,41 +122,41 @@ def _on_disk(key: Key) -> str:
 
 
 def _in_ipfs(key: Key) -> str:
-    cache = library.default()
-    if cache.shared is None:
+    cache = default()
+    if cache.team is None:
         return f"off: {cache.status()['ipfs'].reason}"
-    from cachekit.ipfs.index.index import alive, cid_of
+    from cachekit.ipfs.index.rows import alive, cid_of
 
-    entry = cache.shared.index.find(key.namespace, key.digest)
+    entry = cache.team.table.find(key.namespace, key.digest)
     if entry is None:
         return "not in the index as last pulled; `cachekit sync` pulls"
     if not alive(entry, time.time_ns()):
         return f"expired {instant(entry.expires)}"
-    if cache.shared.index.covers(key.namespace, entry):
+    if cache.team.table.covers(key.namespace, entry):
         return f"invalidated, made {instant(entry.created)}"
     return f"usable: {cid_of(entry)}, {entry.size} bytes, made {instant(entry.created)}"
 
 
-def env(options: argparse.Namespace) -> Answer:
+def env(options: argparse.Namespace) -> Report:
     resolved = resolve.resolve(os.environ)
     rows = resolve.explain(resolved)
     columns = ("variable", "value", "source", "reason") if options.explain else ("variable", "value")
     text = table([name.upper() for name in columns], [[_shown(row[name]) for name in columns] for row in rows])
     file = None if resolved.file is None else str(resolved.file)
-    lines = [text, *(f"file: {file}" for _ in [0] if file), *(f"warning: {w}" for w in resolved.warnings)]
+    lines = [text, *([f"file: {file}"] if file else []), *(f"warning: {warning}" for warning in resolved.warnings)]
     data = {"settings": rows, "file": file, "warnings": list(resolved.warnings)}
-    return Answer(data, "\n".join(lines))
+    return Report(data, "\n".join(lines))
 
 
 def _shown(value: object) -> object:
     return "-" if value is None else value
 
 
-def doctor(_options: argparse.Namespace) -> Answer:
-    found = examine(os.environ, library.default)
+def doctor(_options: argparse.Namespace) -> Report:
+    findings = examine(os.environ, default)
     lines = []
-    for finding in found:
+    for finding in findings:
         lines.append(f"{finding.state:<6}  {finding.check}: {printable(finding.text)}")
         lines += [f"        -> {printable(finding.remedy)}"] if finding.remedy else []
-    failed = any(finding.state == "failed" for finding in found)
-    return Answer({"ok": not failed, "checks": [asdict(f) for f in found]}, "\n".join(lines), NO if failed else YES)
+    failed = any(finding.state == "failed" for finding in findings)
+    return Report({"ok": not failed, "checks": [asdict(f) for f in findings]}, "\n".join(lines), NO if failed else YES)

@@ -10,58 +10,56 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cachekit.cache import default as library
 from cachekit.cache import operations
-from cachekit.cli.answer import NO, YES, Answer, find_key, no_such, printable, table
+from cachekit.cache.default import default
+from cachekit.cli.report import NO, YES, Nothing, Report, find_key, printable, table, unanswered
 from cachekit.config.resolve import data_dir
-from cachekit.errors import TierUnavailable, UsageError
+from cachekit.errors import UsageError
 
 
-def flush(options: argparse.Namespace) -> Answer:
+def flush(options: argparse.Namespace) -> Report:
     operations.flush(options.timeout)
-    shared = library.default().shared
-    if shared is None:
-        return Answer({"pending": 0, "ipfs": False}, "nothing to upload: IPFS is off")
-    left = shared.tier.pending()
+    team = default().team
+    if team is None:
+        return Report({"pending": 0, "ipfs": False}, "nothing to upload: IPFS is off")
+    left = team.tier.pending()
     text = f"{left} wait: this machine may only read" if left else "everything queued stands in the daemon"
-    return Answer({"pending": left, "ipfs": True}, text, NO if left else YES)
+    return Report({"pending": left, "ipfs": True}, text, NO if left else YES)
 
 
-def sync(_options: argparse.Namespace) -> Answer:
-    cache = library.default()
-    if cache.shared is None:
-        raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
-    taken = operations.sync()
-    return Answer({"entries": taken}, f"{taken} new entries of namespace {printable(cache.settings.namespace)}")
+def sync(_options: argparse.Namespace) -> Report:
+    operations.ipfs()  # there is nobody to hear from where it is off
+    new = operations.sync()
+    return Report({"entries": new}, f"{new} new entries of namespace {printable(default().settings.namespace)}")
 
 
-def pins(_options: argparse.Namespace) -> Answer:
-    found = [{**pin, "key": pin["key"].hex()} for pin in operations.pins()]
-    rows = [(pin["cid"], pin["namespace"] or "-", pin["key"]) for pin in found]
-    return Answer(found, table(("CID", "NAMESPACE", "REFERENCE"), rows) if rows else "nothing is pinned")
+def pins(_options: argparse.Namespace) -> Report:
+    known = [{**pin, "key": pin["key"].hex()} for pin in operations.pins()]
+    rows = [(pin["cid"], pin["namespace"] or "-", pin["key"]) for pin in known]
+    text = table(("CID", "NAMESPACE", "REFERENCE"), rows) if rows else "nothing is pinned"
+    state = operations.ipfs().state()
+    if state.on:
+        return Report(known, text)
+    print(f"cachekit: only what is known here: {unanswered(state.reason)}", file=sys.stderr)
+    return Report(known, text, NO)
 
 
-def unpin(options: argparse.Namespace) -> Answer:
-    subject: Any = options.subject
-    if "/" in subject:
-        subject = find_key(library.default(), subject)
-        if subject is None:
-            return no_such(options.subject)
-    removed = operations.unpin(subject)
-    if not removed:
-        text = f"cachekit: no pin of {printable(options.subject)} is known here; `cachekit pins` lists them"
-        return Answer({"removed": False}, text, NO, aside=True)
-    return Answer({"removed": True}, "unpinned; the daemon follows at the next flush")
+def unpin(options: argparse.Namespace) -> Report:
+    text = options.subject
+    if not operations.unpin(find_key(text) if "/" in text else text):
+        why = f"no pin of {printable(text)} is known here; `cachekit pins` lists them"
+        raise Nothing({"removed": False}, why)
+    return Report({"removed": True}, "unpinned; the daemon follows at the next flush")
 
 
-def store(options: argparse.Namespace) -> Answer:
-    data = (
-        b"".join(iter(lambda: os.read(sys.stdin.fileno(), 1 << 20), b""))
-        if options.path == "-"
-        else _read(Path(options.path))
-    )
+def store(options: argparse.Namespace) -> Report:
+    data = _standard_input() if options.path == "-" else _read(Path(options.path))
     cid = operations.store(data, pin=options.pin)
-    return Answer({"cid": cid, "size": len(data), "pinned": options.pin}, cid)
+    return Report({"cid": cid, "size": len(data), "pinned": options.pin}, cid)
+
+
+def _standard_input() -> bytes:
+    return b"".join(iter(lambda: os.read(sys.stdin.fileno(), 1 << 20), b""))
 
 
 def _read(path: Path) -> bytes:
@@ -71,54 +69,53 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}; `store` takes one file") from error
 
 
-def fetch(options: argparse.Namespace) -> Answer:
+def fetch(options: argparse.Namespace) -> Report:
     data = operations.fetch(options.cid)
-    answer = {"cid": options.cid, "size": len(data)}
+    about = {"cid": options.cid, "size": len(data)}
     if options.output is None:
-        return Answer({**answer, "data": base64.b64encode(data).decode("ascii")}, "", raw=data)
+        return Report({**about, "data": base64.b64encode(data).decode("ascii")}, "", raw=data)
     try:
         Path(options.output).write_bytes(data)
     except OSError as error:
         raise UsageError(f"{options.output} cannot be written: {error.strerror or error}") from error
-    return Answer({**answer, "path": options.output}, f"{len(data)} bytes in {options.output}")
+    return Report({**about, "path": options.output}, f"{len(data)} bytes in {options.output}")
 
 
-def install(_options: argparse.Namespace) -> Answer:
+def install(_options: argparse.Namespace) -> Report:
     from cachekit.ipfs.node import install as node
 
-    found = node.install(data_dir(os.environ), report=_report)
-    return Answer(_plain(found), f"Kubo {found.version} ({found.how}): {found.path}")
+    kubo = node.install(data_dir(), report=_say)
+    return Report(_plain(kubo), f"Kubo {kubo.version} ({kubo.how}): {kubo.path}")
 
 
-def start(options: argparse.Namespace) -> Answer:
+def start(options: argparse.Namespace) -> Report:
     from cachekit.ipfs.node import daemon
     from cachekit.ipfs.node import install as node
 
-    binary = node.install(data_dir(os.environ), report=_report).path
-    now = daemon.start(data_dir(os.environ), binary=binary, socket=options.socket)
-    return Answer(_plain(now), f"Kubo {now.version} {now.reason} (pid {now.pid})")
+    binary = node.install(data_dir(), report=_say).path
+    now = daemon.start(data_dir(), binary=binary, socket=options.socket)
+    return Report(_plain(now), f"Kubo {now.version} {now.reason} (pid {now.pid})")
 
 
-def stop(_options: argparse.Namespace) -> Answer:
+def stop(_options: argparse.Namespace) -> Report:
     from cachekit.ipfs.node import daemon
 
-    now = daemon.stop(data_dir(os.environ))
-    return Answer(
-        _plain(now), "the node runs on: " + now.reason if now.running else "stopped", NO if now.running else YES
-    )
+    now = daemon.stop(data_dir())
+    text = f"the node runs on: {now.reason}" if now.running else "stopped"
+    return Report(_plain(now), text, NO if now.running else YES)
 
 
-def status(_options: argparse.Namespace) -> Answer:
+def status(_options: argparse.Namespace) -> Report:
     from cachekit.ipfs.node import daemon
 
-    now = daemon.status(data_dir(os.environ))
+    now = daemon.status(data_dir())
     text = f"Kubo {now.version} {now.reason} (pid {now.pid})" if now.running else now.reason
-    return Answer(_plain(now), text, YES if now.running else NO)
+    return Report(_plain(now), text, YES if now.running else NO)
 
 
 def _plain(value: Any) -> dict[str, object]:
     return {name: str(item) if isinstance(item, Path) else item for name, item in asdict(value).items()}
 
 
-def _report(line: str) -> None:
+def _say(line: str) -> None:
     print(line, file=sys.stderr)

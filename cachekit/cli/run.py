@@ -15,8 +15,8 @@ from cachekit.artifacts.output import refuse_place
 from cachekit.artifacts.portable import name_problem
 from cachekit.cache.default import ROOT, add_listener, current_mode, default
 from cachekit.calls.decorators import persist_artifact
-from cachekit.cli.answer import Answer, printable
 from cachekit.cli.command import collect, look, perform, place
+from cachekit.cli.report import Report, printable
 from cachekit.errors import CannotKey, UsageError
 from cachekit.files.digests import content_digest
 from cachekit.files.temporary import remove
@@ -40,7 +40,7 @@ class Attempt:
     events: list[Event] = field(default_factory=list)
 
 
-def run(options: argparse.Namespace) -> Answer:
+def run(options: argparse.Namespace) -> Report:
     """Runs the command, or replays its outcome; the exit status is the command's."""
     command = tuple(options.command[1:] if options.command[:1] == ["--"] else options.command)
     if not command:
@@ -58,16 +58,16 @@ def run(options: argparse.Namespace) -> Answer:
     except NotKept as ended:
         if ended.why:
             print(f"cachekit: nothing was kept: {printable(ended.why)}", file=sys.stderr)
-        return _answer(outputs, status=ended.status, kept=False)
+        return _report(outputs, status=ended.status, kept=False)
     if attempt.status is None:
         place(outcome, outputs)
         _print(outcome, aside=options.json)
-    return _answer(outputs, hit=attempt.status is None)
+    return _report(outputs, hit=attempt.status is None)
 
 
-def _answer(outputs: Sequence[Path], *, hit: bool = False, status: int = 0, kept: bool = True) -> Answer:
+def _report(outputs: Sequence[Path], *, hit: bool = False, status: int = 0, kept: bool = True) -> Report:
     data = {"hit": hit, "status": status, "kept": kept, "outputs": [str(path) for path in outputs]}
-    return Answer(data, "", status, raw=b"")
+    return Report(data, "", status, raw=b"")
 
 
 def _outcome(
@@ -144,13 +144,12 @@ def _build(
     attempt: Attempt, command: Sequence[str], outputs: Sequence[Path], kept: Path | None, *, aside: bool
 ) -> None:
     before = [look(path) for path in outputs]
-    refusal = _refusal(kept)
-    ended = perform(command, None if refusal else kept, aside=aside)
+    ended = perform(command, kept, aside=aside)
     attempt.status = ended.status
     if ended.status or kept is None:
         raise NotKept(ended.status)
-    if refusal or ended.problem:
-        raise NotKept(0, refusal or ended.problem)
+    if ended.problem:
+        raise NotKept(0, ended.problem)
     for path, seen in zip(outputs, before, strict=True):
         if not path.exists():
             raise UsageError(f"--output {path} was not made by the command; nothing is stored")
@@ -160,15 +159,6 @@ def _build(
         collect(outputs, kept)
     except OSError as error:
         raise NotKept(0, str(error)) from error
-
-
-def _refusal(kept: Path | None) -> str:
-    try:
-        if kept is not None:
-            kept.mkdir()
-    except OSError as error:
-        return str(error)
-    return ""
 
 
 def _identity(bound: Mapping[str, Any]) -> Any:

@@ -40,10 +40,10 @@ def number(value: Any, units: dict[str, Any]) -> Any:
     """`value` as a number; text may carry one of `units`. A bool is an int to Python and a mistake to us."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", value.strip().lower()) if isinstance(value, str) else None
-    if found is None or found[2] not in units:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", value.strip().lower()) if isinstance(value, str) else None
+    if match is None or match[2] not in units:
         raise ValueError
-    return Decimal(found[1]) * Decimal(str(units[found[2]]))
+    return Decimal(match[1]) * Decimal(str(units[match[2]]))
 
 
 def within(number: Any, most: float) -> Any:

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ _NAMES: Final = tuple(variable.setting for variable in TABLE)
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """What a file says: its values, `path`, its `title` for a reason, and what deserves a warning."""
+class SettingsFile:
+    """What a file says: its `values`; its `path`, and `title` for a reason; and what deserves a warning."""
 
     values: Mapping[str, object] = field(default_factory=dict)
     path: Path | None = None
@@ -28,7 +28,7 @@ class File:
     warnings: tuple[str, ...] = ()
 
 
-def search() -> File:
+def search() -> SettingsFile:
     """The nearest file that says something of us, from the working directory upwards."""
     warnings: list[str] = []
     here = working_directory()
@@ -42,11 +42,11 @@ def search() -> File:
                 continue
             file = load(path)
             if path.name == "cachekit.toml" or file.values:
-                return File(file.values, path, file.title, tuple(warnings))
-    return File(warnings=tuple(warnings))
+                return replace(file, path=path, warnings=tuple(warnings))
+    return SettingsFile(warnings=tuple(warnings))
 
 
-def load(path: Path) -> File:
+def load(path: Path) -> SettingsFile:
     """What the file at `path` says. UsageError where it cannot be read, or says what we do not know."""
     loads = _toml_parser()
     if loads is None:
@@ -55,12 +55,11 @@ def load(path: Path) -> File:
     try:
         document = loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read: {error}"
-        raise UsageError(msg) from error
+        raise UsageError(f"{path} cannot be read: {error}") from error
     if path.name != "pyproject.toml":
-        return _file(path, path.name, document)
+        return _checked(path, path.name, document)
     tool = document.get("tool")
-    return _file(path, "pyproject.toml [tool.cachekit]", tool.get("cachekit", {}) if isinstance(tool, dict) else {})
+    return _checked(path, "pyproject.toml [tool.cachekit]", tool.get("cachekit", {}) if isinstance(tool, dict) else {})
 
 
 def known(keys: Iterable[str], where: str) -> None:
@@ -105,12 +104,11 @@ def _anybody_wrote(path: Path) -> bool:
     return bool(path.parent.stat().st_mode & stat.S_IWOTH) and path.stat().st_uid != 0 and of_another_user(path.stat())
 
 
-def _file(path: Path, title: str, table: object) -> File:
+def _checked(path: Path, title: str, table: object) -> SettingsFile:
     if not isinstance(table, dict):
-        msg = f"{path}: [tool.cachekit] must be a table"
-        raise UsageError(msg)
-    known(table, f"{path}")
-    return File(table, path.absolute(), title)
+        raise UsageError(f"{path}: [tool.cachekit] must be a table")
+    known(table, str(path))
+    return SettingsFile(table, path.absolute(), title)
 
 
 def _toml_parser() -> Callable[[str], dict[str, Any]] | None:

@@ -1,8 +1,8 @@
 """Which value of each setting wins, and who said so.
 
-`resolve` is a function of the environment it is given and of one TOML file; this is the only place that looks at
-either. The order: `configure()`, environment, file, legacy variables, CI detection, default. What stands above (call,
-context manager, decorator) belongs to a call, not to the process.
+`resolve` is a function of the environment it is given, of one TOML file, and, where neither names a directory, of where
+this platform has caches. The order: `configure()`, environment, file, legacy variables, CI detection, default. What
+stands above (call, context manager, decorator) belongs to a call, not to the process.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from cachekit.config.ci import detect_ci, legacy_refusal
-from cachekit.config.file import File, hint, known, load, search, working_directory
-from cachekit.config.settings import TABLE, Settings, Variable, seconds
+from cachekit.config.file import SettingsFile, hint, known, load, search, working_directory
+from cachekit.config.settings import TABLE, Settings, Variable
 from cachekit.errors import UsageError
 from cachekit.files.places import cache_dir, config_dir, data_dir, home
 
-__all__ = ["Origin", "Resolved", "Settings", "config_dir", "data_dir", "explain", "render_table", "resolve", "seconds"]
+__all__ = ["Origin", "Resolved", "config_dir", "data_dir", "explain", "render_table", "resolve"]
 
-Source = Literal["configure", "environment", "file", "legacy", "ci", "default"]
+LayerName = Literal["configure", "environment", "file", "legacy", "ci", "default"]
 
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 # Set for the test suite (DESIGN §8), never a setting.
@@ -34,7 +34,7 @@ _SET: Final = "<set>"
 class Origin:
     """Where a value came from: the layer, and a few words naming what decided; a secret is never in them."""
 
-    source: Source
+    source: LayerName
     detail: str
 
 
@@ -56,11 +56,17 @@ class Resolved:
 class _Layer:
     """What one source says; `detail` and `where` name a setting in it for a reason and for an error."""
 
-    source: Source
+    source: LayerName
     values: Mapping[str, object]
     detail: Callable[[Variable, object], str]
     where: Callable[[Variable], str]
     base: Path | None = None
+
+    def read(self, variable: Variable, environ: Mapping[str, str]) -> tuple[object, Origin]:
+        given = self.values[variable.setting]
+        value = variable.read(given, self.where(variable))
+        value = _place(value, self.base, environ) if isinstance(value, Path) else value
+        return value, Origin(self.source, self.detail(variable, given))
 
 
 def resolve(
@@ -75,18 +81,15 @@ def resolve(
     the nearest cachekit.toml or pyproject.toml with [tool.cachekit], from the working directory upwards.
     Raises UsageError for a bad value in any layer, a winning one or not, and for an unknown key.
     """
-    file = search() if toml == "search" else File() if toml is None else load(toml)
+    file = search() if toml == "search" else SettingsFile() if toml is None else load(toml)
     layers = (_configured(overrides), _environment(environ), _filed(file))
     refusal = legacy_refusal(environ)
     values, origins = dict[str, Any](), dict[str, Origin]()
     for variable in TABLE:
-        said = [(_read(layer, variable, environ), layer) for layer in layers if variable.setting in layer.values]
-        if said:
-            values[variable.setting], layer = said[0]
-            detail = layer.detail(variable, layer.values[variable.setting])
-            origins[variable.setting] = Origin(layer.source, detail)
-        else:
-            values[variable.setting], origins[variable.setting] = _default(variable, environ, refusal)
+        # Every layer is read, whichever wins: a bad value is an error wherever it stands.
+        given = [layer.read(variable, environ) for layer in layers if variable.setting in layer.values]
+        value, origin = given[0] if given else _default(variable, environ, refusal)
+        values[variable.setting], origins[variable.setting] = value, origin
     settings = Settings(**values)
     notes = (*file.warnings, *_unknown_variables(environ), *_conflict(settings, origins["ipfs"], refusal))
     return Resolved(settings, MappingProxyType(origins), notes, file.path)
@@ -111,7 +114,7 @@ def _environment(environ: Mapping[str, str]) -> _Layer:
     return _Layer("environment", values, detail, lambda variable: variable.name)
 
 
-def _filed(file: File) -> _Layer:
+def _filed(file: SettingsFile) -> _Layer:
     return _Layer(
         "file",
         file.values,
@@ -119,11 +122,6 @@ def _filed(file: File) -> _Layer:
         lambda variable: f"{file.path}: {variable.setting}",
         file.path.parent if file.path else None,
     )
-
-
-def _read(layer: _Layer, variable: Variable, environ: Mapping[str, str]) -> object:
-    value = variable.read(layer.values[variable.setting], layer.where(variable))
-    return _place(value, layer.base, environ) if isinstance(value, Path) else value
 
 
 def _place(path: Path, base: Path | None, environ: Mapping[str, str]) -> Path:
@@ -134,8 +132,7 @@ def _place(path: Path, base: Path | None, environ: Mapping[str, str]) -> Path:
         return path
     start = base or working_directory()
     if start is None:
-        msg = f"{path} is a relative path, and the working directory is gone; write an absolute one"
-        raise UsageError(msg)
+        raise UsageError(f"{path} is a relative path, and the working directory is gone; write an absolute one")
     return start / path
 
 
@@ -144,7 +141,7 @@ def _default(variable: Variable, environ: Mapping[str, str], refusal: str | None
         return "off", Origin("legacy", refusal)
     if variable.setting == "ipfs" and (vendor := detect_ci(environ)):
         return "off", Origin("ci", f"CI detected: {vendor}")
-    value = cache_dir(environ) if variable.setting == "dir" else variable.default
+    value = cache_dir() if variable.setting == "dir" else variable.default
     return value, Origin("default", "default")
 
 

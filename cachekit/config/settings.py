@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cachekit.config.ci import BOOLEAN_TEXT, BOOLEANS
-from cachekit.config.durations import DURATIONS, duration, number, seconds, within
+from cachekit.config.durations import DURATIONS, duration, number, within
 from cachekit.errors import UsageError
 from cachekit.model import Mode
-
-__all__ = ["DURATIONS", "TABLE", "Settings", "Variable", "seconds"]
 
 Ipfs = Literal["auto", "off", "ro", "rw"]
 Log = Literal["debug", "info", "warning", "error", "off"]
@@ -133,11 +131,12 @@ def _multiaddr(value: Any) -> str:
     address = _text(value)
     if re.fullmatch(r"/unix/.*[^/]", address):
         return address
-    found = re.fullmatch(r"/(ip4|ip6|dns|dns4|dns6)/([^/\s@]+)/tcp/([0-9]{1,5})(?:/https?)?", address)
-    if found is None or not 0 < int(found[3]) < 65536:
+    match = re.fullmatch(r"/(ip4|ip6|dns|dns4|dns6)/([^/\s@]+)/tcp/([0-9]{1,5})(?:/https?)?", address)
+    if match is None or not 0 < int(match[3]) < 65536:
         raise ValueError
-    if found[1] in ("ip4", "ip6"):
-        {"ip4": ipaddress.IPv4Address, "ip6": ipaddress.IPv6Address}[found[1]](found[2])
+    family, host = match[1], match[2]
+    if family in ("ip4", "ip6"):
+        {"ip4": ipaddress.IPv4Address, "ip6": ipaddress.IPv6Address}[family](host)
     return address
 
 

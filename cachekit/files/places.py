@@ -1,6 +1,6 @@
-"""The cache directory: made, recognised, refused. Nothing of a directory that is not ours is touched.
+"""Where things live: this platform's places for a cache, for data and for settings, and the cache directory itself.
 
-Where things live that are not the cache itself: the XDG directories, and home. Nothing is created here.
+A place is only named. The cache directory is made, recognised or refused; nothing of one that is not ours is touched.
 """
 
 from __future__ import annotations
@@ -14,46 +14,48 @@ from typing import Final
 from cachekit.errors import TierUnavailable, UsageError
 from cachekit.files.locks import of_another_user
 
-
-def config_dir(environ: Mapping[str, str]) -> Path:
-    """Where the credential lies: $XDG_CONFIG_HOME/cachekit or ~/.config/cachekit."""
-    return _xdg(environ, "XDG_CONFIG_HOME", ".config")
-
-
-def data_dir(environ: Mapping[str, str]) -> Path:
-    """What must survive a cleared cache: $XDG_DATA_HOME/cachekit or ~/.local/share/cachekit."""
-    return _xdg(environ, "XDG_DATA_HOME", ".local/share")
-
-
-def cache_dir(environ: Mapping[str, str]) -> Path:
-    """What can be had again: $XDG_CACHE_HOME/cachekit or ~/.cache/cachekit."""
-    return _xdg(environ, "XDG_CACHE_HOME", ".cache")
-
-
-def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
-    said = environ.get(name, "")
-    # The XDG specification: a relative path is invalid and must be ignored.
-    root = Path(said) if Path(said).is_absolute() else home(environ) / below_home
-    return root / "cachekit"
-
-
-def home(environ: Mapping[str, str]) -> Path:
-    """$HOME, or what the system says. UsageError where neither does."""
-    if environ.get("HOME"):
-        return Path(environ["HOME"])
-    try:
-        return Path.home()
-    except RuntimeError as error:
-        msg = "there is no home directory; set CACHEKIT_DIR and XDG_CONFIG_HOME, or HOME"
-        raise UsageError(msg) from error
-
-
 FORMAT: Final = 1
 _STAMP: Final = "cachekit-format"
 _TAG: Final = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# This file is a cache directory tag created by cachekit. See https://bford.info/cachedir/\n"
 )
+_HOMELESS: Final = "there is no home directory; set CACHEKIT_DIR and XDG_CONFIG_HOME, or HOME"
+
+
+def config_dir() -> Path:
+    """Where the credential lies: $XDG_CONFIG_HOME/cachekit or ~/.config/cachekit on Linux."""
+    return _place("user_config_path")
+
+
+def data_dir() -> Path:
+    """What must survive a cleared cache: $XDG_DATA_HOME/cachekit or ~/.local/share/cachekit on Linux."""
+    return _place("user_data_path")
+
+
+def cache_dir() -> Path:
+    """What can be had again: $XDG_CACHE_HOME/cachekit or ~/.cache/cachekit on Linux."""
+    return _place("user_cache_path")
+
+
+def _place(kind: str) -> Path:
+    # Imported where it is wanted: whoever sets CACHEKIT_DIR and does without IPFS needs none of them.
+    from platformdirs import PlatformDirs
+
+    try:
+        return Path(getattr(PlatformDirs("cachekit", appauthor=False), kind))
+    except RuntimeError as error:
+        raise UsageError(_HOMELESS) from error
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """$HOME, or what the system says: what `~` stands for. UsageError where neither says one."""
+    if environ.get("HOME"):
+        return Path(environ["HOME"])
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise UsageError(_HOMELESS) from error
 
 
 def prepare(directory: Path) -> None:
@@ -73,7 +75,10 @@ def prepare(directory: Path) -> None:
         directory.chmod(0o700)
         (directory / "CACHEDIR.TAG").write_text(_TAG, encoding="ascii")
         (directory / ".gitignore").write_text("*\n", encoding="ascii")
-        stamp.write_text(f"{FORMAT}\n", encoding="ascii")
+        from cachekit.files.temporary import replacing  # not at import: it brings shutil and secrets along
+
+        with replacing(stamp) as new:  # another process may be reading it
+            new.write_text(f"{FORMAT}\n", encoding="ascii")
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{directory} is not a directory; set CACHEKIT_DIR to one that cachekit may own") from error
     except OSError as error:
@@ -81,17 +86,17 @@ def prepare(directory: Path) -> None:
 
 
 def _check_owner(directory: Path) -> None:
-    found = directory.stat()
-    if of_another_user(found):
+    status = directory.stat()
+    if of_another_user(status):
         raise UsageError(f"{directory} belongs to another user; set CACHEKIT_DIR to a directory of your own")
-    if os.name == "posix" and stat.S_IMODE(found.st_mode) & 0o022 and (directory / _STAMP).exists():
+    if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o022 and (directory / _STAMP).exists():
         raise UsageError(f"others may write {directory}; run `chmod 700 {directory}` and look at what it holds")
 
 
-def _check_format(directory: Path, found: str) -> None:
-    if found != str(FORMAT):
+def _check_format(directory: Path, number: str) -> None:
+    if number != str(FORMAT):
         raise UsageError(
-            f"{directory} has cache format {found!r} and this cachekit reads {FORMAT}; "
+            f"{directory} has cache format {number!r} and this cachekit reads {FORMAT}; "
             "upgrade cachekit, or set CACHEKIT_DIR to another directory"
         )
 
@@ -100,7 +105,8 @@ def _check_empty(directory: Path) -> None:
     # Two processes may be making it at once: what either of them writes first is not foreign. Nor is Kubo, which
     # `cachekit node install` puts into the default directory, perhaps before any cache was there.
     ours = {"CACHEDIR.TAG", ".gitignore", _STAMP, "kubo"}
-    foreign = next((name for name in sorted(os.listdir(directory)) if name not in ours), None)
+    names = (name for name in sorted(os.listdir(directory)) if not name.startswith(f".{_STAMP}-"))
+    foreign = next((name for name in names if name not in ours), None)
     if foreign is not None and not (directory / _STAMP).exists():
         raise UsageError(
             f"{directory} holds files that are not cachekit's ({foreign!r}, for one); nothing was touched. "

@@ -154,7 +154,7 @@ def locked(path: Path, end: float) -> Iterator[None]:
     with _opened(path) as file:
         while not try_lock(file.fileno()):
             if time.monotonic() >= end:
-                raise TierUnavailable(f"somebody else holds {path}", reason="locked")
+                raise TierUnavailable(f"another process holds {path}; try again when it is done", reason="locked")
             time.sleep(_LOCK_POLL_SECONDS)
         try:
             yield

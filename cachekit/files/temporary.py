@@ -32,6 +32,22 @@ def temporary(parent: Path) -> Iterator[Path]:
         remove(path)
 
 
+@contextmanager
+def replacing(target: Path, temporaries: Path | None = None) -> Iterator[Path]:
+    """A path in `temporaries`, else beside `target`, for a file that takes the place of `target` when the block succeeds.
+
+    So a reader finds all of it, or what was there before. Directories are made (0700). Raises OSError.
+    """
+    new = (temporaries or target.parent) / (new_name() if temporaries else f".{target.name}-{new_name()}")
+    for directory in (new.parent, target.parent):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        yield new
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def new_name() -> str:
     """`<pid>-<start of the process>-<random>`."""
     return f"{os.getpid()}-{_start(os.getpid())}-{secrets.token_hex(6)}"

@@ -22,6 +22,7 @@ from typing import Final
 
 from cachekit.errors import IntegrityError, UsageError
 from cachekit.files.secret_files import read_or_create
+from cachekit.model import EVERYWHERE
 
 SEED_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -139,21 +140,30 @@ class Credential:
         return Credential(self.secret, self.owner)
 
     @property
+    def writes(self) -> bool:
+        """Whether the holder can make others accept what it writes; else it only reads."""
+        return self.seed is not None
+
+    @property
     def owner_id(self) -> str:
         """32 hex characters; public."""
         return hashlib.sha256(self.owner).hexdigest()[:32]
 
     def namespace_id(self, namespace: str) -> str:
         """32 hex characters that say nothing about the name to who lacks the secret."""
-        return self._key("namespace", namespace)[:16].hex()
+        return self.derived("namespace", namespace)[:16].hex()
 
     def index_key(self, namespace: str, digest: bytes) -> bytes:
         """What stands for a key in segments: 16 bytes."""
-        return hmac.digest(self._key("index", namespace), digest, "sha256")[:KEY_BYTES]
+        return hmac.digest(self.derived("index", namespace), digest, "sha256")[:KEY_BYTES]
 
     def tag(self, namespace: str, tag: str) -> bytes:
-        """What stands for a tag in segments: 8 bytes."""
-        return hmac.digest(self._key("tag", namespace), tag.encode(), "sha256")[:TAG_BYTES]
+        """A code of 8 bytes for a word."""
+        return hmac.digest(self.derived("tag", namespace), tag.encode(), "sha256")[:TAG_BYTES]
+
+    def tag_code(self, tag: str) -> bytes:
+        """What stands for a tag in segments: the same in all namespaces, so that one mark can cover it in all of them."""
+        return self.tag(EVERYWHERE, tag)
 
     def seal(self, namespace: str, plaintext: bytes) -> bytes:
         """AES-256-GCM. Equal plaintext seals equally inside a namespace, so that equal content has one CID."""
@@ -173,7 +183,8 @@ class Credential:
         """Whether the owner of this credential certified the writer with this public key."""
         return verify(self.owner, certificate, _CERTIFICATE + writer)
 
-    def _key(self, purpose: str, namespace: str) -> bytes:
+    def derived(self, purpose: str, namespace: str) -> bytes:
+        """A key of 32 bytes for one purpose in one namespace."""
         found = self._derived.get((purpose, namespace))
         if found is None:
             info = f"cachekit 1 {purpose}\0{namespace}".encode()
@@ -183,7 +194,7 @@ class Credential:
     def _cipher(self, namespace: str) -> Cipher:
         found = self._ciphers.get(namespace)
         if found is None:
-            key, nonce_key, name = (self._key(purpose, namespace) for purpose in ("seal", "nonce", "namespace"))
+            key, nonce_key, name = (self.derived(purpose, namespace) for purpose in ("seal", "nonce", "namespace"))
             found = self._ciphers[namespace] = Cipher(key, nonce_key, name[:16])
         return found
 

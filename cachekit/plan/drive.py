@@ -123,21 +123,17 @@ def _next(errand: Any, step: Begin) -> Any:
 
 def _call(step: CallOrigin, origin: Callable[[], Any]) -> Returned | Failed:
     started = time.perf_counter()
-    if not step.fallback:
-        return Returned(origin(), time.perf_counter() - started)
     try:
         return Returned(origin(), time.perf_counter() - started)
-    except Exception as error:  # whoever asked has something to put in its place, and tells it
+    except step.fallback as error:
         return Failed(error)
 
 
 async def _acall(step: CallOrigin, origin: Callable[[], Awaitable[Any]]) -> Returned | Failed:
     started = time.perf_counter()
-    if not step.fallback:
-        return Returned(await origin(), time.perf_counter() - started)
     try:
         return Returned(await origin(), time.perf_counter() - started)
-    except Exception as error:  # whoever asked has something to put in its place, and tells it
+    except step.fallback as error:
         return Failed(error)
 
 

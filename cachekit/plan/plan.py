@@ -91,7 +91,7 @@ def _asked(request: Request, stale: list[Record]) -> Steps:
     """What the origin Returned, or the Found that stands in for its exception."""
     yield from _missed(request)
     old = _newest(request, stale, request.stale_if_error)
-    outcome = yield CallOrigin(fallback=old is not None)
+    outcome = yield CallOrigin(fallback=() if old is None else Exception)
     if not isinstance(outcome, Failed):
         return outcome
     assert old is not None

@@ -15,6 +15,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from cachekit.plan.steps import Pause, Steps
+
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
@@ -100,6 +102,11 @@ class Cooldowns:
         """Seconds to wait before a call; 0.0 where none is needed, or more than LONGEST_WAIT."""
         left = self._until.get(scope, 0.0) - time.monotonic()
         return left if 0 < left <= LONGEST_WAIT else 0.0
+
+    def waiting(self, scope: str) -> Steps:
+        """A flow that ends when the scope may be asked."""
+        while left := self.left(scope):
+            yield Pause(left)
 
     def heed(self, scope: str, error: Exception) -> None:
         """Notes what an origin's exception says of the next attempt: an HTTP status and a Retry-After header."""

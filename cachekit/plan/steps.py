@@ -31,10 +31,10 @@ class CallOrigin(NamedTuple):
     """Calls `origin`, and awaits what it returns where the flow runs on an event loop; None: the errand's own.
 
     Answer: Returned, with the `value` and the `seconds` it took. Exceptions are raised to the flow's caller and do not
-    enter the flow; with `fallback` the answer is Failed instead.
+    enter the flow; of a `fallback`, a class of exceptions, the answer is Failed instead, with the `error`.
     """
 
-    fallback: bool = False
+    fallback: type[BaseException] | tuple[()] = ()
     origin: Callable[[], Any] | None = None
 
 
@@ -95,9 +95,9 @@ class Returned(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The origin raised while a stale record was at hand."""
+    """The origin raised what there is something to be put in the place of."""
 
-    error: Exception
+    error: BaseException
 
 
 class Standing(Enum):

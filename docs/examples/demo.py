@@ -292,7 +292,7 @@ def start_node(directory: Path) -> str:
     """Start a private node under `directory` and return its RPC address, "" where Kubo cannot be had."""
     print("Getting Kubo, the IPFS daemon (installed once; the first time it may take minutes) …", flush=True)
     try:
-        kubo = install.install(install.data_dir(os.environ), report=lambda line: print(f"  {line}", flush=True))
+        kubo = install.install(install.data_dir(), report=lambda line: print(f"  {line}", flush=True))
         running = daemon.start(directory, binary=kubo.path)
     except CachekitError as error:
         print(f"  No IPFS in this demonstration, the local tiers alone: {error}")

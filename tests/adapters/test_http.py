@@ -338,10 +338,10 @@ def test_an_entry_that_no_response_can_be_made_of_is_a_miss(
         ending.callback(remove)
         wrapped = client(httpx, server.url, tgi.GENERATE)
         with monkeypatch.context() as before:
-            before.setattr("cachekit_adapters._wire.native.Head.packed", lambda _self: b'{"other": "form"}\n')
+            before.setattr("cachekit_adapters._wire.exchange.Head.packed", lambda _self: b'{"other": "form"}\n')
             with pytest.MonkeyPatch.context() as lenient:
                 lenient.setattr(
-                    "cachekit_adapters._wire.native.opened", lambda data: (Kept(), data.partition(b"\n")[2])
+                    "cachekit_adapters._wire.operation.opened", lambda data: (Kept(), data.partition(b"\n")[2])
                 )
                 live = wrapped.post("/generate", json=ASKED)
         assert cachekit.stats().as_dict()["stores"] == 1

@@ -10,7 +10,10 @@ import pytest
 from peers.fixtures import mlserver_peer, pytriton_peer  # noqa: F401 - fixtures, found by their names
 from peers.servers import Server
 
+from cachekit import Saving
+from cachekit_adapters import ovms
 from cachekit_adapters.ovms import wire
+from cachekit_adapters.ovms.calls import call_of, endpoint
 
 http = pytest.importorskip("tritonclient.http")
 aio = pytest.importorskip("tritonclient.http.aio")
@@ -47,9 +50,17 @@ def double(binary: bool = True, *values: float) -> dict[str, object]:
     return wire.identity("double", "", [given], [], None)
 
 
+def asked(*args: Any, **kwargs: Any) -> dict[str, Any] | None:
+    """What identifies a call of `infer`, None where it has no identity."""
+    client = http.InferenceServerClient("127.0.0.1:9")
+    call = call_of(client, endpoint(client), args, kwargs)
+    client.close()
+    return None if call is None else call.identity
+
+
 @pytest.mark.parametrize(("datatype", "values", "kind"), TENSORS)
 def test_both_forms_of_a_tensor_are_one(datatype: str, values: list[Any], kind: str) -> None:
-    """JSON and binary, from the client's objects or from the body they make, are one identity; other values are not."""
+    """JSON and binary are one identity, of the tensors and of the call that carries them; other values are not."""
     array = numpy.array(values, getattr(numpy, kind))
     other = numpy.array(values[::-1], getattr(numpy, kind))
     forms = [[tensor("x", array, datatype, binary)] for binary in (True, False)]
@@ -57,10 +68,9 @@ def test_both_forms_of_a_tensor_are_one(datatype: str, values: list[Any], kind: 
     assert told[0] == told[1]
     assert isinstance(told[0]["inputs"][0]["data"], bytes)  # type: ignore[index]
     assert told[0] != wire.identity("m", "1", [tensor("x", other, datatype, True)], None, {"a": 1})
-    bodies = [http.InferenceServerClient.generate_request_body(form, parameters={"a": 1}) for form in forms]
-    sent = [wire.identity_of_body("m", "1", *body) for body in bodies]
-    assert sent[0] == sent[1]
-    assert sent[0]["inputs"] == told[0]["inputs"]
+    calls = [asked("m", form, "1", parameters={"a": 1}) for form in forms]
+    assert calls[0] == calls[1] is not None
+    assert calls[0] != asked("m", [tensor("x", other, datatype, True)], "1", parameters={"a": 1})
 
 
 def test_bytes_are_told_apart() -> None:
@@ -73,7 +83,7 @@ def test_bytes_are_told_apart() -> None:
 
 
 def test_what_is_part_of_a_call() -> None:
-    """Name, version, shape, outputs, parameters and a used sequence are; priority and timeout are not."""
+    """Name, version, shape, outputs and parameters are; priority and timeout are not; a sequence has no identity."""
     given = [tensor("x", floats(1.5), "FP32", True)]
     plain = wire.identity("m", "1", given, None, None)
     assert plain == wire.identity("m", "1", given, (), {"priority": 3, "timeout": 5})
@@ -86,10 +96,10 @@ def test_what_is_part_of_a_call() -> None:
         wire.identity("m", "1", given, classes, None),
         wire.identity("m", "1", given, [http.InferRequestedOutput("y", binary_data=False)], None),
         wire.identity("m", "1", given, None, {"temperature": 1}),
-        wire.identity("m", "1", given, None, None, sequence_id=7, sequence_start=True),
-        wire.identity("m", "1", given, None, None, sequence_id=7),
     ]
     assert all(one != other for at, one in enumerate([plain, *others]) for other in others[at:])
+    assert asked("m", given, sequence_id=0) == asked("m", given, sequence_start=True) is not None
+    assert asked("m", given, sequence_id=7) is asked("m", given, sequence_id="seven") is None
 
 
 def test_the_identity_is_the_moment_s() -> None:
@@ -117,14 +127,17 @@ def test_sequences_and_shared_memory_are_not_cacheable() -> None:
     assert not wire.cacheable([given], [told])
 
 
-def body_of(datatype: str, shape: list[int], data: object) -> bytes:
-    return json.dumps({"inputs": [{"name": "x", "datatype": datatype, "shape": shape, "data": data}]}).encode()
+def in_json(datatype: str, shape: list[int], data: object) -> dict[str, Any]:
+    """The identity of one tensor whose `data` travels as it stands here."""
+    given = http.InferInput("x", shape, datatype)
+    given._data = data
+    return wire.identity("m", "", [given], None, None)
 
 
 def test_nested_json_is_the_flat_one() -> None:
     """The protocol allows both; the shape says which it is."""
     nested, flat, other = (
-        wire.identity_of_body("m", "", body_of("INT32", shape, data))
+        in_json("INT32", shape, data)
         for shape, data in (([2, 2], [[1, 2], [3, 4]]), ([2, 2], [1, 2, 3, 4]), ([4], [1, 2, 3, 4]))
     )
     assert nested == flat != other
@@ -133,26 +146,20 @@ def test_nested_json_is_the_flat_one() -> None:
 @pytest.mark.parametrize("data", [[1.5], [True], ["1"], [2**40], [None], {"a": 1}, "text"])
 def test_what_no_server_takes_is_nobody_s_answer(data: object) -> None:
     """Data that does not fit its type is told as it is: never equal to a tensor that fits."""
-    told: Any = wire.identity_of_body("m", "", body_of("INT32", [1], data))
-    assert told["inputs"][0]["data"] == data
+    assert in_json("INT32", [1], data)["inputs"][0]["data"] == data
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"{", b'{"inputs": [{}]}', b'{"inputs": [1]}'])
-def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
-    """Malformed requests have no identity, and go to the server as they are."""
-    with pytest.raises(ValueError):
-        wire.identity_of_body("m", "", body)
+@pytest.mark.parametrize("inputs", [None, 1, [1], [{}], ["x"], [None]])
+def test_a_call_that_is_no_request_is_refused(inputs: object) -> None:
+    """What is no tensor of tritonclient has no identity, and goes to the server as it is."""
+    assert asked("m", inputs) is None
 
 
-def test_a_binary_body_of_another_length_is_refused() -> None:
-    """The tensors' sizes are the body's; a lone tensor may leave its own out."""
-    body, length = http.InferenceServerClient.generate_request_body([tensor("x", floats(1.5), "FP32", True)])
-    with pytest.raises(ValueError, match="add up"):
-        wire.identity_of_body("m", "", body + b"x", length)
-    header = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1]}]}
-    bare = json.dumps(header).encode()
-    told: Any = wire.identity_of_body("m", "", bare + floats(1.5).tobytes(), len(bare))
-    assert told["inputs"] == wire.identity_of_body("m", "", body, length)["inputs"]
+def test_the_size_of_a_binary_tensor_is_no_part_of_it() -> None:
+    """The bytes are what is asked; how many a tensor names, or that it names none, only says how they travel."""
+    given, bare = (tensor("x", floats(1.5), "FP32", True) for _ in range(2))
+    del bare._parameters["binary_data_size"]
+    assert asked("m", [given]) == asked("m", [bare]) is not None
 
 
 def same(one: Any, other: Any, *names: str) -> None:
@@ -264,5 +271,6 @@ def test_a_stored_result_cut_anywhere_is_a_miss() -> None:
 
 def test_nothing_is_sampled_or_counted() -> None:
     """The protocol has neither sampling nor tokens."""
-    assert not wire.sampled("/v2/models/m/infer", {})
-    assert wire.usage({}, {}) == (0, 0, 0, 0, 0)
+    assert not ovms.INFER.sampled({})
+    reply = ovms.INFER.capture(result({"model_name": "m", "outputs": [output(None)]}))
+    assert reply is not None and reply.saving == Saving()

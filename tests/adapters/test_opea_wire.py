@@ -10,7 +10,7 @@ import pytest
 from peers.fixtures import opea_peer  # noqa: F401 - a fixture, found by its name
 from peers.servers import Server
 
-from cachekit_adapters._wire import items
+from cachekit_adapters._wire import items, openai
 from cachekit_adapters.opea import wire
 
 CHAT, EMBEDDINGS, RERANKING = "/v1/chat/completions", "/v1/embeddings", "/v1/reranking"
@@ -94,12 +94,12 @@ def test_chat_plain_and_streamed(client: Any) -> None:
     plain = client.post(CHAT, json=request).json()
     stream = client.post(CHAT, json={**request, "stream": True}).content
     assert wire.judge(CHAT, request, plain) == wire.judge_stream(stream) == ""
-    assembled: Any = wire.assemble(stream)
+    assembled: Any = openai.assemble(stream)
     assert assembled["choices"][0]["message"]["content"] == plain["choices"][0]["message"]["content"]
-    assert wire.judge_stream(b"".join(wire.synthesise(plain))) == ""
-    assert wire.usage(plain, {}).input == 2
-    assert wire.about(plain, {})["model"] == "peer-model"
-    assert wire.about_stream(stream)["model"] == "peer-model"
+    assert wire.judge_stream(b"".join(openai.synthesise(plain))) == ""
+    assert openai.usage(plain).input == 2
+    assert openai.about(plain)["model"] == "peer-model"
+    assert openai.about_stream(stream)["model"] == "peer-model"
     short = {**request, "max_tokens": 1}
     assert wire.judge(CHAT, short, client.post(CHAT, json=short).json()) == "truncated"
     assert wire.judge_stream(client.post(CHAT, json={**short, "stream": True}).content) == "truncated"
@@ -108,16 +108,16 @@ def test_chat_plain_and_streamed(client: Any) -> None:
 
 def test_embeddings_in_both_protocols(client: Any) -> None:
     """OpenAI's and EmbedDoc's replies are whole with a vector for each text; only the first are divided."""
-    openai, document = {"input": ["x", "y"]}, {"text": ["x", "y"]}
-    whole = client.post(EMBEDDINGS, json=openai).json()
+    texts, document = {"input": ["x", "y"]}, {"text": ["x", "y"]}
+    whole = client.post(EMBEDDINGS, json=texts).json()
     embedded = client.post(EMBEDDINGS, json=document).json()
-    assert wire.judge(EMBEDDINGS, openai, whole) == wire.judge(EMBEDDINGS, document, embedded) == ""
+    assert wire.judge(EMBEDDINGS, texts, whole) == wire.judge(EMBEDDINGS, document, embedded) == ""
     assert wire.judge(EMBEDDINGS, document, {**embedded, "embedding": embedded["embedding"][:1]}) == "incomplete"
     assert wire.judge(EMBEDDINGS, {"text": "x"}, client.post(EMBEDDINGS, json={"text": "x"}).json()) == ""
-    assert wire.split(EMBEDDINGS, document) is None
-    sent = items.ask(EMBEDDINGS, openai, [1])
-    (answer,) = items.take(EMBEDDINGS, openai, [1], client.post(EMBEDDINGS, json=sent).json())
-    merged: Any = items.merge(EMBEDDINGS, openai, [items.take(EMBEDDINGS, openai, [0, 1], whole)[0], answer])
+    assert items.split(EMBEDDINGS, document) is None
+    sent = items.ask(EMBEDDINGS, texts, [1])
+    (answer,) = items.take(EMBEDDINGS, texts, [1], client.post(EMBEDDINGS, json=sent).json())
+    merged: Any = items.merge(EMBEDDINGS, texts, [items.take(EMBEDDINGS, texts, [0, 1], whole)[0], answer])
     assert merged["data"] == whole["data"]
 
 

@@ -282,14 +282,16 @@ def test_answer_for_any_wire() -> None:
 
     def ask(*texts: str) -> Any:
         body = {"model": "m", "input": list(texts)}
-        return batches.divided(answers, {"base": "b"}, items, "/embeddings", body, send).body
+        flow = batches.divided(answers, {"base": "b"}, items, "/embeddings", body, send)
+        return cachekit.driven(flow, is_async=False).body
 
     async def aask(*texts: str) -> Any:
         async def asend(body: Any) -> Any:
             return send(body)
 
         body = {"model": "m", "input": list(texts)}
-        return (await batches.adivided(answers, {"base": "b"}, items, "/embeddings", body, asend)).body
+        flow = batches.divided(answers, {"base": "b"}, items, "/embeddings", body, asend)
+        return (await cachekit.driven(flow, is_async=True)).body
 
     ask("a", "bbb")
     found = ask("cc", "bbb", "cc", "a")

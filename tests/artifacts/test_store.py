@@ -19,6 +19,8 @@ import pytest
 from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
 from cachekit.artifacts.store import ArtifactStore, Progress
 from cachekit.errors import IntegrityError, TierError, UsageError
+from cachekit.files import digests
+from cachekit.files.digest_cache import Digests
 from cachekit.files.digests import signature
 from cachekit.files.temporary import remove
 
@@ -273,6 +275,37 @@ def test_a_shared_blob_is_not_read_for_its_neighbours(store: ArtifactStore, tree
     store.remove(other.digest)
     assert again.have(manifest) is not None
     assert told == []
+
+
+def test_a_large_shared_blob_is_not_read_by_another_process(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What links a large file anew says on the shelf that its bytes stayed, for processes that know nothing yet."""
+    shelf = Digests(tmp_path / "digests", lambda: "on").open()
+    try:
+        for name in ("one", "other"):
+            (tmp_path / name).write_bytes(b"weights" * MIB)
+        manifest = store.ingest(tmp_path / "one")
+        store.ingest(tmp_path / "other")
+        monkeypatch.setattr(digests, "_files", {})
+        told: list[Progress] = []
+        monkeypatch.setattr(digests, "stream_digest", lambda *_: pytest.fail("it is read"))
+        assert ArtifactStore(tmp_path / "store", told=told.append).have(manifest) is not None
+        assert told == [] and store.missing(manifest) == []
+    finally:
+        shelf.close()
+
+
+def test_a_store_of_the_former_version_works(store: ArtifactStore, tree: Path, tmp_path: Path) -> None:
+    """It kept signatures of contents in `seen/`: they are not looked at, and the janitor removes them."""
+    manifest = store.ingest(tree)
+    for file in manifest.files:
+        (tmp_path / "store" / "seen" / file.sha256[:2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "store" / "seen" / file.sha256[:2] / (file.sha256 or "x")).write_bytes(b"1 2 3 4 5")
+    assert store.have(manifest) is not None and store.missing(manifest) == []
+    store.collect(time.time_ns())
+    assert not (tmp_path / "store" / "seen").exists()
+    assert store.have(manifest) is not None and store.missing(manifest) == []
 
 
 def test_place_gives_a_copy_of_ones_own(store: ArtifactStore, tree: Path, tmp_path: Path) -> None:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
-import pty
-import re
-import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +18,10 @@ from stopping import heed
 
 import cachekit
 from cachekit import CachekitError, Progress, TierError, UsageError, on_progress, persist_artifact, restore
-from cachekit.artifacts.progress import LARGE, Display
 from cachekit.cache.default import default
 from cachekit.cache.operations import registry
 from cachekit.cli.parser import main
+from cachekit.ipfs.breaker import Deadline
 
 ROOT = Path(__file__).parents[2]
 BUILT: list[str] = []
@@ -391,17 +384,17 @@ def test_a_replaced_artifact_gives_up_its_files(team: Team) -> None:
 
 def test_a_flush_ends_in_time(team: Team) -> None:
     """An upload stops when its time is over, in the middle of a file; the artifact stays queued and is sent later."""
-    shared = default().shared
-    assert shared is not None
-    with shared.outbox.exclusive(time.monotonic() + 60):  # nobody sends it behind our back
+    ours = default().team
+    assert ours is not None
+    with ours.outbox.exclusive(Deadline(60)):  # nobody sends it behind our back
         build("model-late", "late" * 1_000_000)
-        (item,) = shared.outbox.batch()
+        (item,) = ours.outbox.batch()
         with pytest.raises(TierError) as raised:
-            shared.files.send(item, time.monotonic())
+            ours.files.send(item, Deadline(0.0))
         assert raised.value.reason == "unfinished"
-        assert shared.tier.pending() == 1
+        assert ours.tier.pending() == 1
     cachekit.flush(60)
-    assert shared.tier.pending() == 0
+    assert ours.tier.pending() == 0
     assert set(cids("model-late")) <= team.pinned
 
 
@@ -449,237 +442,7 @@ def test_gc_removes_what_a_dead_process_left(own_cache: Path) -> None:
     assert not left.exists()
 
 
-# -- progress --------------------------------------------------------------------------------------------------------
-
-
-def test_a_callback_hears_of_every_file(team: Team) -> None:
-    """Storing or hashing, adding and fetching, each up to its total; nothing after it was taken off."""
-    heard: list[Progress] = []
-    remove = on_progress(heard.append)
-    build("model-told", "a" * (3 << 20), "b" * (2 << 20))
-    cachekit.flush(60)
-    with team.on("two"):
-        restore("model-told")
-    last = {(told.what, told.name): (told.done, told.total) for told in heard}
-    for what in ("hashing", "adding", "fetching"):
-        assert {name for said, name in last if said == what} >= {"0.bin", "1.bin"}
-    assert all(done == total for done, total in last.values())
-    remove()
-    before = len(heard)
-    build("model-silent", "c")
-    assert len(heard) == before
-
-
-def test_a_log_line_for_large_files_only(caplog: pytest.LogCaptureFixture) -> None:
-    """Where standard error is no terminal: a line with rate and share, and none below 64 MiB."""
-    caplog.set_level(logging.INFO, "cachekit")
-    Display()(Progress("adding", "small", LARGE - 1, LARGE - 1))
-    assert caplog.messages == []
-    display = Display()
-    display(Progress("adding", "large\x1b[2J", 0, 2 * LARGE))
-    display(Progress("adding", "large\x1b[2J", 2 * LARGE, 2 * LARGE))
-    assert any("100% of 128 MiB" in line and "MiB/s" in line for line in caplog.messages)
-    assert not any("\x1b" in line for line in caplog.messages)
-
-
-def test_many_small_files_count_together(caplog: pytest.LogCaptureFixture) -> None:
-    """A tree of small files that comes to 64 MiB is told of as well."""
-    caplog.set_level(logging.INFO, "cachekit")
-    clock = Clock()
-    display = Display(clock)
-    for number in range(65):
-        display(Progress("adding", str(number), 0, 1 << 20))
-        clock.now += 0.1
-        display(Progress("adding", str(number), 1 << 20, 1 << 20))
-    assert [line.split(",")[0] for line in caplog.messages] == ["adding 63: 100% of 1 MiB"]
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_the_first_log_line_has_something_to_tell(caplog: pytest.LogCaptureFixture) -> None:
-    """It comes after the first interval, with a rate, or when the file is done; the next file's likewise."""
-    caplog.set_level(logging.INFO, "cachekit")
-    clock = Clock()
-    display = Display(clock)
-    for name in ("first", "second"):
-        for done in range(11):
-            display(Progress("fetching", name, done * LARGE, 10 * LARGE))
-            clock.now += 1
-    display(Progress("hashing", "at once", LARGE, LARGE))
-    assert [line.partition(" of ")[0] for line in caplog.messages] == [
-        *("fetching first:  40%", "fetching first:  80%", "fetching first: 100%"),
-        *("fetching second:  40%", "fetching second:  80%", "fetching second: 100%"),
-        "hashing at once: 100%",
-    ]
-    assert all("64 MiB/s" in line for line in caplog.messages[:-1])
-    assert " 0 MiB/s" not in caplog.text
-
-
-@pytest.mark.parametrize("what", [None, "print", 3])
-def test_what_cannot_be_called_is_refused(what: Any) -> None:
-    """At once, and not in the middle of the next call's work."""
-    with pytest.raises(UsageError, match="on_progress takes a function"):
-        on_progress(what)
-    build("model-undisturbed", "x")
-
-
-BARS = """
-from itertools import count
-from cachekit.artifacts.progress import Display, Progress
-tell = Display(count().__next__)
-for done in range(0, 129, 32):
-    tell(Progress("fetching", "weights.bin", done << 20, 128 << 20))
-"""
-
-
-def test_a_terminal_gets_bars() -> None:
-    """On a terminal: a bar with the name, rate and time left, which is gone when the file is done."""
-    leader, follower = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", BARS], stderr=follower, cwd=ROOT) as child:
-        os.close(follower)
-        said = _read(leader)
-    assert child.returncode == 0
-    assert b"fetching" in said
-    assert b"ights.bin" in said
-    assert b"50% of 128 MiB, 32 MiB/s, 2 s left" in said
-    assert said.rstrip().endswith(b"\x1b[J")
-
-
-def screen(program: str, *, height: int = 12) -> tuple[bytes, list[str]]:
-    """What a program sent to a terminal, standard output too, and the lines that stand there then (with those above)."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", height, 100, 0, 0))
-    with subprocess.Popen([sys.executable, "-c", program], stdout=follower, stderr=follower, cwd=ROOT) as child:
-        os.close(follower)
-        said = _read(leader)
-    assert child.returncode == 0, said
-    return said, _shown(said.decode(), height)
-
-
-def _shown(said: str, height: int) -> list[str]:
-    lines, row, column, saved, top = [""], 0, 0, (0, 0), 0
-    for escape, text in re.findall(r"(\x1b(?:\[\d*[A-Z]|[78D]))|([^\x1b]|\x1b)", said):
-        if escape == "\x1b7":
-            saved = (row, column)
-        elif escape == "\x1b8":
-            row, column = saved
-        elif escape == "\x1b[J":
-            lines[row:] = [lines[row][:column]]
-        elif escape.endswith("A"):
-            row = max(top, row - int(escape[2:-1] or 1))
-        elif text == "\r":
-            column = 0
-        elif escape == "\x1bD" or text == "\n":
-            row += 1
-            # A noted place is one of the screen, which may have been moved on since.
-            saved, top = (saved[0] + (row - top >= height), saved[1]), max(top, row - height + 1)
-        else:
-            assert text.isprintable(), (escape, text)
-            lines[row] = lines[row].ljust(column)[:column] + text + lines[row][column + 1 :]
-            column += 1
-        lines += [""] * (row + 1 - len(lines))
-    return lines
-
-
-BEHIND = """
-import threading
-from cachekit.artifacts.progress import Progress, tell, waiting
-
-def add():
-    for done in range(0, 129, 4):
-        begin.wait()
-        tell(Progress("adding", "weights.bin", done << 20, 128 << 20))
-        end.wait()
-
-begin, end = threading.Barrier(2), threading.Barrier(2)
-threading.Thread(target=add, daemon=True).start()
-for epoch in range(33):
-    print("epoch", epoch, flush=True)
-    begin.wait()
-    end.wait()
-"""
-
-
-def test_what_is_added_behind_the_calls_is_not_shown() -> None:
-    """A terminal hears nothing of a background upload: the program's own lines are all that stands there."""
-    said, lines = screen(BEHIND)
-    assert lines == [*(f"epoch {epoch}" for epoch in range(33)), ""]
-    assert b"\x1b" not in said
-
-
-FLUSH = """
-import cachekit
-from cachekit.cache.default import default
-from cachekit.artifacts.progress import Progress, tell
-
-class Uploading:
-    def flush(self, timeout):
-        for done in range(0, 96, 32):
-            tell(Progress("adding", "weights.bin", done << 20, 128 << 20))
-        raise cachekit.TierError("it takes too long")
-
-class Shared:
-    tier = Uploading()
-    def close(self, bound): ...
-
-cachekit.configure(dir="DIR", ipfs="off")
-default().ready().shared = Shared()
-print("before", flush=True)
-try:
-    cachekit.flush(1)
-except cachekit.TierError:
-    print("after", flush=True)
-tell(Progress("adding", "weights.bin", 128 << 20, 128 << 20))
-"""
-
-
-def test_flush_shows_what_is_added(tmp_path: Path) -> None:
-    """While it waits there are bars; afterwards none, though the upload goes on."""
-    said, lines = screen(FLUSH.replace("DIR", str(tmp_path)))
-    assert b"adding" in said and b"weights.bin" in said
-    assert lines == ["before", "after", ""]
-
-
-BETWEEN = """
-from cachekit.artifacts.progress import Progress, tell
-print("begin: ", end="", flush=True)
-for epoch in range(20):
-    for name in ("a.bin", "b.bin"):
-        tell(Progress("fetching", name, 1 << 20, 128 << 20))  # given up: nobody says its end
-        tell(Progress("fetching", name * 30, 128 << 20, 128 << 20))
-    print("epoch", epoch, "x" * 90, flush=True)
-    print("and", epoch, "x" * 90, flush=True)
-    print("then", epoch, "x" * 90, flush=True)
-for name in ("a.bin", "b.bin"):
-    tell(Progress("fetching", name, 128 << 20, 128 << 20))
-"""
-
-
-def test_no_bar_goes_over_what_the_program_prints() -> None:
-    """Between two calls, of work that was given up, at the end of the screen: every line of the program still stands."""
-    said, lines = screen(BETWEEN)
-    assert b"fetching" in said
-    own = [f"{word} {epoch} {'x' * 90}" for epoch in range(20) for word in ("epoch", "and", "then")]
-    assert lines == ["begin: " + own[0], *own[1:], ""]
-
-
-def _read(leader: int) -> bytes:
-    said = b""
-    while select.select([leader], [], [], 60)[0]:
-        try:
-            piece = os.read(leader, 65536)
-        except OSError:  # Linux: nobody has the other end any more
-            break
-        if not piece:
-            break
-        said += piece
-    os.close(leader)
-    return said
+# -- interrupted -----------------------------------------------------------------------------------------------------
 
 
 INTERRUPTED = """
@@ -752,24 +515,6 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(team: Team) -> None:
         remove()
         assert (path / "0.bin").read_text() == "cut." * (2 << 20)
         assert begun[0] >= 3 << 20
-
-
-def test_an_exception_of_a_callback_ends_the_work() -> None:
-    """A program may stop by raising: its exception comes out, and nothing is stored."""
-
-    class Stop(Exception):
-        pass
-
-    def stop(_told: Progress) -> None:
-        raise Stop
-
-    remove = on_progress(stop)
-    try:
-        with pytest.raises(Stop):
-            build("model-stopped", "x")
-    finally:
-        remove()
-    assert registry().find("model-stopped") is None
 
 
 def test_what_is_nowhere_is_said() -> None:

@@ -350,6 +350,7 @@ class Absent:
         if name == "fcntl":
             raise ImportError("no fcntl on this system")
 sys.meta_path.insert(0, Absent())
+import platformdirs  # which takes another module of its own where there are no user ids
 del os.geteuid, os.getuid
 import cachekit, cachekit.cli
 assert "fcntl" not in sys.modules

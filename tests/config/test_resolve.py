@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from cachekit.config import ci
-from cachekit.config.resolve import Resolved, config_dir, data_dir, explain, render_table, resolve, seconds
+from cachekit.config.durations import seconds
+from cachekit.config.resolve import Resolved, explain, render_table, resolve
 from cachekit.config.settings import TABLE
 from cachekit.errors import UsageError
+from cachekit.files.places import cache_dir
 
 HOME = {"HOME": "/home/ann"}
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -38,8 +40,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_nothing_configured() -> None:
+def test_nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     """With nothing said the defaults of DESIGN hold, and each says 'default'."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     resolved = settle()
     s = resolved.settings
     assert (s.mode, s.strict, s.ipfs, s.namespace, s.ttl, s.ipfs_timeout) == (
@@ -354,14 +358,11 @@ def test_errors_do_not_show_secrets(environ: dict[str, str]) -> None:
     assert caught.value.__context__ is None
 
 
-def test_directories_follow_xdg() -> None:
-    """The three XDG variables are honoured, a relative one is ignored, as the XDG specification asks."""
-    xdg = {"XDG_CACHE_HOME": "/c", "XDG_CONFIG_HOME": "/f", "XDG_DATA_HOME": "/d"}
-    assert value(xdg, "dir") == Path("/c/cachekit")
-    assert (config_dir(xdg), data_dir(xdg)) == (Path("/f/cachekit"), Path("/d/cachekit"))
-    assert config_dir(HOME) == Path("/home/ann/.config/cachekit")
-    assert data_dir(HOME) == Path("/home/ann/.local/share/cachekit")
-    assert value({"XDG_CACHE_HOME": "rel"}, "dir") == Path("/home/ann/.cache/cachekit")
+def test_the_default_directory_is_the_platforms_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody says `dir`, the cache lies where this platform has caches: $XDG_CACHE_HOME/cachekit on Linux."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert value({}, "dir") == cache_dir() == Path("/c/cachekit")
+    assert value({"CACHEKIT_DIR": "/d"}, "dir") == Path("/d")
 
 
 def test_paths_are_absolute(project: Path) -> None:
@@ -455,10 +456,10 @@ def test_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_resolve_looks_only_at_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process environment plays no part."""
+    """The process environment plays no part, but for where this platform has caches."""
     monkeypatch.setenv("CACHEKIT_MODE", "nonsense")
+    monkeypatch.setenv("CACHEKIT_DIR", "/elsewhere")
     monkeypatch.setenv("CI", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert settle() == resolve(HOME, toml=None)
     assert settle().settings.ipfs == "auto"
 

@@ -322,7 +322,7 @@ def test_a_stop_iteration_does_not_end_the_plan(perform: Performer, errand: Watc
         raise kind("mine")
 
     def steps() -> Steps:
-        return (yield CallOrigin(fallback=fallback))
+        return (yield CallOrigin(fallback=Exception if fallback else ()))
 
     if fallback:
         outcome = perform(steps(), errand, origin)
@@ -341,7 +341,7 @@ def test_a_fallback_hears_of_the_failure(perform: Performer, errand: Watched) ->
         raise error
 
     def steps() -> Steps:
-        outcome = yield CallOrigin(fallback=True)
+        outcome = yield CallOrigin(fallback=Exception)
         return outcome, (yield Read("memory"))
 
     assert perform(steps(), errand, origin) == (Failed(error), None)
@@ -355,7 +355,7 @@ def test_no_fallback_from_an_interrupt(perform: Performer, errand: Watched) -> N
         raise Interrupt
 
     def steps() -> Steps:
-        yield CallOrigin(fallback=True)
+        yield CallOrigin(fallback=Exception)
 
     with pytest.raises(Interrupt):
         perform(steps(), errand, origin)
@@ -468,7 +468,7 @@ def test_a_step_may_name_another_origin(perform: Performer, errand: Watched) -> 
     def steps() -> Steps:
         first = yield CallOrigin(origin=perform.called(lambda: 8))
         second = yield CallOrigin()
-        third = yield CallOrigin(fallback=True, origin=perform.called(_raising(LookupError("mine"))))
+        third = yield CallOrigin(fallback=LookupError, origin=perform.called(_raising(LookupError("mine"))))
         return first.value, second.value, type(third.error)
 
     assert perform(steps(), errand, lambda: 7) == (8, 7, LookupError)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 
 from cachekit.model import Retry
 from cachekit.plan import retrying
+from cachekit.plan.drive import arun, run
 from cachekit.plan.retrying import LONGEST_WAIT, Cooldowns, retry_after
 
 NOW = 1_700_000_000.0
@@ -226,18 +229,81 @@ def test_where_the_word_may_stand() -> None:
 # -- a server that said "later" -------------------------------------------------------------------------------
 
 
+def no_pool() -> Any:
+    raise AssertionError("nothing here blocks")
+
+
+class Waiter:
+    """`wait`, or `await_` on a loop of its own."""
+
+    def __init__(self, *, on_a_loop: bool) -> None:
+        self.on_a_loop = on_a_loop
+
+    def __call__(self, cooldowns: Cooldowns, scope: str) -> None:
+        if self.on_a_loop:
+            asyncio.run(arun(cooldowns.waiting(scope), no_pool))
+        else:
+            run(cooldowns.waiting(scope))
+
+
+@pytest.fixture(params=["wait", "await_"])
+def waited(request: pytest.FixtureRequest) -> Waiter:
+    return Waiter(on_a_loop=request.param == "await_")
+
+
 @pytest.mark.parametrize("status", [429, 503, 529])
-def test_a_busy_server_is_left_alone_until_then(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So much of what it asked for is left as has not passed yet, for its own scope only."""
+def test_a_busy_server_is_left_alone_until_then(waited: Waiter, status: int) -> None:
+    """Nobody of that scope calls before what the server said is over, and another scope's calls go on at once."""
+    cooldowns, begin = Cooldowns(), time.monotonic()
+    cooldowns.heed("here", Limited({"Retry-After": "0.05"}, status))
+    assert cooldowns.left("there") == 0.0
+    waited(cooldowns, "here")
+    assert time.monotonic() - begin >= 0.05
+    assert cooldowns.left("here") == 0.0
+
+
+def test_what_is_left_grows_less() -> None:
+    """So much of what was asked for is left as has not passed yet."""
+    cooldowns = Cooldowns()
+    cooldowns.heed("here", Limited({"Retry-After": "30"}))
+    first = cooldowns.left("here")
+    while (second := cooldowns.left("here")) == first:
+        pass
+    assert 0 < second < first <= 30
+
+
+def test_every_thread_is_held_back(waited: Waiter) -> None:
+    """What one call was told holds for those of all others."""
+    cooldowns, begin = Cooldowns(), time.monotonic()
+    told = threading.Thread(target=cooldowns.heed, args=("here", Limited({"Retry-After": "0.05"})))
+    told.start()
+    told.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: waited(cooldowns, "here"), range(4)))
+    assert time.monotonic() - begin >= 0.05
+
+
+def test_who_waits_hears_of_a_longer_wait(waited: Waiter, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second refusal while one waits: that time is waited for too, before anything is called."""
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     cooldowns = Cooldowns()
-    cooldowns.heed("here", Limited({"Retry-After": "30"}, status))
-    assert (cooldowns.left("here"), cooldowns.left("there")) == (30.0, 0.0)
-    clock[0] += 20
-    assert cooldowns.left("here") == 10.0
-    clock[0] += 10
-    assert cooldowns.left("here") == 0.0
+    cooldowns.heed("here", Limited({"Retry-After": "2"}))
+
+    def passing(seconds: float) -> None:
+        waits.append(seconds)
+        clock[0] += seconds
+        if len(waits) == 1:
+            cooldowns.heed("here", Limited({"Retry-After": "3"}))
+
+    async def apassing(seconds: float) -> None:
+        passing(seconds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", passing)
+        patched.setattr(asyncio, "sleep", apassing)
+        waited(cooldowns, "here")
+    assert waits == [2.0, 3.0]
 
 
 def test_the_longest_word_counts() -> None:
@@ -270,3 +336,23 @@ def test_a_status_may_stand_at_the_exception() -> None:
     cooldowns = Cooldowns()
     cooldowns.heed("here", error)
     assert 0 < cooldowns.left("here") <= 30
+
+
+def test_waiting_does_not_hold_the_loop() -> None:
+    """While one task is held back another one goes on."""
+    cooldowns, order = Cooldowns(), list[str]()
+    cooldowns.heed("here", Limited({"Retry-After": "0.05"}))
+
+    async def held() -> None:
+        await arun(cooldowns.waiting("here"), no_pool)
+        order.append("held")
+
+    async def free() -> None:
+        await arun(cooldowns.waiting("there"), no_pool)
+        order.append("free")
+
+    async def main() -> None:
+        await asyncio.gather(held(), free())
+
+    asyncio.run(main())
+    assert order == ["free", "held"]

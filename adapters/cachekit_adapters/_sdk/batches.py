@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cachekit import Answers, Reply
+from cachekit_adapters._sdk.values import RAW, SdkRequest, headers_of, plain
+from cachekit_adapters._wire import batches, items
+from cachekit_adapters._wire.exchange import dumped
+from cachekit_adapters._wire.flows import Flow
 
-from .._wire import batches, items
-from .._wire.operation import dumped
-from .values import RAW, Door, headers_of, plain
 
-
-def divides(answers: Answers, said: Mapping[str, Any], door: Door) -> bool:
+def divides(answers: Answers, identity: Mapping[str, Any], request: SdkRequest) -> bool:
     """Whether a request asks for several things that can be had one by one. A raw response is wanted whole."""
-    if not answers.adapter.name.endswith(".embedding") or RAW in headers_of(door.options):
+    if not answers.adapter.name.endswith(".embedding") or RAW in headers_of(request.options):
         return False
-    return items.split(str(said["path"]), said["body"]) is not None
+    return items.split(str(identity["path"]), identity["body"]) is not None
 
 
-def answer(answers: Answers, said: Mapping[str, Any], door: Door, real: Callable[..., Any], scope: str) -> Any:
-    """The SDK's value of the whole answer; `real` asks the server for the part that is missing."""
+def answer(
+    answers: Answers, identity: Mapping[str, Any], request: SdkRequest, real: Callable[..., Any], scope: str
+) -> Flow:
+    """A flow: the SDK's value of the whole answer; `real` asks the server for the part that is missing."""
 
     def send(body: Any) -> Any:
-        return plain(real(door.cast_to, _part(door, body), stream=False, stream_cls=None))
+        return real(request.cast_to, _part(request, body), stream=False, stream_cls=None)
 
-    path, place = _divided(said)
-    form = batches.openai_form(_provider(answers))
-    found = batches.divided(answers, place, items, path, said["body"], send, form=form, scope=scope)
-    return _whole(answers, found.body, door)
-
-
-async def aanswer(
-    answers: Answers, said: Mapping[str, Any], door: Door, real: Callable[..., Awaitable[Any]], scope: str
-) -> Any:
-    async def send(body: Any) -> Any:
-        return plain(await real(door.cast_to, _part(door, body), stream=False, stream_cls=None))
-
-    path, place = _divided(said)
-    form = batches.openai_form(_provider(answers))
-    found = await batches.adivided(answers, place, items, path, said["body"], send, form=form, scope=scope)
-    return _whole(answers, found.body, door)
+    place = {name: value for name, value in identity.items() if name != "body"}
+    form = batches.openai_form(answers.adapter.name.partition(".")[0], plain)
+    path, body = str(identity["path"]), identity["body"]
+    outcome = yield from batches.divided(answers, place, items, path, body, send, form=form, scope=scope)
+    return answers.adapter.restore(Reply("plain", dumped(outcome.body)), False, request)
 
 
-def _divided(said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    return str(said["path"]), {name: value for name, value in said.items() if name != "body"}
-
-
-def _part(door: Door, body: Mapping[str, Any]) -> Any:
-    """The request as it was, asking for less: what is neutral for the key still goes to the server."""
-    return door.options.model_copy(update={"json_data": {**door.options.json_data, "input": body["input"]}})
-
-
-def _provider(answers: Answers) -> str:
-    return answers.adapter.name.partition(".")[0]
-
-
-def _whole(answers: Answers, body: Any, door: Door) -> Any:
-    return answers.adapter.restore(Reply("plain", dumped(body)), False, door)
+def _part(request: SdkRequest, body: Mapping[str, Any]) -> Any:
+    """The options as they were, asking for less: what is neutral for the key still goes to the server."""
+    return request.options.model_copy(update={"json_data": {**request.options.json_data, "input": body["input"]}})

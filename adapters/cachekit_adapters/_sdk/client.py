@@ -4,7 +4,7 @@
 client that `wrapped` makes has its own. The SDK itself builds requests and parses answers; what comes from the cache is
 parsed by it as well, out of a response that holds the stored bytes.
 
-Building a request costs an SDK more than a hit does. So the methods people call most have a second door before the
+Building a request costs an SDK more than a hit does. So the method people call most has a second door before the
 first: it looks for a plain call's answer near by, and leaves everything else to the SDK.
 """
 
@@ -12,37 +12,17 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from cachekit import MISS, Answers, Wanted
-
-from . import batches
-from .identity import Versions, files_of, identity, without
-from .values import RAW, Door, Shape, headers_of, is_async_client
+from cachekit import MISS, Answers, CallOrigin, Wanted
+from cachekit_adapters._sdk import batches
+from cachekit_adapters._sdk.identity import files_of, identity, version_of, without
+from cachekit_adapters._sdk.values import RAW, SdkRequest, Shape, headers_of, is_async_client
+from cachekit_adapters._wire.flows import Flow, method
+from cachekit_adapters._wire.versions import Version, Versions
 
 _UNUSUAL: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
-
-
-class Server(NamedTuple):
-    """One wrapped client, with what it needs for a key."""
-
-    client: Any
-    way: Way
-    versions: Versions | None
-
-    def asked(self, options: Any, version: str | None) -> tuple[Answers | None, Any]:
-        """Which Answers a request belongs to, and what identifies it; None where it is not cached."""
-        headers = headers_of(options)
-        path = str(options.url).split("?")[0]
-        answers = None if headers.get(RAW) == "stream" else self.way.find(str(options.method), path)
-        if answers is None or (options.files and files_of(options.files) is None):
-            return None, None
-        if self.versions is not None and version is None:
-            return None, None
-        tenant = self.way.tenant(self.client)
-        said = identity(self.client, options, headers, answers.adapter.neutral, tenant)
-        return answers, said if version is None else {**said, "version": version}
 
 
 class Quick(NamedTuple):
@@ -55,51 +35,78 @@ class Quick(NamedTuple):
     shape: Callable[[], Shape]
 
 
-class Way(NamedTuple):
-    """What stands between a client and its server. `find(method, path)` is None for what is not cached."""
+class Vendor(NamedTuple):
+    """What is cached of an SDK's calls. `find(method, path)` is None for what is not; `by_server`: the models that the
+    server says it has are part of a key.
+    """
 
     find: Callable[[str, str], Answers | None]
     tenant: Callable[[Any], Any]
-    quick: tuple[Quick, ...] = ()
-    versions: Callable[[Any], Versions] | None = None
+    quick: Quick
+    by_server: bool
 
 
-def wrapped(client: Any, way: Way) -> Any:
+class WrappedClient(NamedTuple):
+    """One wrapped client, and the `bare` one that it is a copy of: what that one asks is not cached."""
+
+    client: Any
+    bare: Any
+    vendor: Vendor
+    is_async: bool
+    versions: Versions | None
+
+    def answers(self, options: Any) -> Answers | None:
+        """Which Answers a request belongs to; None where it is not cached."""
+        raw = headers_of(options).get(RAW) == "stream"
+        unread = options.files and files_of(options.files) is None
+        return None if raw or unread else self.vendor.find(str(options.method), str(options.url).split("?")[0])
+
+    def place(self, path: str, version: Version | None) -> dict[str, Any]:
+        """The part of an identity that says who is asked."""
+        place = {"base": str(self.client.base_url), "path": path, "tenant": self.vendor.tenant(self.client)}
+        return place if version is None else {**place, "version": version.text}
+
+
+def wrapped(client: Any, vendor: Vendor) -> Any:
     """A copy of `client` whose requests are cached."""
-    copy = client.copy()
-    server = Server(copy, way, None if way.versions is None else way.versions(client))
-    is_async = is_async_client(copy)
-    copy.request = functools.partial(_async_hook if is_async else _hook, server, copy.request)
-    copy.copy = copy.with_options = functools.partial(_copied, copy.copy, way)
-    for quick in way.quick:
-        _add_door(server, quick, is_async=is_async)
+    copy, is_async = client.copy(), is_async_client(client)
+    versions = Versions("/models", version_of, is_async=is_async, in_turn=False) if vendor.by_server else None
+    server = WrappedClient(copy, client, vendor, is_async, versions)
+    copy.request = method(functools.partial(_requested, server, copy.request), is_async=is_async)
+    copy.copy = copy.with_options = functools.partial(_copied, copy.copy, vendor)
+    _add_door(server, vendor.quick)
     return copy
 
 
-def _copied(make: Callable[..., Any], way: Way, /, **changes: Any) -> Any:
-    return wrapped(make(**changes), way)
+def _copied(make: Callable[..., Any], vendor: Vendor, /, **changes: Any) -> Any:
+    return wrapped(make(**changes), vendor)
 
 
-def _add_door(server: Server, quick: Quick, *, is_async: bool) -> None:
+def _add_door(server: WrappedClient, quick: Quick) -> None:
     *places, name = quick.method.split(".")
     holder = functools.reduce(getattr, places, server.client)
-    answers = server.way.find("post", quick.path)
+    answers = server.vendor.find("post", quick.path)
     if answers is not None:
         look = functools.partial(_near, server, quick, answers)
-        method = getattr(holder, name)
-        setattr(holder, name, functools.wraps(method)(functools.partial(_anear if is_async else _nearby, look, method)))
+        setattr(holder, name, _quick(look, getattr(holder, name), is_async=server.is_async))
 
 
-def _nearby(look: Callable[..., Any], method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    kwargs = _materialised(kwargs)
-    value = MISS if args else look(kwargs)
-    return method(*args, **kwargs) if value is MISS else value
+def _quick(look: Callable[..., Any], method: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
+    """`method` behind its second door: plain code, because most calls of a warm cache end here."""
 
+    @functools.wraps(method)
+    def nearby(*args: Any, **kwargs: Any) -> Any:
+        kwargs = _materialised(kwargs)
+        value = MISS if args else look(kwargs)
+        return method(*args, **kwargs) if value is MISS else value
 
-async def _anear(look: Callable[..., Any], method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    kwargs = _materialised(kwargs)
-    value = MISS if args else look(kwargs)
-    return await method(*args, **kwargs) if value is MISS else value
+    @functools.wraps(method)
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        kwargs = _materialised(kwargs)
+        value = MISS if args else look(kwargs)
+        return await method(*args, **kwargs) if value is MISS else value
+
+    return awaited if is_async else nearby
 
 
 def _materialised(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -108,52 +115,33 @@ def _materialised(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**kwargs, **read} if read else kwargs
 
 
-def _near(server: Server, quick: Quick, answers: Answers, kwargs: dict[str, Any]) -> Any:
+def _near(server: WrappedClient, quick: Quick, answers: Answers, kwargs: dict[str, Any]) -> Any:
     """What memory or disk has for a plain call of plain data, else MISS."""
     if kwargs.get("stream") or not _UNUSUAL.isdisjoint(kwargs):
         return MISS
+    version = None if server.versions is None else server.versions.known("")
+    if server.versions is not None and version is None:
+        return MISS
     body = without(kwargs, answers.adapter.neutral)
-    base, tenant = str(server.client.base_url), server.way.tenant(server.client)
-    said = {"base": base, "path": quick.path, "tenant": tenant, "body": body}
-    if server.versions is not None:
-        said["version"] = server.versions.known()
-        if said["version"] is None:
-            return MISS
-    return answers.near(said, Wanted(False, quick.shape(), "", answers.adapter.sampled(body)))
+    wanted = Wanted(False, quick.shape(), "", answers.adapter.sampled(body))
+    return answers.near({**server.place(quick.path, version), "body": body}, wanted)
 
 
-def _hook(
-    server: Server, real: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
-) -> Any:
-    def origin() -> Any:
-        return real(cast_to, options, stream=stream, stream_cls=stream_cls)
-
-    answers, said = server.asked(options, None if server.versions is None else server.versions.ask())
+def _requested(
+    server: WrappedClient, real: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
+) -> Flow:
+    """What the client's `request` does in the place of the SDK's own (`real`)."""
+    origin = functools.partial(real, cast_to, options, stream=stream, stream_cls=stream_cls)
+    answers, version = server.answers(options), None
+    if answers is not None and server.versions is not None:
+        version = yield from server.versions.of("", lambda _url: server.bare.models.list())
+        answers = None if version is None else answers
     if answers is None:
-        return origin()
-    door = Door(server.client, cast_to, options, stream, stream_cls)
-    wanted = _wanted(answers, door, said)
-    if batches.divides(answers, said, door):
-        return batches.answer(answers, said, door, real, wanted.scope)
-    return answers.call(said, origin, wanted)
-
-
-async def _async_hook(
-    server: Server, real: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
-) -> Any:
-    async def origin() -> Any:
-        return await real(cast_to, options, stream=stream, stream_cls=stream_cls)
-
-    answers, said = server.asked(options, None if server.versions is None else await server.versions.aask())
-    if answers is None:
-        return await origin()
-    door = Door(server.client, cast_to, options, stream, stream_cls)
-    wanted = _wanted(answers, door, said)
-    if batches.divides(answers, said, door):
-        return await batches.aanswer(answers, said, door, real, wanted.scope)
-    return await answers.call(said, origin, wanted._replace(is_async=True))
-
-
-def _wanted(answers: Answers, door: Door, said: Mapping[str, Any]) -> Wanted:
-    scope = f"{said['base']} {json.dumps(said['tenant'], sort_keys=True)}"
-    return Wanted(door.stream, door, scope, answers.adapter.sampled(said["body"]))
+        return (yield CallOrigin(origin=origin)).value
+    asked = identity(server.place(str(options.url), version), options, answers.adapter.neutral)
+    request = SdkRequest(server.client, cast_to, options, stream, stream_cls)
+    scope = f"{asked['base']} {json.dumps(asked['tenant'], sort_keys=True)}"
+    if batches.divides(answers, asked, request):
+        return (yield from batches.answer(answers, asked, request, real, scope))
+    sampled = answers.adapter.sampled(asked["body"])
+    return (yield from answers.asking(asked, origin, Wanted(stream, request, scope, sampled, server.is_async)))

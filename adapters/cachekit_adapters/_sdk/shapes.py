@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cachekit import Adapter, Answers
-
-from .._wire import openai
-from .._wire.operation import Values, never, operation
-from .client import Quick
-from .identity import Versions
-from .values import Shape, values_of
+from cachekit_adapters._sdk.client import Quick, Vendor
+from cachekit_adapters._sdk.values import SdkValues, Shape
+from cachekit_adapters._wire import openai
+from cachekit_adapters._wire.operation import adapter, bare, never, streaming
 
 NEUTRAL: Final = frozenset(
     {
@@ -35,11 +33,6 @@ _CLASSES: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def openai_values(sdk: str, name: str) -> Values:
-    """Values of the class called `name`."""
-    return values_of(lambda is_async: shape(sdk, name, is_async=is_async))
-
-
 @functools.cache
 def shape(sdk: str, name: str, *, is_async: bool = False) -> Shape:
     """What a value of the class called `name` looks like."""
@@ -48,57 +41,54 @@ def shape(sdk: str, name: str, *, is_async: bool = False) -> Shape:
     return Shape(sdk, getattr(types, name), getattr(types, chunk, None), is_async)
 
 
-def synthesised(body: Any, context: Any) -> list[bytes]:
-    """A plain answer as a stream; with usage only where the request asks for it, as a server would."""
-    options = getattr(context, "options", None)
-    said = getattr(options, "json_data", None)
-    asked = (said.get("stream_options") or {}) if isinstance(said, Mapping) else {}
-    return openai.synthesise(body, include_usage=bool(asked.get("include_usage")))
+def operation(sdk: str, name: str, kind: str, **more: Any) -> Adapter:
+    """The Adapter of an operation whose answers are of the class `kind`; `more` as in `operation.bare`."""
+    values = SdkValues(lambda is_async: shape(sdk, kind, is_async=is_async))
+    return adapter(bare(openai, name=f"{sdk}.{name}", provider=sdk, headed=False, **more), values)
 
 
 def chat(sdk: str) -> Adapter:
-    values = openai_values(sdk, "ChatCompletion")
-    return operation(f"{sdk}.chat", openai, values, ttl=1800, neutral=NEUTRAL, provider=sdk, synthesised=synthesised)
+    return operation(sdk, "chat", "ChatCompletion", ttl=1800, neutral=NEUTRAL, streaming=streaming(openai, synthesised))
 
 
 def embedding(sdk: str) -> Adapter:
-    values = openai_values(sdk, "CreateEmbeddingResponse")
-    return operation(
-        f"{sdk}.embedding", openai, values, ttl=86400, neutral=EMBEDDING_NEUTRAL, provider=sdk, sampled=never
-    )
+    return operation(sdk, "embedding", "CreateEmbeddingResponse", ttl=86400, neutral=EMBEDDING_NEUTRAL, sampled=never)
 
 
 def audio(sdk: str) -> Adapter:
-    values = openai_values(sdk, "Transcription")
-    return operation(f"{sdk}.audio", openai, values, ttl=86400, neutral=AUDIO_NEUTRAL, provider=sdk, sampled=never)
+    return operation(sdk, "audio", "Transcription", ttl=86400, neutral=AUDIO_NEUTRAL, sampled=never)
 
 
 def models(sdk: str) -> Adapter:
     # Its class is the request's own business: only a client's requests have it.
-    values = openai_values(sdk, "ChatCompletion")
-    return operation(f"{sdk}.models", openai, values, ttl=3600, neutral=frozenset(), sampled=never)
+    return operation(sdk, "models", "ChatCompletion", ttl=3600, sampled=never)
+
+
+def synthesised(body: Any, request: Any) -> list[bytes]:
+    """A plain answer as a stream; with usage only where the request asks for it, as a server would."""
+    options = (request.get("stream_options") or {}) if isinstance(request, Mapping) else {}
+    return openai.synthesise(body, include_usage=bool(options.get("include_usage")))
 
 
 def quick_chat(sdk: str, path: str) -> Quick:
     return Quick("chat.completions.create", path, functools.partial(shape, sdk, "ChatCompletion"))
 
 
-def by_suffix(
-    operations: Mapping[tuple[str, str], Adapter], said: Mapping[str, Any]
-) -> Callable[[str, str], Answers | None]:
-    """Which Answers a request belongs to, by its method and the end of its path."""
-    said = {name: value for name, value in said.items() if (name, value) != ("version", "server")}
-    ready = {place: Answers(adapter, **said) for place, adapter in operations.items()}
+def vendor(
+    operations: Mapping[tuple[str, str], Adapter],
+    quick: Quick,
+    tenant: Callable[[Any], Any],
+    keywords: Mapping[str, Any],
+) -> Vendor:
+    """What `wrap` puts before a client: `operations` by method and end of the path, `keywords` as it was given them."""
+    by_server = keywords.get("version") == "server"
+    policy = {name: value for name, value in keywords.items() if name != "version" or not by_server}
+    ready = {place: Answers(adapter, **policy) for place, adapter in operations.items()}
 
     def find(method: str, path: str) -> Answers | None:
-        for (wanted, suffix), answers in ready.items():
-            if method.lower() == wanted and path.rstrip("/").endswith(suffix):
+        for (known, suffix), answers in ready.items():
+            if method.lower() == known and path.rstrip("/").endswith(suffix):
                 return answers
         return None
 
-    return find
-
-
-def versions(said: Mapping[str, Any]) -> Callable[[Any], Versions] | None:
-    """What asks a client's server for its version, where `version="server"` was said."""
-    return Versions if said.get("version") == "server" else None
+    return Vendor(find, tenant, quick, by_server)

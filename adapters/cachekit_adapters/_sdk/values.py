@@ -6,18 +6,19 @@ import functools
 import importlib
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple
 
-from .._wire.operation import Values
-from .rebuilding import Templates
+from cachekit_adapters._sdk.rebuilding import Templates
+from cachekit_adapters._wire import bodies
+from cachekit_adapters._wire.exchange import Exchange, Head, dumped
+from cachekit_adapters._wire.operation import Operation
 
 RAW: Final = "x-stainless-raw-response"
-_ENCODINGS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _templates = Templates()
 
 
-class Door(NamedTuple):
+class SdkRequest(NamedTuple):
     """One request on its way through the SDK, with what the SDK needs to parse an answer to it."""
 
     client: Any
@@ -36,20 +37,41 @@ class Shape(NamedTuple):
     is_async: bool = False
 
 
-def values_of(shape: Callable[[bool], Shape]) -> Values:
+class SdkValues:
     """Values of one class, for a client's requests and, in the `shape` of sync or async, for functions of one's own."""
 
-    def shaped(context: Any) -> Any:
-        return context if isinstance(context, (Door, Shape)) else shape(context == "async")
+    def __init__(self, shape: Callable[[bool], Shape]) -> None:
+        self._shape = shape
 
-    return Values(
-        plain,
-        lambda body, context: restored(body, shaped(context)),
-        lambda pieces, context: stream(pieces, shaped(context)),
-        streams,
-        source,
-        retold,
-    )
+    def exchange(self, _operation: Operation, value: Any, *, whole: bool) -> Exchange | None:
+        answer = plain(value) if whole else None
+        return None if answer is None else Exchange("", None, dumped(answer), read=answer)
+
+    def request(self, context: Any) -> tuple[str, Any] | None:
+        return ("", context.options.json_data) if isinstance(context, SdkRequest) else None
+
+    def whole(self, _head: Head, content: bytes, context: Any) -> Any:
+        return restored(content, self._shaped(context))
+
+    def stream(self, _head: Head, pieces: list[bytes], context: Any) -> Any:
+        return stream(pieces, self._shaped(context))
+
+    def streams(self, value: Any) -> bool:
+        return hasattr(value, "response") and hasattr(value, "_iter_events")
+
+    def source(self, value: Any) -> Any:
+        """What a stream reads from."""
+        return bodies.source(value.response, is_async=hasattr(value, "__aiter__"))
+
+    def retold(self, value: Any, pieces: Any) -> Any:
+        """The same stream, reading from `pieces`."""
+        old, is_async = value.response, hasattr(value, "__aiter__")
+        headers = {name: text for name, text in old.headers.items() if name.lower() not in bodies.GONE}
+        new = _made(value._client, old.status_code, headers, pieces, old.request, is_async=is_async)
+        return type(value)(cast_to=value._cast_to, response=new, client=value._client)
+
+    def _shaped(self, context: Any) -> Any:
+        return context if isinstance(context, (SdkRequest, Shape)) else self._shape(context == "async")
 
 
 def plain(value: Any) -> Any:
@@ -64,14 +86,13 @@ def plain(value: Any) -> Any:
     return value.to_dict(mode="json") if hasattr(value, "to_dict") else None
 
 
-def restored(body: Any, context: Any) -> Any:
-    """The SDK's value of wire JSON, given as bytes or already parsed."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+def restored(content: bytes, context: Any) -> Any:
+    """The SDK's value of wire JSON."""
     if isinstance(context, Shape):
-        return _templates.copy(context.kind, data, lambda: _constructed(context, data))
+        return _templates.copy(context.kind, content, lambda: _constructed(context, content))
     if context.cast_to is str:
-        return json.loads(data)
-    return _processed(context, _response(context, [data], "application/json"))
+        return json.loads(content)
+    return _processed(context, _response(context, [content], "application/json"))
 
 
 def stream(pieces: list[bytes], context: Any) -> Any:
@@ -85,62 +106,18 @@ def stream(pieces: list[bytes], context: Any) -> Any:
     return _processed(context, _response(context, pieces, "text/event-stream"))
 
 
-def streams(value: Any) -> bool:
-    return hasattr(value, "response") and hasattr(value, "_iter_events")
-
-
-def source(value: Any) -> Any:
-    """What a stream reads from: decoded bytes as they come; closing it closes the response."""
-    return _AsyncSource(value.response) if hasattr(value, "__aiter__") else _Source(value.response)
-
-
-class _Source:
-    """A response's bytes; no generator, because one that never began does not close anything."""
-
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._pieces: Iterator[bytes] = response.iter_bytes()
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def close(self) -> None:
-        self._response.close()
-
-
-class _AsyncSource:
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._pieces
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
-
-
-def retold(value: Any, pieces: Any) -> Any:
-    """The same stream, reading from `pieces`."""
-    old = value.response
-    is_async = hasattr(value, "__aiter__")
-    headers = {name: text for name, text in old.headers.items() if name.lower() not in _ENCODINGS}
-    new = _made(value._client, old.status_code, headers, pieces, old.request, is_async=is_async)
-    return type(value)(cast_to=value._cast_to, response=new, client=value._client)
-
-
 def _constructed(shape: Shape, data: bytes) -> Any:
     construct = importlib.import_module(f"{shape.sdk}._models").construct_type
     return construct(type_=shape.kind, value=json.loads(data))
 
 
-def _processed(door: Door, response: Any) -> Any:
-    value = door.client._process_response(
-        cast_to=door.cast_to,
-        options=door.options,
+def _processed(request: SdkRequest, response: Any) -> Any:
+    value = request.client._process_response(
+        cast_to=request.cast_to,
+        options=request.options,
         response=response,
-        stream=door.stream,
-        stream_cls=door.stream_cls,
+        stream=request.stream,
+        stream_cls=request.stream_cls,
         retries_taken=0,
     )
     return _finished(value) if inspect.iscoroutine(value) else value
@@ -156,59 +133,22 @@ def _finished(parsing: Coroutine[Any, Any, Any]) -> Any:
     raise RuntimeError("the SDK waits for something although the whole response is here")
 
 
-def _response(door: Door, pieces: list[bytes], kind: str) -> Any:
-    headers = headers_of(door.options)
-    library = _library(door.client)
+def _response(request: SdkRequest, pieces: list[bytes], kind: str) -> Any:
+    headers = headers_of(request.options)
+    library = bodies.library(request.client._client)
     raw = {RAW: headers[RAW]} if RAW in headers else {}
-    request = library.Request(str(door.options.method).upper(), str(door.client.base_url), headers=raw)
-    is_async = is_async_client(door.client)
+    asked = library.Request(str(request.options.method).upper(), str(request.client.base_url), headers=raw)
+    is_async = is_async_client(request.client)
     if kind == "application/json":
-        return library.Response(200, headers={"content-type": kind}, content=b"".join(pieces), request=request)
-    return _made(door.client, 200, {"content-type": kind}, pieces, request, is_async=is_async)
+        return library.Response(200, headers={"content-type": kind}, content=b"".join(pieces), request=asked)
+    return _made(request.client, 200, {"content-type": kind}, pieces, asked, is_async=is_async)
 
 
 def _made(client: Any, status: int, headers: Mapping[str, str], pieces: Any, request: Any, *, is_async: bool) -> Any:
-    library = _library(client)
-    base = library.AsyncByteStream if is_async else library.SyncByteStream
-    body = type("Pieces", (_AsyncPieces if is_async else _Pieces, base), {})(pieces)
+    library = bodies.library(client._client)
     request = request or library.Request("POST", str(client.base_url))
-    return library.Response(status, headers=dict(headers), stream=body, request=request)
-
-
-class _Pieces:
-    def __init__(self, pieces: Any) -> None:
-        self._pieces: Iterator[bytes] = iter(pieces)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def close(self) -> None:
-        getattr(self._pieces, "close", lambda: None)()
-
-
-class _AsyncPieces:
-    def __init__(self, pieces: Any) -> None:
-        self._pieces: Any = pieces if hasattr(pieces, "__anext__") else _each(pieces)
-
-    def __aiter__(self) -> Any:
-        return self._pieces
-
-    async def aclose(self) -> None:
-        await self._pieces.aclose()
-
-
-async def _each(pieces: Any) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
-
-
-def _library(client: Any) -> Any:
-    """httpx or httpx2: the one whose client this SDK's client uses."""
-    for kind in type(client._client).__mro__:
-        root = kind.__module__.partition(".")[0]
-        if root in ("httpx", "httpx2"):
-            return importlib.import_module(root)
-    raise TypeError(f"{type(client._client)} is no client of httpx or httpx2")
+    stream = bodies.body(client._client, pieces, is_async=is_async)
+    return library.Response(status, headers=dict(headers), stream=stream, request=request)
 
 
 def is_async_client(client: Any) -> bool:

@@ -5,17 +5,18 @@ The wire modules know how a request is divided (`items`, `tei_wire`); here is on
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import time
-from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from cachekit import MISS, Answers, Reply, driven
-
-from . import items, openai
-from .operation import dumped, saving
+from cachekit import MISS, Answers, Do, Reply
+from cachekit_adapters._wire import items, openai
+from cachekit_adapters._wire.exchange import dumped
+from cachekit_adapters._wire.flows import Flow
+from cachekit_adapters._wire.prices import saving
 
 
 class Parts(Protocol):
@@ -28,27 +29,29 @@ class Parts(Protocol):
 
 
 class Form(NamedTuple):
-    """How an item is kept. `replies(requests, answers)` makes a Reply of each answer, `opened` an answer of a Reply."""
+    """How an item is kept. `replies(requests, answers)` makes a Reply of each answer, `opened` an answer of a Reply;
+    `read` gives the JSON of what was sent for, None where it has none.
+    """
 
     replies: Callable[[Sequence[object], Sequence[object]], Sequence[Reply]]
     opened: Callable[[Reply], object]
+    read: Callable[[Any], object] = lambda body: body
 
 
 class Outcome(NamedTuple):
-    """The reply to the whole. `live` where it is what the server said to this very request; `replies`, each item's."""
+    """The reply to the whole, and each item's; None where it is what the server said to this very request."""
 
     body: object
-    live: bool
-    replies: Sequence[Reply]
+    replies: Sequence[Reply] | None = None
 
 
-def openai_form(provider: str = "") -> Form:
+def openai_form(provider: str = "", read: Callable[[Any], object] = lambda body: body) -> Form:
     """Items of an OpenAI-shaped `/embeddings`, kept as their JSON; each has its share of `usage` in it."""
 
     def replies(_requests: Sequence[object], answers: Sequence[object]) -> Sequence[Reply]:
         return [_openai_reply(answer, provider) for answer in answers]
 
-    return Form(replies, lambda reply: json.loads(reply.body))
+    return Form(replies, lambda reply: json.loads(reply.body), read)
 
 
 def _openai_reply(answer: object, provider: str) -> Reply:
@@ -63,122 +66,93 @@ def divided(
     wire: Parts,
     path: str,
     request: object,
-    send: Callable[[object], object],
+    send: Callable[[object], Any],
     *,
     form: Form | None = None,
     scope: str = "",
-) -> Outcome:
-    """The reply to a `request` that `wire` divides, from what is stored and from one `send(body)` that asks for the rest.
+) -> Flow:
+    """A flow: the Outcome of a `request` that `wire` divides, from what is stored and one `send(body)` for the rest.
 
     `place` is the identity without "body". Nothing is sent where all is stored. What `send` raises passes untouched.
     `scope` names the endpoint for its rate limit.
     """
-    steps = _Batch(answers, place, wire, path, request, form or openai_form()).steps()
-    body: object = None
-    while True:
-        try:
-            asked = steps.send(body)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        body = driven(answers.heeding(functools.partial(send, asked), scope), is_async=False)
+    batch = wire.split(path, request)
+    assert batch is not None
+    names = [items.identity(item) for item in batch.items]
+    return _Division(answers, place, wire, path, request, form or openai_form(), batch.items, names).outcome(
+        send, scope
+    )
 
 
-async def adivided(
-    answers: Answers,
-    place: Mapping[str, Any],
-    wire: Parts,
-    path: str,
-    request: object,
-    send: Callable[[object], Awaitable[object]],
-    *,
-    form: Form | None = None,
-    scope: str = "",
-) -> Outcome:
-    steps = _Batch(answers, place, wire, path, request, form or openai_form()).steps()
-    body: object = None
-    while True:
-        # Tiers block: they are asked in a thread.
-        ended, found = await asyncio.to_thread(_advance, steps, body)
-        if ended:
-            return found  # type: ignore[no-any-return]
-        body = await driven(answers.heeding(functools.partial(send, found), scope), is_async=True)
+@dataclass
+class _Division:
+    """One divisible request, its items and their names, equal ones' equal; by name, the Reply and answer that are known."""
 
+    answers: Answers
+    place: Mapping[str, Any]
+    wire: Parts
+    path: str
+    request: object
+    form: Form
+    items: Sequence[object]
+    names: Sequence[Hashable]
+    known: dict[Hashable, tuple[Reply, object]] = field(default_factory=dict)
 
-def _advance(steps: Generator[object, object, Outcome], body: object) -> tuple[bool, Any]:
-    try:
-        return False, steps.send(body)
-    except StopIteration as end:
-        return True, end.value
-
-
-class _Batch:
-    """One divisible request. `steps` yields the bodies to be sent, and gets the reply to each."""
-
-    def __init__(
-        self, answers: Answers, place: Mapping[str, Any], wire: Parts, path: str, request: object, form: Form
-    ) -> None:
-        batch = wire.split(path, request)
-        assert batch is not None
-        self.answers, self.place, self.wire, self.path, self.request = answers, place, wire, path, request
-        self.form, self.items = form, batch.items
-        self.names: list[Hashable] = [items.identity(item) for item in self.items]
-        self.found: dict[Hashable, tuple[Reply, object]] = {}
-
-    def steps(self) -> Generator[object, object, Outcome]:
-        missing = self._missing()
-        body: object = None
+    def outcome(self, send: Callable[[object], Any], scope: str) -> Flow:
+        missing = yield Do(self._missing)
         if missing:
-            asked = self.wire.ask(self.path, self.request, missing)
-            everything = asked == self.request
-            started, begin = time.time_ns(), time.perf_counter()
-            body = yield asked
-            learned = self._learn(missing, body, started, time.perf_counter() - begin)
-            if everything:
-                return Outcome(body, True, self._replies() if learned else ())
-        merged = self._merged()
+            part = self.wire.ask(self.path, self.request, missing)
+            live = yield from self._sent(part, missing, send, scope)
+            if part == self.request:
+                return live
+        merged = yield Do(self._merged)
         if merged is not None:
             return merged
         # The answers do not fit together, or the reply was no answer to the part: the server is asked for the whole.
+        return (yield from self._sent(self.request, range(len(self.items)), send, scope))
+
+    def _sent(self, part: object, places: Sequence[int], send: Callable[[object], Any], scope: str) -> Flow:
+        """The Outcome of asking for `part`, the body of the items at `places`; what it says to each is kept."""
         started, begin = time.time_ns(), time.perf_counter()
-        body = yield self.request
-        learned = self._learn(range(len(self.items)), body, started, time.perf_counter() - begin)
-        return Outcome(body, True, self._replies() if learned else ())
+        answer = yield from self.answers.heeding(functools.partial(send, part), scope)
+        body, seconds = self.form.read(answer), time.perf_counter() - begin
+        yield Do(functools.partial(self._learn, places, body, started, seconds))
+        return Outcome(body)
 
     def _missing(self) -> list[int]:
+        """Where the items stand that nobody knows, equal ones once."""
         missing: list[int] = []
         for at in items.distinct(self.items, range(len(self.items))):
             reply = self.answers.stored(self._identity(at))
             try:
                 if reply is not MISS:
-                    self.found[self.names[at]] = (reply, self.form.opened(reply))
+                    self.known[self.names[at]] = (reply, self.form.opened(reply))
                     continue
             except (ValueError, TypeError, KeyError):
                 pass  # kept by a version that kept it otherwise: a miss
             missing.append(at)
         return missing
 
-    def _learn(self, wanted: Sequence[int], body: object, started: int, seconds: float) -> bool:
-        """Keeps what `body` says to the items `wanted`; False where it does not fit them."""
-        asked = items.distinct(self.items, wanted)
+    def _learn(self, places: Sequence[int], body: object, started: int, seconds: float) -> bool:
+        """Keeps what `body` says to the items at `places`; False where it does not fit them."""
+        places = items.distinct(self.items, places)
         try:
-            told = self.wire.take(self.path, self.request, asked, body)
+            answers = self.wire.take(self.path, self.request, places, body)
         except (ValueError, AssertionError):
             return False
-        replies = self.form.replies([self.items[at] for at in asked], told)
-        for at, reply, answer in zip(asked, replies, told, strict=True):
-            self.answers.keep(self._identity(at), reply, started, seconds / len(asked))
-            self.found[self.names[at]] = (reply, answer)
+        replies = self.form.replies([self.items[at] for at in places], answers)
+        for at, reply, answer in zip(places, replies, answers, strict=True):
+            self.answers.keep(self._identity(at), reply, started, seconds / len(places))
+            self.known[self.names[at]] = (reply, answer)
         return True
 
     def _merged(self) -> Outcome | None:
+        """The whole of what is known, None where the answers do not fit together or one is missing."""
         try:
-            told = [self.found[name][1] for name in self.names]
-            return Outcome(self.wire.merge(self.path, self.request, told), False, self._replies())
+            replies, answers = zip(*(self.known[name] for name in self.names), strict=True)
+            return Outcome(self.wire.merge(self.path, self.request, answers), replies)
         except (KeyError, ValueError):
             return None
-
-    def _replies(self) -> list[Reply]:
-        return [self.found[name][0] for name in self.names]
 
     def _identity(self, at: int) -> dict[str, Any]:
         return {**self.place, "body": self.items[at]}

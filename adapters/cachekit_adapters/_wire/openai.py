@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .openai_chunks import assemble, is_response, synthesise
-from .prices import Usage, tokens
-from .sse import is_done, json_events
+from cachekit_adapters._wire.openai_chunks import assemble, is_response, synthesise
+from cachekit_adapters._wire.prices import Usage, tokens
+from cachekit_adapters._wire.sse import is_done, json_events
 
 __all__ = [
     "about",

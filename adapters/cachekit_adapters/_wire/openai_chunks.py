@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from .sse import DONE, frame, json_events
+from cachekit_adapters._wire.sse import DONE, frame, json_events
 
 Json = dict[str, Any]
 # Told again in every chunk. Of what changes on the way (creation, with some servers) the first stands.

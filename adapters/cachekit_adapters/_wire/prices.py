@@ -1,8 +1,7 @@
-"""What an answer costs, by a table of prices in LiteLLM's format. No table is bundled: prices change, people know theirs.
+"""How many tokens an answer took, in one shape for all vendors, and what they cost by a table of prices in LiteLLM's format.
 
-How many tokens an answer took, in one shape for all vendors.
-
-Which price table counts what a hit saves. One for the process: costs are only counted, they decide nothing.
+No table is bundled: prices change, people know theirs. There is one for the process: costs are only counted, they decide
+nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from cachekit import Saving
 
 DATE = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8})$")
 TIER = re.compile(r"_above_(\d+)k_tokens$")
@@ -145,5 +146,7 @@ def use_prices(table: str | os.PathLike[str] | Prices | None) -> None:
     _chosen[:] = [] if found is None else [found]
 
 
-def current() -> Prices | None:
-    return _chosen[0] if _chosen else None
+def saving(usage: Usage, model: str, provider: str) -> Saving:
+    """What serving the answer again saves; the cost by the table that `use_prices` named, else nothing."""
+    cost = _chosen[0].cost(model, usage, provider) if _chosen else None
+    return Saving(usage.input, usage.output, cost or 0.0)

@@ -3,83 +3,78 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import math
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from cachekit import Event, tell
-
-from .native import Server
+from cachekit import CallOrigin, Failed
+from cachekit_adapters._wire.flows import Flow
 
 LASTS: Final = 60.0
-"""Seconds that what a server said of itself is taken for true, a failure to say it included."""
+"""Seconds that what a server said of itself is taken for true: a redeployed model misses at the latest after them."""
+
+_NEVER: Final = (-math.inf, None)
 
 
 class Version(NamedTuple):
     """`text` goes into the identity, `about` beside the answer."""
 
     text: str
-    about: dict[str, str]
+    about: Mapping[str, str] = {}
+
+
+class ServerInfo(NamedTuple):
+    """What a server tells of itself at `path`: `version` changes with the model, "" where it is no such reply."""
+
+    path: str
+    version: Callable[[Any], str]
+    about: Callable[[Any], dict[str, str]]
+
+    def read(self, response: Any) -> Version | None:
+        """The Version that a response tells, None where it tells none."""
+        info = json.loads(response.content) if response.status_code == 200 else None
+        text = self.version(info)
+        return Version(text, self.about(info)) if text else None
 
 
 class Versions:
-    """What servers said of themselves, by the URL that was asked. One for each wrapped client."""
+    """What servers said of themselves, by their URLs. One for each wrapped client.
 
-    def __init__(self, server: Server, name: str) -> None:
-        self._server, self._name = server, name
-        self._known: dict[str, tuple[float, Version | None]] = {}
-        self._lock = threading.Lock()
-        self._turn: asyncio.Lock | None = None
+    `read` makes a Version of a reply; None, or an exception, where it tells none. `in_turn`: callers wait for each other,
+    and that a server does not say is taken for true as long; else each of them asks.
+    """
 
-    @property
-    def path(self) -> str:
-        return self._server.info
+    def __init__(self, path: str, read: Callable[[Any], Version | None], *, is_async: bool, in_turn: bool) -> None:
+        self._path, self._read = path, read
+        self._turn: Any = (asyncio.Lock() if is_async else threading.Lock()) if in_turn else None
+        self._kept: dict[str, tuple[float, Version | None]] = {}
 
-    def of(self, url: str, ask: Callable[[str], Any]) -> Version | None:
-        """The version at `url`, from `ask(url)`, a response. None, which is counted, where the server does not say."""
-        with self._lock:
-            if self._stale(url):
-                self._note(url, _answered(ask, url))
-        return self._told(url)
+    def known(self, server: str) -> Version | None:
+        """What the server said, while it is believed."""
+        at, version = self._kept.get(server, _NEVER)
+        return version if time.monotonic() - at < LASTS else None
 
-    async def aof(self, url: str, ask: Callable[[str], Awaitable[Any]]) -> Version | None:
+    def of(self, server: str, get: Callable[[str], Any]) -> Flow:
+        """A flow: what `get(url)` tells of a server; None where it tells nothing: the call then goes uncached."""
         if self._turn is None:
-            self._turn = asyncio.Lock()
-        async with self._turn:
-            if self._stale(url):
-                self._note(url, await _aanswered(ask, url))
-        return self._told(url)
+            return self.known(server) or (yield from self._asked(server, get))
+        yield CallOrigin(origin=self._turn.acquire)
+        try:
+            at, version = self._kept.get(server, _NEVER)
+            return version if time.monotonic() - at < LASTS else (yield from self._asked(server, get))
+        finally:
+            self._turn.release()
 
-    def _stale(self, url: str) -> bool:
-        known = self._known.get(url)
-        return known is None or time.monotonic() - known[0] >= LASTS
-
-    def _note(self, url: str, info: Any) -> None:
-        text = self._server.version(info)
-        self._known[url] = time.monotonic(), Version(text, self._server.about(info)) if text else None
-
-    def _told(self, url: str) -> Version | None:
-        version = self._known[url][1]
-        if version is None:
-            tell(Event("bypass", self._name, reason="unknown_version"))
+    def _asked(self, server: str, get: Callable[[str], Any]) -> Flow:
+        answer = yield CallOrigin(Exception, functools.partial(get, server + self._path))
+        try:
+            version = None if isinstance(answer, Failed) else self._read(answer.value)
+        except Exception:  # a reply of another kind, whatever is wrong with it, tells no version
+            version = None
+        if version is not None or self._turn is not None:
+            self._kept[server] = time.monotonic(), version
         return version
-
-
-def _answered(ask: Callable[[str], Any], url: str) -> Any:
-    try:
-        return _info(ask(url))
-    except Exception:  # no answer, for whatever reason: the call goes on uncached, and is counted as that
-        return None
-
-
-async def _aanswered(ask: Callable[[str], Awaitable[Any]], url: str) -> Any:
-    try:
-        return _info(await ask(url))
-    except Exception:  # no answer, for whatever reason: the call goes on uncached, and is counted as that
-        return None
-
-
-def _info(response: Any) -> Any:
-    return json.loads(response.content) if response.status_code == 200 else None

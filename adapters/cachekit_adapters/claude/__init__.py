@@ -15,13 +15,12 @@ import importlib
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from .._sdk import client as stainless
-from .._sdk.client import Quick, Way
-from .._sdk.shapes import by_suffix, versions
-from .._sdk.values import Shape, values_of
-from .._wire.operation import operation
-from . import wire
+from cachekit_adapters._sdk import client as stainless
+from cachekit_adapters._sdk.client import Quick
+from cachekit_adapters._sdk.shapes import vendor
+from cachekit_adapters._sdk.values import SdkValues, Shape
+from cachekit_adapters._wire.operation import adapter, bare
+from cachekit_adapters.claude import wire
 
 NEUTRAL: Final = frozenset(
     {
@@ -36,21 +35,19 @@ def _shape(is_async: bool = False) -> Shape:
     return Shape("anthropic", types.Message, types.RawMessageStreamEvent, is_async)
 
 
-MESSAGES: Final[Adapter] = operation(
-    "claude.messages", wire, values_of(_shape), ttl=1800, neutral=NEUTRAL, provider="anthropic"
-)
+_MESSAGES: Final = bare(wire, name="claude.messages", ttl=1800, neutral=NEUTRAL, provider="anthropic", headed=False)
+MESSAGES: Final[Adapter] = adapter(_MESSAGES, SdkValues(_shape))
 
 OPERATIONS: Final = {
     ("post", "/v1/messages"): MESSAGES,
 }
 
+_QUICK: Final = Quick("messages.create", "/v1/messages", _shape)
 
-_QUICK: Final = (Quick("messages.create", "/v1/messages", _shape),)
 
-
-def wrap(client: Any, **said: Any) -> Any:
+def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of an Anthropic or AsyncAnthropic client whose calls are cached; a workspace is a tenant."""
-    return stainless.wrapped(client, Way(by_suffix(OPERATIONS, said), _tenant, _QUICK, versions(said)))
+    return stainless.wrapped(client, vendor(OPERATIONS, _QUICK, _tenant, keywords))
 
 
 def _tenant(client: Any) -> dict[str, Any]:

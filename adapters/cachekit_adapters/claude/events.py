@@ -6,7 +6,7 @@ import copy
 import json
 from typing import Any, NamedTuple
 
-from .._wire.sse import frame, json_events, parsed
+from cachekit_adapters._wire.sse import frame, json_events, parsed
 
 Json = dict[str, Any]
 # delta → the field of the block that it continues

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._wire.prices import Usage, tokens
-from .events import assemble, read, synthesise
+from cachekit_adapters._wire.prices import Usage, tokens
+from cachekit_adapters.claude.events import assemble, read, synthesise
 
 __all__ = [
     "about",

@@ -11,187 +11,144 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+from collections.abc import Callable
 from typing import Any, Final
 
-from cachekit import Adapter, Answers, UsageError, Wanted
+from cachekit import Adapter, Answers, CallOrigin, Failed, UsageError, Wanted, driven
+from cachekit_adapters._wire.batches import divided
+from cachekit_adapters._wire.bodies import library, library_of
+from cachekit_adapters._wire.exchange import EVENTS, ClientAnswer
+from cachekit_adapters._wire.flows import Flow, method
+from cachekit_adapters._wire.operation import Operation
+from cachekit_adapters._wire.versions import Versions
+from cachekit_adapters.http.batches import Sending
+from cachekit_adapters.http.questions import Question, question_of, versioned
+from cachekit_adapters.http.values import HTTP, again, kind_of
 
-from .._wire.batches import adivided, divided
-from .._wire.native import EVENTS, Native
-from .._wire.versions import Versions
-from .batches import Sending
-from .questions import Question, question_of, versioned
-from .values import Came, again, kind_of, library_of
+__all__ = ["HTTP", "wrap"]
 
 _HOMES: Final = frozenset({"tei", "tgi", "opea"})
 
 
-def wrap(client: Any, *, adapter: Adapter | None = None, **said: Any) -> Any:
+def wrap(client: Any, *, adapter: Adapter | None = None, **keywords: Any) -> Any:
     """A copy of an httpx or httpx2 client whose POSTs to the adapter's routes are cached.
 
     `version="server"` asks the server's `/info` which model it has, at most once a minute, and caches nothing where it
-    does not say. Other `said` are keywords of `distributed_cache`. Raises UsageError for another kind of client, or
+    does not say. Other `keywords` are those of `distributed_cache`. Raises UsageError for another kind of client, or
     without an adapter that says what it is used for.
     """
-    native, library = _native(adapter), library_of(client)
-    if adapter is None or library is None:
+    operation = _operation(adapter)
+    if adapter is None or library_of(client) is None:
         raise UsageError(f"wrap() of plain HTTP knows clients of httpx and httpx2, not {type(client).__qualname__}")
-    versions = _versions(native, said)
+    is_async = hasattr(client, "aclose")
+    versions = _versions(operation, keywords, is_async=is_async)
     found = copy.copy(client)
-    door = Door(found, native, Answers(adapter, **said), versions)
-    found.send = door.asend if door.is_async else door.send
+    sending = CachedSend(found, operation, Answers(adapter, **keywords), versions, is_async=is_async)
+    found.send = method(sending.flow, is_async=is_async)
     return found
 
 
-def _native(adapter: Adapter | None) -> Native:
+def _operation(adapter: Adapter | None) -> Operation:
     home = "" if adapter is None else adapter.name.partition(".")[0]
     operations = importlib.import_module(f"cachekit_adapters.{home}").OPERATIONS if home in _HOMES else {}
-    native = None if adapter is None else operations.get(adapter.name)
-    if not isinstance(native, Native):
+    operation = None if adapter is None else operations.get(adapter.name)
+    if not isinstance(operation, Operation):
         raise UsageError(
             "a plain HTTP client does not say what it is used for: pass adapter=, one of tei.EMBED, tei.PREDICT, "
             "tei.RERANK, tei.SIMILARITY, tgi.GENERATE, opea.CHAT, opea.TEXT, opea.EMBEDDINGS, opea.RERANKING"
         )
-    return native
+    return operation
 
 
-def _versions(native: Native, said: dict[str, Any]) -> Versions | None:
-    if said.get("version") != "server":
+def _versions(operation: Operation, keywords: dict[str, Any], *, is_async: bool) -> Versions | None:
+    if keywords.get("version") != "server":
         return None
-    del said["version"]
-    if native.server is None:
-        raise UsageError(f'version="server": {native.name}\'s servers do not tell which model they have; name one')
-    return Versions(native.server, f"cachekit_adapters.{native.name}")
+    del keywords["version"]
+    server = operation.server
+    if server is None:
+        raise UsageError(f'version="server": {operation.name}\'s servers do not tell which model they have; name one')
+    return Versions(server.path, server.read, is_async=is_async, in_turn=True)
 
 
-class Door:
+class CachedSend:
     """The `send` of a wrapped client."""
 
-    def __init__(self, client: Any, native: Native, answers: Answers, versions: Versions | None) -> None:
-        self.native, self.answers, self.versions = native, answers, versions
-        self.library = importlib.import_module(str(library_of(client)))
+    def __init__(
+        self, client: Any, operation: Operation, answers: Answers, versions: Versions | None, *, is_async: bool
+    ) -> None:
+        self.operation, self.answers, self.versions, self.is_async = operation, answers, versions, is_async
         self.real, self.build, self.base = client.send, client.build_request, client.base_url.path
-        self.is_async = hasattr(client, "aclose")
+        self.refused = _refused(library(client))
 
-    def send(self, request: Any, *, stream: bool = False, **how: Any) -> Any:
-        question = self.question(request)
+    def flow(self, request: Any, *, stream: bool = False, **options: Any) -> Flow:
+        """What `send` does in the place of the client's own (`real`)."""
+        question = question_of(self.operation, request, self.base, is_async=self.is_async)
         if question is not None and self.versions is not None:
-            version = self.versions.of(question.server + self.versions.path, self._get)
-            question = None if version is None else versioned(question, version)
+            question = yield from self._versioned(question, self.versions)
         if question is None:
-            return self.real(request, stream=stream, **how)
-        try:
-            response = self._answered(question, functools.partial(self._ask, question, stream, how))
-        except _refused(self.library) as refused:
-            return again(refused.response, question.asked, whole=not stream)
+            return (yield CallOrigin(origin=functools.partial(self.real, request, stream=stream, **options))).value
+
+        def fetch(request: Any) -> Any:
+            return driven(self._fetched(question, request, stream, options), is_async=self.is_async)
+
+        answer = self._answered(question, fetch)
+        outcome = yield CallOrigin(self.refused, lambda: driven(answer, is_async=self.is_async))
+        if isinstance(outcome, Failed):
+            refused: Any = outcome.error
+            return again(refused.response, question.request, whole=not stream)
+        response = outcome.value
         if stream and response.is_closed:
-            return again(response, question.asked, whole=False)
-        if not stream:
-            _read(response)
+            return again(response, question.request, whole=False)
+        if not stream and not response.is_closed:
+            yield from self._read(response)
         return response
 
-    async def asend(self, request: Any, *, stream: bool = False, **how: Any) -> Any:
-        question = self.question(request)
-        if question is not None and self.versions is not None:
-            version = await self.versions.aof(question.server + self.versions.path, self._get)
-            question = None if version is None else versioned(question, version)
-        if question is None:
-            return await self.real(request, stream=stream, **how)
-        try:
-            response = await self._aanswered(question, functools.partial(self._aask, question, stream, how))
-        except _refused(self.library) as refused:
-            return again(refused.response, question.asked, whole=not stream)
-        if stream and response.is_closed:
-            return again(response, question.asked, whole=False)
-        if not stream:
-            await _aread(response)
-        return response
+    def _versioned(self, question: Question, versions: Versions) -> Flow:
+        """The question of this version of the model only; None, which is counted, where the server does not say."""
+        version = yield from versions.of(question.server, lambda url: self.real(self.build("GET", url)))
+        if version is None:
+            self.answers.passed("unknown_version")
+        return None if version is None else versioned(question, version)
 
-    def question(self, request: Any) -> Question | None:
-        return question_of(self.native, request, self.base, self.library, is_async=self.is_async)
-
-    def _get(self, url: str) -> Any:
-        return self.real(self.build("GET", url))
-
-    def _answered(self, question: Question, ask: Any) -> Any:
-        asked = question.asked
-        if not question.divisible:
-            value = self.answers.call(question.identity, lambda: ask(asked.request), self._wanted(question))
-            return value.response if isinstance(value, Came) else value
-        sending = Sending(self.native, asked)
-        outcome = divided(
-            *(self.answers, question.identity, self.native.parts, asked.path, asked.body),
-            lambda body: sending.taken(ask(sending.request(body))),
-            form=sending.form(),
-            scope=question.scope,
-        )
-        return sending.response(outcome)
-
-    async def _aanswered(self, question: Question, ask: Any) -> Any:
-        asked = question.asked
-        if not question.divisible:
-            value = await self.answers.call(
-                question.identity, lambda: ask(asked.request), self._wanted(question)._replace(is_async=True)
+    def _answered(self, question: Question, fetch: Callable[[Any], Any]) -> Flow:
+        """The response to a question, stored or fetched."""
+        sent, path, body, _, _ = question.request
+        if question.divisible:
+            sending = Sending(self.operation, question.request)
+            outcome = yield from divided(
+                *(self.answers, question.identity, self.operation.parts, path, body),
+                lambda part: fetch(sending.request(part)),
+                form=sending.form(),
+                scope=question.scope,
             )
-            return value.response if isinstance(value, Came) else value
-        sending = Sending(self.native, asked)
+            return sending.response(outcome)
+        streamed, sampled = self.operation.streams(path, body), self.operation.sampled(path, body)
+        wanted = Wanted(streamed, question.request, question.scope, sampled, self.is_async)
+        value = yield from self.answers.asking(question.identity, functools.partial(fetch, sent), wanted)
+        return value.value if isinstance(value, ClientAnswer) else value
 
-        async def send(body: object) -> object:
-            return sending.taken(await ask(sending.request(body)))
-
-        outcome = await adivided(
-            *(self.answers, question.identity, self.native.parts, asked.path, asked.body),
-            send,
-            form=sending.form(),
-            scope=question.scope,
-        )
-        return sending.response(outcome)
-
-    def _wanted(self, question: Question) -> Wanted:
-        asked = question.asked
-        streamed, sampled = self.native.streams(asked.path, asked.body), self.native.sampled(asked.path, asked.body)
-        return Wanted(streamed, asked, question.scope, sampled)
-
-    def _ask(self, question: Question, stream: bool, how: dict[str, Any], request: Any) -> Came:
-        asked = question.asked
-        expected = self.native.streams(asked.path, asked.body)
-        response = self.real(request, stream=stream or expected, **how)
+    def _fetched(self, question: Question, request: Any, stream: bool, options: dict[str, Any]) -> Flow:
+        """What the server says to a request. Raises `refused` for what is no 200."""
+        expected = self.operation.streams(question.request.path, question.request.body)
+        origin = functools.partial(self.real, request, stream=stream or expected, **options)
+        response = (yield CallOrigin(origin=origin)).value
         if response.status_code != 200:
-            _read(response)
-            raise _refused(self.library)("not a 200", request=response.request, response=response)
+            yield from self._read(response)
+            raise self.refused("not a 200", request=response.request, response=response)
         # A stream where none was expected goes on to who asked; anything else is wanted whole.
         if not expected and kind_of(response) != EVENTS:
-            _read(response)
-        return Came(response, asked)
+            yield from self._read(response)
+        return ClientAnswer(response, question.request)
 
-    async def _aask(self, question: Question, stream: bool, how: dict[str, Any], request: Any) -> Came:
-        asked = question.asked
-        expected = self.native.streams(asked.path, asked.body)
-        response = await self.real(request, stream=stream or expected, **how)
-        if response.status_code != 200:
-            await _aread(response)
-            raise _refused(self.library)("not a 200", request=response.request, response=response)
-        if not expected and kind_of(response) != EVENTS:
-            await _aread(response)
-        return Came(response, asked)
+    def _read(self, response: Any) -> Flow:
+        read, close = (response.aread, response.aclose) if self.is_async else (response.read, response.close)
+        outcome = yield CallOrigin(BaseException, read)
+        if isinstance(outcome, Failed):
+            yield CallOrigin(origin=close)
+            raise outcome.error
 
 
 @functools.cache
 def _refused(library: Any) -> Any:
     """What carries a response that is no 200 through the engine, which reads Retry-After from it; never raised outside."""
     return type("Refused", (library.HTTPStatusError,), {})
-
-
-def _read(response: Any) -> None:
-    try:
-        response.read()
-    except BaseException:
-        response.close()
-        raise
-
-
-async def _aread(response: Any) -> None:
-    try:
-        await response.aread()
-    except BaseException:
-        await response.aclose()
-        raise

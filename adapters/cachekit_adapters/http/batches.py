@@ -8,12 +8,12 @@ from typing import Any, Final
 import orjson
 
 from cachekit import Reply
-
-from .._wire import items
-from .._wire.batches import Form, Outcome
-from .._wire.native import JSON, Native, Told, opened, plain
-from .._wire.operation import dumped
-from .values import Asked, Came, kept_headers, kind_of, settled
+from cachekit_adapters._wire import items
+from cachekit_adapters._wire.batches import Form, Outcome
+from cachekit_adapters._wire.bodies import library
+from cachekit_adapters._wire.exchange import JSON, ClientAnswer, ClientRequest, Exchange, dumped, opened
+from cachekit_adapters._wire.operation import Operation
+from cachekit_adapters.http.values import kept_headers, kind_of, settled
 
 _COUNT: Final = "x-compute-tokens"
 _REWRITTEN: Final = frozenset({"content-length", "transfer-encoding"})
@@ -22,54 +22,57 @@ _REWRITTEN: Final = frozenset({"content-length", "transfer-encoding"})
 class Sending:
     """One divisible request, and what the server said last."""
 
-    def __init__(self, native: Native, asked: Asked) -> None:
-        self._native, self._asked, self._last = native, asked, None
+    def __init__(self, operation: Operation, request: ClientRequest) -> None:
+        self._operation, self._request, self._last = operation, request, None
 
     def request(self, body: object) -> Any:
         """The client's own request where it asks for just this, else one like it."""
-        own = self._asked.request
-        if body == self._asked.body:
+        own = self._request.sent
+        if body == self._request.body:
             return own
         headers = [(name, text) for name, text in own.headers.multi_items() if name.lower() not in _REWRITTEN]
-        made = self._asked.library.Request
-        return made(own.method, own.url, headers=headers, content=dumped(body), extensions=own.extensions)
+        return library(own).Request(
+            own.method, own.url, headers=headers, content=dumped(body), extensions=own.extensions
+        )
 
-    def taken(self, came: Came) -> object:
+    def read(self, answer: ClientAnswer) -> object:
         """The JSON of a response; None where it has none."""
-        self._last = came.response
-        if kind_of(came.response) != JSON:
+        self._last = answer.value
+        if kind_of(answer.value) != JSON:
             return None
         try:
-            return orjson.loads(came.response.content)
+            return orjson.loads(answer.value.content)
         except ValueError:
             return None
 
     def form(self) -> Form:
-        return Form(self._replies, lambda reply: orjson.loads(opened(reply.body)[1]))
+        return Form(self._replies, lambda reply: orjson.loads(opened(reply.body)[1]), self.read)
 
     def response(self, outcome: Outcome) -> Any:
         """The server's own response to the whole, or one with what was merged."""
-        if outcome.live:
+        if outcome.replies is None:
             return self._last
         counts = [opened(reply.body)[0].headers.get(_COUNT) for reply in outcome.replies]
         headers = {"content-type": JSON}
-        if counts and None not in counts:
+        if None not in counts:
             headers[_COUNT] = str(sum(int(count) for count in counts if count is not None))
-        content, made = _dumped(outcome.body), self._asked.library.Response
-        found = made(200, headers=headers, content=content, request=self._asked.request)
-        return settled(found)
+        sent, content = self._request.sent, _dumped(outcome.body)
+        return settled(library(sent).Response(200, headers=headers, content=content, request=sent))
 
-    def _replies(self, requests: Sequence[object], answers: Sequence[object]) -> list[Reply]:
-        told = kept_headers(self._last)
-        counted = _COUNT in told and told[_COUNT].isdecimal()
-        shares = items.share(int(told[_COUNT]), requests) if counted else [0] * len(requests)
+    def _replies(self, bodies: Sequence[object], answers: Sequence[object]) -> list[Reply]:
+        """The Reply of each item: its answer, and its share of the tokens that the server counted."""
+        count = kept_headers(self._last).get(_COUNT, "")
+        if not count.isdecimal():
+            return [self._reply(body, answer, {}) for body, answer in zip(bodies, answers, strict=True)]
+        shares = items.share(int(count), bodies)
         return [
-            plain(self._native, self._told(request, answer, {_COUNT: str(share)} if counted else {}))
-            for request, answer, share in zip(requests, answers, shares, strict=True)
+            self._reply(body, answer, {_COUNT: str(share)})
+            for body, answer, share in zip(bodies, answers, shares, strict=True)
         ]
 
-    def _told(self, request: object, answer: object, headers: dict[str, str]) -> Told:
-        return Told(self._asked.path, request, _dumped(answer), JSON, headers, self._asked.about)
+    def _reply(self, body: object, answer: object, headers: dict[str, str]) -> Reply:
+        path, about = self._request.path, self._request.about
+        return self._operation.reply(Exchange(path, body, _dumped(answer), JSON, headers, about, answer))
 
 
 def _dumped(body: object) -> bytes:

@@ -7,9 +7,9 @@ import json
 import re
 from typing import Any, Final, NamedTuple
 
-from .._wire.native import EVENTS, JSON, Native
-from .._wire.versions import Version
-from .values import Asked
+from cachekit_adapters._wire.exchange import EVENTS, JSON, ClientRequest
+from cachekit_adapters._wire.operation import Operation
+from cachekit_adapters._wire.versions import Version
 
 _NEUTRAL: Final = frozenset(
     {
@@ -27,38 +27,37 @@ class Question(NamedTuple):
     `server` is the URL before the route, `scope` names whose rate limit the request counts against.
     """
 
-    asked: Asked
+    request: ClientRequest
     identity: dict[str, Any]
     divisible: bool
     server: str
     scope: str
 
 
-def question_of(native: Native, request: Any, base: str, library: Any, *, is_async: bool) -> Question | None:
+def question_of(operation: Operation, request: Any, base: str, *, is_async: bool) -> Question | None:
     """None for a request that is none of this operation's. `base` is the path of the client's base URL."""
-    route = native.route(request.url.path, base) if request.method == "POST" else None
+    route = operation.route(request.url.path, base) if request.method == "POST" else None
     body = None if route is None else _body(request)
     if route is None or body is None:
         return None
     prefix, path = route
-    identified = native.identity(path, body)
+    identified = operation.identity(path, body)
     if identified is None:
         return None
     place, identifying = identified
     origin = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
     identity = {"base": origin, "path": prefix + place, "tenant": None, **_besides(request)}
-    asked = Asked(request, path, body, library, is_async)
-    batch = None if native.parts is None else native.parts.split(path, body)
+    batch = None if operation.parts is None else operation.parts.split(path, body)
     divisible = batch is not None and (len(batch.items) != 1 or batch.items[0] != identifying)
     if not divisible:
         identity["body"] = identifying
-    return Question(asked, identity, divisible, origin + prefix, origin + prefix)
+    return Question(ClientRequest(request, path, body, is_async), identity, divisible, origin + prefix, origin + prefix)
 
 
 def versioned(question: Question, version: Version) -> Question:
     """The same, of this version of the model only."""
     identity = {**question.identity, "version": version.text}
-    return question._replace(asked=question.asked._replace(about=version.about), identity=identity)
+    return question._replace(request=question.request._replace(about=version.about), identity=identity)
 
 
 def _body(request: Any) -> Any:

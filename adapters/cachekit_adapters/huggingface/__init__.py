@@ -11,18 +11,19 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from cachekit import Adapter, Answers, UsageError, Wanted
-
-from .. import tei, tgi
-from .._wire import openai
-from .._wire.native import Native, Streaming, adapter
-from .._wire.versions import Version, Versions
-from .values import LINES, Came, Posted
+from cachekit import Adapter, Answers, CallOrigin, UsageError, Wanted
+from cachekit_adapters import tei, tgi
+from cachekit_adapters._wire import openai
+from cachekit_adapters._wire.exchange import ClientAnswer, ClientRequest
+from cachekit_adapters._wire.flows import Flow, changed, method
+from cachekit_adapters._wire.operation import Operation, adapter, bare
+from cachekit_adapters._wire.versions import Versions
+from cachekit_adapters.huggingface.values import LINES
 
 _NEUTRAL: Final = frozenset({"stream", "stream_options", "user"})
 BILLED: Final = "x-hf-bill-to"
@@ -36,31 +37,16 @@ def _chat_identity(path: str, request: Any) -> tuple[str, Any] | None:
     return path, {name: value for name, value in request.items() if name not in dropped}
 
 
-def _chat_sampled(_path: str, request: Any) -> bool:
-    return not isinstance(request, Mapping) or openai.sampled(request)
-
-
-_CHAT: Final = Native(
+_CHAT: Final = bare(
+    openai,
     name="huggingface.chat",
     ttl=1800,
     routes={"": "/v1/chat/completions"},
-    judge=lambda _path, _request, body, _headers: openai.judge(body),
-    usage=lambda body, _headers: openai.usage(body),
-    about=lambda body, _headers: openai.about(body),
-    sampled=_chat_sampled,
     identity=_chat_identity,
-    streaming=Streaming(
-        streams=lambda _path, request: bool(request.get("stream")),
-        judge=lambda data, _request: openai.judge_stream(data),
-        usage=openai.usage_of_stream,
-        about=openai.about_stream,
-        assemble=lambda data, _path, _request: openai.assemble(data),
-        synthesise=lambda body, _request: openai.synthesise(body),
-    ),
     server=tgi.SERVER,
 )
 # The same servers as behind plain HTTP, asked at one URL.
-_TEXT: Final = replace(tgi.NATIVE, name="huggingface.text_generation", routes={"": "/"})
+_TEXT: Final = replace(tgi.OPERATION, name="huggingface.text_generation", routes={"": "/"})
 _FEATURES: Final = replace(
     tei.OPERATIONS["tei.embed"], name="huggingface.feature_extraction", routes={"": "/embed"}, parts=None
 )
@@ -69,122 +55,97 @@ CHAT: Final[Adapter] = adapter(_CHAT, LINES)
 TEXT_GENERATION: Final[Adapter] = adapter(_TEXT, LINES)
 FEATURE_EXTRACTION: Final[Adapter] = adapter(_FEATURES, LINES)
 
-_OPERATIONS: Final = {
+_TASKS: Final = {
     "conversational": (_CHAT, CHAT),
     "text-generation": (_TEXT, TEXT_GENERATION),
     "feature-extraction": (_FEATURES, FEATURE_EXTRACTION),
 }
 
 
-class Operation(NamedTuple):
+class Task(NamedTuple):
     """One task of a wrapped client."""
 
-    native: Native
+    operation: Operation
     answers: Answers
     versions: Versions | None
 
 
-def wrap(client: Any, **said: Any) -> Any:
+def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of an InferenceClient or AsyncInferenceClient whose chat, text generation and embeddings are cached.
 
     `version="server"` is for a TGI or TEI of one's own: its `/info` is asked which model it has, at most once a minute.
-    Other `said` are keywords of `distributed_cache`.
+    Other `keywords` are those of `distributed_cache`.
     """
     if not hasattr(client, "_inner_post"):
         raise UsageError(f"wrap() knows InferenceClient and AsyncInferenceClient, not {type(client).__qualname__}")
-    told = said.get("version") == "server"
-    if told:
-        del said["version"]
-    operations = {task: _operation(native, found, said, told=told) for task, (native, found) in _OPERATIONS.items()}
+    by_server, is_async = keywords.get("version") == "server", hasattr(client, "_get_async_client")
+    if by_server:
+        del keywords["version"]
+    tasks: dict[str, Task] = {}
+    for name, (operation, its_adapter) in _TASKS.items():
+        server = operation.server if by_server else None
+        versions = None if server is None else Versions(server.path, server.read, is_async=is_async, in_turn=True)
+        tasks[name] = Task(operation, Answers(its_adapter, **keywords), versions)
     new = copy.copy(client)
     # A copy closes what it opened, and no other does.
     new.exit_stack = type(client.exit_stack)()
-    is_async = hasattr(client, "_get_async_client")
     if is_async:
         new._async_client = None
-    new._inner_post = functools.partial(_apost if is_async else _post, new, new._inner_post, operations)
+    new._inner_post = method(CachedPost(new, new._inner_post, tasks, is_async).flow, is_async=is_async)
     return new
 
 
-def _operation(native: Native, found: Adapter, said: Mapping[str, Any], *, told: bool) -> Operation:
-    versions = Versions(native.server, f"cachekit_adapters.{native.name}") if told and native.server else None
-    return Operation(native, Answers(found, **said), versions)
+class CachedPost(NamedTuple):
+    """The `_inner_post` of a wrapped client; `real` is the client's own."""
+
+    client: Any
+    real: Callable[..., Any]
+    tasks: Mapping[str, Task]
+    is_async: bool
+
+    def flow(self, request_parameters: Any, *, stream: bool = False) -> Flow:
+        """What `_inner_post` does in the place of the client's own."""
+        origin = functools.partial(self.real, request_parameters, stream=stream)
+        task, request = self.tasks.get(request_parameters.task), _request(request_parameters, self.is_async)
+        identity = None if task is None else _identity(task.operation, request, self.client)
+        if task is not None and identity is not None and task.versions is not None:
+            version = yield from task.versions.of(_server(request), method(self._info, is_async=self.is_async))
+            if version is None:
+                task.answers.passed("unknown_version")
+                return (yield CallOrigin(origin=origin)).value
+            identity, request = {**identity, "version": version.text}, request._replace(about=version.about)
+        if task is None or identity is None:
+            return (yield CallOrigin(origin=origin)).value
+        sampled = task.operation.sampled(request.path, request.body)
+        wanted = Wanted(stream, request, _server(request), sampled, self.is_async)
+        answer = changed(origin, lambda value: ClientAnswer(value, request), is_async=self.is_async)
+        value = yield from task.answers.asking(identity, answer, wanted)
+        return value.value if isinstance(value, ClientAnswer) else value
+
+    def _info(self, url: str) -> Flow:
+        if self.is_async:
+            session = (yield CallOrigin(origin=self.client._get_async_client)).value
+        else:
+            session = importlib.import_module("huggingface_hub.utils").get_session()
+        return (yield CallOrigin(origin=functools.partial(session.get, url, headers=self.client.headers))).value
 
 
-def _post(
-    client: Any, real: Any, operations: Mapping[str, Operation], request_parameters: Any, *, stream: bool = False
-) -> Any:
-    def origin() -> Came:
-        return Came(real(request_parameters, stream=stream), posted)
-
-    operation, posted = operations.get(request_parameters.task), _posted(request_parameters, is_async=False)
-    identity = None if operation is None else _identity(operation.native, posted, client)
-    if operation is None or identity is None:
-        return real(request_parameters, stream=stream)
-    if operation.versions is not None:
-        version = operation.versions.of(_server(posted.url) + operation.versions.path, functools.partial(_get, client))
-        if version is None:
-            return real(request_parameters, stream=stream)
-        identity, posted = _versioned(identity, posted, version)
-    value = operation.answers.call(identity, origin, _wanted(operation, posted, stream=stream))
-    return value.value if isinstance(value, Came) else value
-
-
-async def _apost(
-    client: Any, real: Any, operations: Mapping[str, Operation], request_parameters: Any, *, stream: bool = False
-) -> Any:
-    async def origin() -> Came:
-        return Came(await real(request_parameters, stream=stream), posted)
-
-    operation, posted = operations.get(request_parameters.task), _posted(request_parameters, is_async=True)
-    identity = None if operation is None else _identity(operation.native, posted, client)
-    if operation is None or identity is None:
-        return await real(request_parameters, stream=stream)
-    if operation.versions is not None:
-        url = _server(posted.url) + operation.versions.path
-        version = await operation.versions.aof(url, functools.partial(_aget, client))
-        if version is None:
-            return await real(request_parameters, stream=stream)
-        identity, posted = _versioned(identity, posted, version)
-    value = await operation.answers.call(
-        identity, origin, _wanted(operation, posted, stream=stream)._replace(is_async=True)
-    )
-    return value.value if isinstance(value, Came) else value
-
-
-def _posted(parameters: Any, *, is_async: bool) -> Posted:
+def _request(parameters: Any, is_async: bool) -> ClientRequest:
     path = {"conversational": "/v1/chat/completions", "text-generation": "/"}.get(parameters.task, "/embed")
-    return Posted(parameters.url, path, parameters.json, is_async)
+    return ClientRequest(parameters.url, path, parameters.json, is_async)
 
 
-def _identity(native: Native, posted: Posted, client: Any) -> dict[str, Any] | None:
-    identified = None if posted.body is None else native.identity(posted.path, posted.body)
+def _identity(operation: Operation, request: ClientRequest, client: Any) -> dict[str, Any] | None:
+    identified = None if request.body is None else operation.identity(request.path, request.body)
     if identified is None:
         return None
-    parts = urlsplit(posted.url)
-    base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    url = urlsplit(request.sent)
+    base = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
     billed = {name.lower(): text for name, text in client.headers.items()}.get(BILLED)
-    return {"base": base, "path": parts.path.rstrip("/"), "query": parts.query, "tenant": billed, "body": identified[1]}
+    return {"base": base, "path": url.path.rstrip("/"), "query": url.query, "tenant": billed, "body": identified[1]}
 
 
-def _versioned(identity: dict[str, Any], posted: Posted, version: Version) -> tuple[dict[str, Any], Posted]:
-    return {**identity, "version": version.text}, posted._replace(about=version.about)
-
-
-def _wanted(operation: Operation, posted: Posted, *, stream: bool) -> Wanted:
-    return Wanted(stream, posted, _server(posted.url), operation.native.sampled(posted.path, posted.body))
-
-
-def _server(url: str) -> str:
+def _server(request: ClientRequest) -> str:
     """The server's own URL, without the route that the client added."""
-    bare = url.partition("?")[0].rstrip("/")
-    return bare.removesuffix("/chat/completions").removesuffix("/v1").rstrip("/")
-
-
-def _get(client: Any, url: str) -> Any:
-    return importlib.import_module("huggingface_hub.utils").get_session().get(url, headers=client.headers)
-
-
-async def _aget(client: Any, url: str) -> Any:
-    session = await client._get_async_client()
-    return await session.get(url, headers=client.headers)
+    bare_url = str(request.sent).partition("?")[0].rstrip("/")
+    return bare_url.removesuffix("/chat/completions").removesuffix("/v1").rstrip("/")

@@ -2,67 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
 
-from .._wire.native import EVENTS, Head, Native, Told
+from cachekit_adapters._wire.bodies import each
+from cachekit_adapters._wire.exchange import EVENTS, JSON, ClientAnswer, ClientRequest, Exchange, Head
+from cachekit_adapters._wire.operation import Operation
 
 _DONE: Final = b"data: [DONE]"
-
-
-class Posted(NamedTuple):
-    """A request of the client. `path` is the wire module's route, `body` its JSON; `about` what is known of the server."""
-
-    url: str
-    path: str
-    body: Any
-    is_async: bool
-    about: Mapping[str, str] = {}
-
-
-class Came(NamedTuple):
-    """What the client was given for it."""
-
-    value: Any
-    posted: Posted
 
 
 class Lines:
     """Values of the client's `_inner_post`: bytes, and iterators of lines without their ends."""
 
-    def told(self, native: Native, value: Any) -> Told | None:
-        if not isinstance(value, Came) or not isinstance(value.value, bytes):
+    def exchange(self, _operation: Operation, value: Any, *, whole: bool) -> Exchange | None:
+        if not isinstance(value, ClientAnswer):
             return None
-        return Told(value.posted.path, value.posted.body, value.value, about=value.posted.about)
+        content, (_, path, body, _, about) = value
+        return Exchange(path, body, content if whole else b"", JSON if whole else EVENTS, {}, about)
 
     def request(self, context: Any) -> tuple[str, Any] | None:
-        return (context.path, context.body) if isinstance(context, Posted) else None
+        return (context.path, context.body) if isinstance(context, ClientRequest) else None
 
     def whole(self, _head: Head, content: bytes, _context: Any) -> Any:
         return content
 
     def stream(self, _head: Head, pieces: list[bytes], context: Any) -> Any:
         lines = b"".join(pieces).decode().split("\n")
-        return _each(lines) if context.is_async else iter(lines)
+        return each(lines) if context.is_async else iter(lines)
 
     def streams(self, value: Any) -> bool:
-        return isinstance(value, Came) and not isinstance(value.value, bytes)
+        return isinstance(value, ClientAnswer) and not isinstance(value.value, bytes)
 
-    def source(self, native: Native, value: Any) -> Any:
-        posted = value.posted
-        head = native.head(Told(posted.path, posted.body, b"", EVENTS, {}, posted.about)).packed()
-        return _asource(head, value.value) if posted.is_async else _source(head, value.value)
+    def source(self, value: Any) -> Any:
+        return (_asource if value.request.is_async else _source)(value.value)
 
     def retold(self, value: Any, pieces: Any) -> Any:
-        return _aretold(pieces) if value.posted.is_async else _retold(pieces)
+        return (_aretold if value.request.is_async else _retold)(pieces)
 
 
 LINES: Final = Lines()
 
 
-def _source(head: bytes, lines: Any) -> Iterator[bytes]:
+def _source(lines: Any) -> Iterator[bytes]:
     """A line each, up to the last that the client reads."""
-    yield head
     for line in lines:
         said = line.encode() + b"\n"
         yield said
@@ -72,8 +55,7 @@ def _source(head: bytes, lines: Any) -> Iterator[bytes]:
             return
 
 
-async def _asource(head: bytes, lines: Any) -> AsyncIterator[bytes]:
-    yield head
+async def _asource(lines: Any) -> AsyncIterator[bytes]:
     async for line in lines:
         said = line.encode() + b"\n"
         yield said
@@ -84,7 +66,6 @@ async def _asource(head: bytes, lines: Any) -> AsyncIterator[bytes]:
 
 def _retold(pieces: Iterator[bytes]) -> Iterator[str]:
     try:
-        next(pieces, None)
         for piece in pieces:
             if _is_done(piece):
                 # The client stops here, and the answer is kept before it does.
@@ -97,7 +78,6 @@ def _retold(pieces: Iterator[bytes]) -> Iterator[str]:
 
 async def _aretold(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
     try:
-        await anext(pieces, None)
         async for piece in pieces:
             if _is_done(piece):
                 async for _ in pieces:
@@ -105,11 +85,6 @@ async def _aretold(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
             yield piece[:-1].decode()
     finally:
         await pieces.aclose()  # type: ignore[attr-defined]
-
-
-async def _each(lines: list[str]) -> AsyncIterator[str]:
-    for line in lines:
-        yield line
 
 
 def _is_done(line: bytes) -> bool:

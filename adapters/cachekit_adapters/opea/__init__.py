@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from .._wire import items
-from .._wire.native import Native, Streaming, adapter
-from .._wire.operation import dumped
-from ..http.values import HTTP
-from . import wire
+from cachekit_adapters._wire import items, openai
+from cachekit_adapters._wire.exchange import dumped
+from cachekit_adapters._wire.operation import Operation, adapter, bare, streaming
+from cachekit_adapters.http import HTTP
+from cachekit_adapters.opea import wire
 
 
 def identity(path: str, request: Any) -> tuple[str, Any] | None:
@@ -45,51 +44,33 @@ def fitted(content: bytes, _kept: str, path: str, request: Any) -> bytes:
     return content if relabelled is body else dumped(relabelled)
 
 
-_STREAMING: Final = Streaming(
-    streams=streams,
-    judge=lambda data, _request: wire.judge_stream(data),
-    usage=wire.usage_of_stream,
-    about=wire.about_stream,
-    assemble=lambda data, _path, _request: wire.assemble(data),
-    synthesise=lambda body, _request: wire.synthesise(body),
-)
+_STREAMING: Final = streaming(openai)._replace(streams=streams, judge=lambda data, _request: wire.judge_stream(data))
 
 
-def _native(name: str, ttl: float, *routes: str, streaming: Streaming | None = None, parts: Any = None) -> Native:
-    return Native(
+def _operation(name: str, ttl: float, *routes: str, **more: Any) -> Operation:
+    return bare(
+        openai,
         name=name,
         ttl=ttl,
         routes={route: route for route in routes},
         judge=judge,
-        usage=wire.usage,
-        about=wire.about,
         sampled=wire.sampled,
         identity=identity,
-        streaming=streaming,
         fitted=fitted,
-        parts=parts,
+        **{"streaming": None, **more},
     )
 
 
-class _Parts:
-    """How OpenAI-shaped embeddings are divided, and what of OPEA's is not."""
-
-    split = staticmethod(wire.split)
-    ask = staticmethod(items.ask)
-    take = staticmethod(items.take)
-    merge = staticmethod(items.merge)
-
-
-_CHAT: Final = _native("opea.chat", 1800, "/v1/chat/completions", streaming=_STREAMING)
-_TEXT: Final = _native(
+_CHAT: Final = _operation("opea.chat", 1800, "/v1/chat/completions", streaming=_STREAMING)
+_TEXT: Final = _operation(
     "opea.text", 3600, "/v1/completions", "/v1/docsum", "/v1/faqgen", "/v1/lvm", streaming=_STREAMING
 )
-_EMBEDDINGS: Final = _native("opea.embeddings", 86400, "/v1/embeddings", parts=_Parts)
-_RERANKING: Final = _native("opea.reranking", 86400, "/v1/reranking")
+_EMBEDDINGS: Final = _operation("opea.embeddings", 86400, "/v1/embeddings", parts=items)
+_RERANKING: Final = _operation("opea.reranking", 86400, "/v1/reranking")
 
 CHAT: Final[Adapter] = adapter(_CHAT, HTTP)
 TEXT: Final[Adapter] = adapter(_TEXT, HTTP)
 EMBEDDINGS: Final[Adapter] = adapter(_EMBEDDINGS, HTTP)
 RERANKING: Final[Adapter] = adapter(_RERANKING, HTTP)
 
-OPERATIONS: Final = {native.name: native for native in (_CHAT, _TEXT, _EMBEDDINGS, _RERANKING)}
+OPERATIONS: Final = {operation.name: operation for operation in (_CHAT, _TEXT, _EMBEDDINGS, _RERANKING)}

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .._wire import items, sse
-from .._wire.items import Batch
-from .._wire.prices import Usage
+from cachekit_adapters._wire import items, openai, sse
 
 # They change neither the answer nor, but for its framing, how it is told.
 NEUTRAL = frozenset({"user", "service_tier", "timeout", "stream", "stream_options"})
@@ -66,19 +64,12 @@ def sampled(path: str, request: object) -> bool:
     return type(temperature) not in (int, float) or temperature != 0
 
 
-def split(path: str, request: object) -> Batch | None:
-    """The items of an OpenAI-shaped embeddings request (`items.ask`, `take` and `merge` go with it); None of others."""
-    return items.split(path, request) if _route(path).endswith(_EMBEDDINGS) else None
-
-
 def judge(path: str, request: object, body: object) -> str:
     """ "" where the reply may be stored, else the reason: error_in_200, incomplete, or what a chat's reply says."""
     route = _route(path)
     if _is_error(body):
         return "error_in_200"
     if isinstance(body, Mapping) and "choices" in body:
-        from .._wire import openai
-
         return openai.judge(body)
     if route.endswith(_EMBEDDINGS):
         return _judge_embeddings(path, request, body)
@@ -89,8 +80,6 @@ def judge(path: str, request: object, body: object) -> str:
 
 def judge_stream(data: bytes) -> str:
     """ "" where `data` is a whole stream that may be stored. One of other chunks than a chat's is whole with its [DONE]."""
-    from .._wire import openai
-
     texts = [text for _, text in sse.events(data)]
     parsed = [_parsed(text) for text in texts]
     if any(map(_is_error, parsed)):
@@ -98,50 +87,6 @@ def judge_stream(data: bytes) -> str:
     if not texts or any(isinstance(each, Mapping) and "choices" in each for each in parsed):
         return openai.judge_stream(data)
     return "" if texts[-1].strip() == "[DONE]" and len(texts) > 1 else "incomplete"
-
-
-def usage(body: object, headers: Mapping[str, str]) -> Usage:
-    """Tokens of the reply's `usage`, where it has one."""
-    from .._wire import openai
-
-    return openai.usage(body)
-
-
-def about(body: object, headers: Mapping[str, str]) -> dict[str, str]:
-    """`model` (which the service sets to its own), where the reply has one."""
-    from .._wire import openai
-
-    return openai.about(body)
-
-
-def usage_of_stream(data: bytes) -> Usage:
-    """Tokens of a chat's stream, where it tells them."""
-    from .._wire import openai
-
-    return openai.usage_of_stream(data)
-
-
-def about_stream(data: bytes) -> dict[str, str]:
-    """`model` of a chat's stream."""
-    from .._wire import openai
-
-    return openai.about_stream(data)
-
-
-def assemble(data: bytes) -> object:
-    """The plain chat reply that says what the whole stream `data` said. Raises ValueError where it is none."""
-    from .._wire import openai
-
-    return openai.assemble(data)
-
-
-def synthesise(body: object) -> list[bytes]:
-    """A plain chat reply as the frames of a stream. Raises ValueError where it is none."""
-    from .._wire import openai
-
-    if not isinstance(body, dict):
-        raise ValueError("no chat reply")
-    return openai.synthesise(body)
 
 
 # -- inside ------------------------------------------------------------------------------------

@@ -19,10 +19,23 @@ from struct import Struct
 from struct import error as struct_error
 from typing import Any, Final
 
-from cachekit import Adapter, Answers, CacheMiss, Event, Reply, UsageError, Wanted, current_mode, mode, tell
-
-from . import wire
-from .calls import ASKED_BY, NEUTRAL, Call, call_of, endpoint
+from cachekit import (
+    Adapter,
+    Answers,
+    CacheMiss,
+    CallOrigin,
+    Event,
+    Failed,
+    Reply,
+    UsageError,
+    Wanted,
+    current_mode,
+    mode,
+    tell,
+)
+from cachekit_adapters._wire.flows import Flow, changed, method
+from cachekit_adapters.ovms import wire
+from cachekit_adapters.ovms.calls import ASKED_BY, NEUTRAL, Call, call_of, endpoint
 
 METADATA_SECONDS: Final = 60.0
 """How long `version="server"` takes the server's word for the versions that it serves."""
@@ -85,7 +98,7 @@ METADATA: Final = Adapter(
 # -- the client -----------------------------------------------------------------------------------------------------
 
 
-class _Door:
+class CachedInfer:
     """What stands between a wrapped client and the server. It keeps the client that was wrapped, whose end closes."""
 
     def __init__(self, client: Any, said: Mapping[str, Any]) -> None:
@@ -133,7 +146,7 @@ def wrap(client: Any, **said: Any) -> Any:
             "stale_while_revalidate= asks again from another thread, and tritonclient.http is for one; "
             "use tritonclient.http.aio"
         )
-    door = _Door(client, said)
+    door = CachedInfer(client, said)
     copy = object.__new__(_kind(kind))
     vars(copy).update({name: value for name, value in vars(client).items() if name != "infer"})
     setattr(copy, _DOOR, door)
@@ -145,21 +158,16 @@ def _kind(base: Any) -> Any:
     """A subclass whose `infer` goes through the door. Its end closes nothing: the client it was made of does that."""
     real = base.infer
 
-    @functools.wraps(real)
-    def infer(self: Any, *args: Any, **kwargs: Any) -> Any:
-        door: _Door = getattr(self, _DOOR)
-        return _infer(self, door, args, kwargs, functools.partial(door.real(self, real), *args, **kwargs))
-
-    @functools.wraps(real)
-    async def ainfer(self: Any, *args: Any, **kwargs: Any) -> Any:
-        door: _Door = getattr(self, _DOOR)
-        return await _ainfer(self, door, args, kwargs, functools.partial(door.real(self, real), *args, **kwargs))
+    def flow(self: Any, *args: Any, **kwargs: Any) -> Flow:
+        door: CachedInfer = getattr(self, _DOOR)
+        return _inferred(self, door, functools.partial(door.real(self, real), *args, **kwargs), args, kwargs)
 
     def close(self: Any) -> Any:
         self._closed = True
         return getattr(self, _DOOR).client.close()
 
-    methods = {"infer": ainfer if _is_async(base) else infer, "close": close, "__del__": lambda _self: None}
+    infer = functools.wraps(real)(method(flow, is_async=_is_async(base)))
+    methods = {"infer": infer, "close": close, "__del__": lambda _self: None}
     body = {**methods, "_cachekit_base": base}
     told = {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
     return type(base.__name__, (base,), {**told, **body})
@@ -169,67 +177,28 @@ def _is_async(kind: Any) -> bool:
     return inspect.iscoroutinefunction(kind.infer)
 
 
-def _infer(client: Any, door: _Door, args: Any, kwargs: Any, real: Callable[[], Any]) -> Any:
+def _inferred(client: Any, door: CachedInfer, real: Callable[[], Any], args: Any, kwargs: Any) -> Flow:
     call = call_of(client, door.base, args, kwargs)
     if call is not None and door.metadata is not None and current_mode() != "off":
-        call = _versioned(client, door.metadata, door.metadata_block(call), call)
+        call = yield from _versioned(client, door, door.metadata, call)
     if call is None:
-        return real()
-    return door.answers.call(call.identity, lambda: door.heard(call, real()), call.wanted)
+        return (yield CallOrigin(origin=real)).value
+    is_async = _is_async(type(client))
+    origin = changed(real, functools.partial(door.heard, call), is_async=is_async)
+    return (yield from door.answers.asking(call.identity, origin, call.wanted._replace(is_async=is_async)))
 
 
-async def _ainfer(client: Any, door: _Door, args: Any, kwargs: Any, real: Callable[[], Any]) -> Any:
-    call = call_of(client, door.base, args, kwargs)
-    if call is not None and door.metadata is not None and current_mode() != "off":
-        call = await _aversioned(client, door.metadata, door.metadata_block(call), call)
-    if call is None:
-        return await real()
-
-    async def origin() -> Any:
-        return door.heard(call, await real())
-
-    return await door.answers.call(call.identity, origin, call.wanted._replace(is_async=True))
-
-
-# -- the versions that the server serves ------------------------------------------------------------------------------
-
-
-def _versioned(client: Any, metadata: Answers, block: AbstractContextManager[None], call: Call) -> Call | None:
+def _versioned(client: Any, door: CachedInfer, metadata: Answers, call: Call) -> Flow:
     """The call with the server's versions in its key, None where the server does not tell them."""
-    told: Any = None
-    try:
-        with block:
-            told = metadata.call(call.place, lambda: client.get_model_metadata(**call.metadata), _whole(call))
-    except CacheMiss:
-        raise
-    except Exception as error:  # the call itself goes to the server, and shows what is wrong with it
-        _untold(error)
-    return _at(call, told)
-
-
-async def _aversioned(client: Any, metadata: Answers, block: AbstractContextManager[None], call: Call) -> Call | None:
-    async def origin() -> Any:
-        return await client.get_model_metadata(**call.metadata)
-
-    told: Any = None
-    try:
-        with block:
-            told = await metadata.call(call.place, origin, _whole(call)._replace(is_async=True))
-    except CacheMiss:
-        raise
-    except Exception as error:  # the call itself goes to the server, and shows what is wrong with it
-        _untold(error)
-    return _at(call, told)
-
-
-def _whole(call: Call) -> Wanted:
-    return Wanted(False, None, str(call.place["base"]))
-
-
-def _at(call: Call, told: Any) -> Call | None:
-    versions = told.get("versions") if isinstance(told, dict) else None
+    ask = functools.partial(client.get_model_metadata, **call.metadata)
+    wanted = Wanted(False, None, str(call.place["base"]), is_async=_is_async(type(client)))
+    with door.metadata_block(call):
+        answer = yield CallOrigin(Exception, functools.partial(metadata.call, call.place, ask, wanted))
+    if isinstance(answer, Failed):
+        if isinstance(answer.error, CacheMiss):
+            raise answer.error
+        # The call itself goes to the server, and shows what is wrong with it.
+        tell(Event("error", INFER.name, "adapter", type(answer.error).__name__, error=answer.error))
+        return None
+    versions = answer.value.get("versions") if isinstance(answer.value, dict) else None
     return call.at(tuple(str(version) for version in versions)) if versions else None
-
-
-def _untold(error: Exception) -> None:
-    tell(Event("error", INFER.name, "adapter", type(error).__name__, error=error))

@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from cachekit import Wanted
-
-from . import wire
+from cachekit_adapters.ovms import wire
 
 PLACES: Final = (
     *("model_name", "inputs", "model_version", "outputs", "request_id", "sequence_id", "sequence_start"),

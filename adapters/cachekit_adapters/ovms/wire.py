@@ -11,8 +11,6 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._wire.prices import Usage
-
 # They say how a request is carried, not what it asks.
 NEUTRAL = frozenset({"priority", "timeout"})
 _CODES = {
@@ -30,46 +28,19 @@ def identity(
     inputs: Sequence[Any],
     outputs: Sequence[Any] | None,
     parameters: Mapping[str, object] | None,
-    *,
-    sequence_id: int | str = 0,
-    sequence_start: bool = False,
-    sequence_end: bool = False,
 ) -> dict[str, object]:
     """What an `infer` call asks: plain values, a tensor's data as bytes.
 
     `inputs` and `outputs` are tritonclient's (`InferInput`, `InferRequestedOutput`). The request's id, priority,
     timeout and compression are not in it. Raises ValueError for an input in shared memory, which the call does not hold.
     """
-    kept = {name: value for name, value in (parameters or {}).items() if name not in NEUTRAL}
-    if sequence_id not in (0, ""):
-        kept |= {"sequence_id": sequence_id, "sequence_start": sequence_start, "sequence_end": sequence_end}
     return {
         "model": model_name,
         "version": version,
         "inputs": [_tensor(each._get_tensor(), each._get_binary_data()) for each in inputs],
         "outputs": [_plain(each._get_tensor()) for each in outputs or ()],
-        "parameters": kept,
+        "parameters": {name: value for name, value in (parameters or {}).items() if name not in NEUTRAL},
     }
-
-
-def identity_of_body(model_name: str, version: str, body: bytes, header_length: int | None = None) -> dict[str, object]:
-    """`identity` of a request as it travels; `header_length` is its header Inference-Header-Content-Length.
-
-    Raises ValueError where the body is not a request.
-    """
-    try:
-        told = json.loads(body if header_length is None else body[:header_length])
-        given = told.get("parameters") or {}
-        kept = {name: value for name, value in given.items() if name not in NEUTRAL}
-        return {
-            "model": model_name,
-            "version": version,
-            "inputs": _tensors(told["inputs"], b"" if header_length is None else body[header_length:]),
-            "outputs": list(told.get("outputs") or ()),
-            "parameters": kept,
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not an inference request: {error}") from error
 
 
 def cacheable(inputs: Iterable[Any], outputs: Iterable[Any] | None, sequence_id: int | str = 0) -> bool:
@@ -77,11 +48,6 @@ def cacheable(inputs: Iterable[Any], outputs: Iterable[Any] | None, sequence_id:
     call moves on, and no shared memory."""
     tensors = [each._get_tensor() for each in (*inputs, *(outputs or ()))]
     return sequence_id in (0, "") and not any(_REGION in tensor.get("parameters", ()) for tensor in tensors)
-
-
-def sampled(path: str, request: object) -> bool:
-    """False: the protocol has no sampling."""
-    return False
 
 
 def judge(result: Any) -> str:
@@ -134,11 +100,6 @@ def about(result: Any) -> dict[str, str]:
     return {name: str(value) for name, value in named.items() if value not in (None, "")}
 
 
-def usage(body: object, headers: Mapping[str, str]) -> Usage:
-    """Nothing: the protocol counts no tokens."""
-    return Usage()
-
-
 # -- inside ------------------------------------------------------------------------------------
 
 
@@ -150,21 +111,6 @@ def _buffer(result: Any) -> bytes:
 def _binary_size(tensor: Mapping[str, Any]) -> int | None:
     size = (tensor.get("parameters") or {}).get("binary_data_size")
     return size if type(size) is int and size >= 0 else None
-
-
-def _tensors(tensors: Sequence[Mapping[str, Any]], buffer: bytes) -> list[dict[str, object]]:
-    """The tensors of a request, each with its part of what follows the JSON header."""
-    found, start = [], 0
-    for tensor in tensors:
-        size = _binary_size(tensor)
-        if size is None and "data" not in tensor and _REGION not in (tensor.get("parameters") or {}):
-            # OVMS lets a lone tensor go without its size: the rest is its.
-            size = len(buffer) - start
-        found.append(_tensor(tensor, None if size is None else buffer[start : start + size]))
-        start += size or 0
-    if start != len(buffer):
-        raise ValueError("the tensors' sizes do not add up to the body")
-    return found
 
 
 def _tensor(tensor: Mapping[str, Any], raw: bytes | None) -> dict[str, object]:

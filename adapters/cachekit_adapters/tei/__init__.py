@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from .._wire.native import Native, Server, adapter
-from ..http.values import HTTP
-from . import wire
+from cachekit_adapters._wire.operation import Operation, adapter
+from cachekit_adapters._wire.versions import ServerInfo
+from cachekit_adapters.http import HTTP
+from cachekit_adapters.tei import wire
 
 _DAY: Final = 86400
-SERVER: Final = Server(wire.INFO, wire.version, wire.about_server)
+SERVER: Final = ServerInfo(wire.INFO, wire.version, wire.about_server)
 
 
 def identity(path: str, request: Any) -> tuple[str, Any] | None:
@@ -30,8 +30,8 @@ def judge(path: str, request: Any, body: Any, _headers: Mapping[str, str]) -> st
     return wire.judge(path, request, body)
 
 
-def _native(name: str, routes: Mapping[str, str]) -> Native:
-    return Native(
+def _operation(name: str, routes: Mapping[str, str]) -> Operation:
+    return Operation(
         name=name,
         ttl=_DAY,
         routes=routes,
@@ -45,7 +45,7 @@ def _native(name: str, routes: Mapping[str, str]) -> Native:
     )
 
 
-_EMBED: Final = _native(
+_EMBED: Final = _operation(
     "tei.embed",
     {
         "/embed": "/embed",
@@ -56,13 +56,13 @@ _EMBED: Final = _native(
         "": "/embed",
     },
 )
-_PREDICT: Final = _native("tei.predict", {"/predict": "/predict", "": "/predict"})
-_RERANK: Final = _native("tei.rerank", {"/rerank": "/rerank", "": "/rerank"})
-_SIMILARITY: Final = _native("tei.similarity", {"/similarity": "/similarity", "": "/similarity"})
+_PREDICT: Final = _operation("tei.predict", {"/predict": "/predict", "": "/predict"})
+_RERANK: Final = _operation("tei.rerank", {"/rerank": "/rerank", "": "/rerank"})
+_SIMILARITY: Final = _operation("tei.similarity", {"/similarity": "/similarity", "": "/similarity"})
 
 EMBED: Final[Adapter] = adapter(_EMBED, HTTP)
 PREDICT: Final[Adapter] = adapter(_PREDICT, HTTP)
 RERANK: Final[Adapter] = adapter(_RERANK, HTTP)
 SIMILARITY: Final[Adapter] = adapter(_SIMILARITY, HTTP)
 
-OPERATIONS: Final = {native.name: native for native in (_EMBED, _PREDICT, _RERANK, _SIMILARITY)}
+OPERATIONS: Final = {operation.name: operation for operation in (_EMBED, _PREDICT, _RERANK, _SIMILARITY)}

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._wire import items
-from .._wire.items import Batch
+from cachekit_adapters._wire import items
+from cachekit_adapters._wire.items import Batch
 
 _COMMON = frozenset({"inputs", "truncate", "truncation_direction"})
 # A parameter that is not among these may act across items: such a request stays whole.

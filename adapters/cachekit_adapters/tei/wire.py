@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from .._wire import items
-from .._wire.prices import Usage, tokens
-from .batches import OPENAI, ask, fits, merge, operation, split, take
+from cachekit_adapters._wire import items
+from cachekit_adapters._wire.prices import Usage, tokens
+from cachekit_adapters.tei.batches import OPENAI, ask, fits, merge, operation, split, take
 
 __all__ = [
     "INFO",

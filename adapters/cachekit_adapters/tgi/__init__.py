@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-
-from .._wire.native import Native, Server, Streaming, adapter
-from .._wire.operation import dumped
-from ..http.values import HTTP
-from . import wire
+from cachekit_adapters._wire.exchange import dumped
+from cachekit_adapters._wire.operation import Operation, Streaming, adapter
+from cachekit_adapters._wire.versions import ServerInfo
+from cachekit_adapters.http import HTTP
+from cachekit_adapters.tgi import wire
 
 _ONLY_WHOLE: Final = ("best_of", "decoder_input_details")
 """Parameters that the server refuses for a stream: with them the routes are no longer alike."""
@@ -48,7 +48,7 @@ def fitted(content: bytes, kept_of: str, path: str, _request: Any) -> bytes:
     return dumped([body] if path == "/" else body[0])
 
 
-SERVER: Final = Server(wire.INFO, wire.version, wire.about_server)
+SERVER: Final = ServerInfo(wire.INFO, wire.version, wire.about_server)
 STREAMING: Final = Streaming(
     streams=wire.streams,
     judge=wire.judge_stream,
@@ -58,7 +58,7 @@ STREAMING: Final = Streaming(
     synthesise=wire.synthesise,
     kept=kept,
 )
-NATIVE: Final = Native(
+OPERATION: Final = Operation(
     name="tgi.generate",
     ttl=3600,
     routes={"/generate_stream": "/generate_stream", "/generate": "/generate", "": "/"},
@@ -71,6 +71,6 @@ NATIVE: Final = Native(
     fitted=fitted,
     server=SERVER,
 )
-GENERATE: Final[Adapter] = adapter(NATIVE, HTTP)
+GENERATE: Final[Adapter] = adapter(OPERATION, HTTP)
 
-OPERATIONS: Final = {NATIVE.name: NATIVE}
+OPERATIONS: Final = {OPERATION.name: OPERATION}

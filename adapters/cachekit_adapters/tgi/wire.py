@@ -12,8 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._wire import sse
-from .._wire.prices import Usage, tokens
+from cachekit_adapters._wire import sse
+from cachekit_adapters._wire.prices import Usage, tokens
 
 INFO = "/info"
 _FINISHED = frozenset({"eos_token", "stop_sequence"})

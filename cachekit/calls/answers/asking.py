@@ -20,7 +20,7 @@ from cachekit.calls.streams.streaming import alone, opened, streamed
 from cachekit.model import MISS, Adapter, Event, Reply
 from cachekit.plan import plan as plans
 from cachekit.plan.retrying import Cooldowns
-from cachekit.plan.steps import Begin, CallOrigin, Pause, Steps
+from cachekit.plan.steps import Begin, CallOrigin, Steps
 
 
 class Wanted(NamedTuple):
@@ -82,8 +82,11 @@ class Ask(NamedTuple):
             # Asked twice where the SDK stops at the last chunk: is the stream whole, and what is to be stored.
             if len(log) not in made:
                 assert self.adapter.finish is not None
-                reply = self.adapter.finish(b"".join([piece for _, piece in log[1:]]))
-                made[len(log)] = replace(reply, pieces=tuple((at, len(piece)) for at, piece in log[1:]))
+                (_, stream), *pieces = log
+                head = self.adapter.head(stream)
+                kept = [(0, head), *pieces] if head else pieces
+                reply = self.adapter.finish(b"".join([piece for _, piece in kept]))
+                made[len(log)] = replace(reply, pieces=tuple((at, len(piece)) for at, piece in kept))
             return made[len(log)]
 
         def whole(log: list[tuple[int, Any]]) -> bool:
@@ -124,8 +127,7 @@ class Heeding(NamedTuple):
 def heeding(origin: Callable[[], Any], scope: str) -> Steps:
     """What the origin gives, asked when its endpoint may be asked."""
     cooldowns = ROOT.cache().cooldowns
-    while left := cooldowns.left(scope):
-        yield Pause(left)
+    yield from cooldowns.waiting(scope)
     yield Begin(Heeding(cooldowns, scope))
     return (yield CallOrigin(origin=origin)).value
 

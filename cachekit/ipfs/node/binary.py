@@ -7,10 +7,14 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+from cachekit.files.digests import LINE, signature, stream_digest
+from cachekit.files.temporary import replacing
 
 VERSION: Final = "0.43.0"
 
@@ -71,7 +75,7 @@ def installed(home: Path) -> Installed | None:
 def write_record(binary: Path, digest: str) -> None:
     """Writes down beside `binary` what it is."""
     # `sha256sum -c` reads this file: it skips lines that begin with #.
-    with beside(binary.with_name("ipfs.sha256")) as new:
+    with replacing(binary.with_name("ipfs.sha256")) as new:
         new.write_text(f"{digest}  ipfs\n# {_signature(binary)}\n")
 
 
@@ -82,30 +86,14 @@ def sha256(file: Path) -> str:
 
 def digest_of(file: Path, algorithm: str) -> str:
     """In hexadecimal digits."""
-    state = hashlib.new(algorithm)
     with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            state.update(chunk)
-    return state.hexdigest()
-
-
-@contextlib.contextmanager
-def beside(target: Path) -> Iterator[Path]:
-    """A temporary path in the target's directory that replaces it when the block succeeds."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    os.close(descriptor)
-    new = Path(name)
-    try:
-        yield new
-        os.replace(new, target)
-    finally:
-        new.unlink(missing_ok=True)
+        return stream_digest(stream, algorithm=partial(hashlib.new, algorithm)).hex()
 
 
 def _matches_record(binary: Path) -> bool:
-    digest, signature = _read_record(binary)
+    digest, known = _read_record(binary)
     # Hashing 90 MB costs a tenth of a second; an unchanged file need not be hashed again.
-    if digest and signature == _signature(binary):
+    if digest and known == _signature(binary):
         return True
     if not digest or digest != sha256(binary):
         return False
@@ -120,5 +108,4 @@ def _read_record(binary: Path) -> tuple[str, str]:
 
 
 def _signature(file: Path) -> str:
-    found = file.stat()
-    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+    return (LINE % signature(file.stat())).decode()

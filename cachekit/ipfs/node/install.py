@@ -19,11 +19,12 @@ from typing import IO, Final
 
 from cachekit.errors import UsageError
 from cachekit.files.places import cache_dir, data_dir
+from cachekit.files.temporary import replacing
+from cachekit.ipfs.kubo.answers import OLDEST, dotted, numbers
 from cachekit.ipfs.node.binary import (
     VERSION,
     Installed,
     Unavailable,
-    beside,
     digest_of,
     installed,
     run,
@@ -33,7 +34,6 @@ from cachekit.ipfs.node.binary import (
 )
 from cachekit.ipfs.node.process import locked
 
-OLDEST: Final = (0, 30)
 DIST: Final = "https://dist.ipfs.tech"
 FETCH_SECONDS: Final = 600.0
 BUILD_SECONDS: Final = 1800.0
@@ -42,8 +42,7 @@ _MEMBER: Final = "kubo/ipfs"
 _STALL_SECONDS: Final = 10.0
 _LARGEST_BYTES: Final = 512 << 20
 REMEDY: Final = (
-    f"put Kubo >= {OLDEST[0]}.{OLDEST[1]} on PATH "
-    "(https://docs.ipfs.tech/install/command-line), or install Go, and try again."
+    f"put Kubo >= {dotted(OLDEST)} on PATH (https://docs.ipfs.tech/install/command-line), or install Go, and try again."
 )
 
 
@@ -52,7 +51,7 @@ def obtain(home: Path, report: Callable[[str], None], environ: Mapping[str, str]
     reasons = []
     for how, ways in (("downloaded", _download), ("built", _build)):
         try:
-            with beside(home / "ipfs") as new:
+            with replacing(home / "ipfs") as new:
                 ways(new, report, environ, dist)
                 _accept(new)
             write_record(home / "ipfs", sha256(home / "ipfs"))
@@ -143,25 +142,21 @@ def _build(new: Path, report: Callable[[str], None], environ: Mapping[str, str],
 __all__ = ["VERSION", "Installed", "cache_dir", "data_dir", "install"]
 
 
-def _quiet(_line: str) -> None:
-    """Say nothing."""
-
-
 def install(
     data_dir: Path,
     *,
-    report: Callable[[str], None] = _quiet,
+    report: Callable[[str], None] = lambda _line: None,
     environ: Mapping[str, str] | None = None,
     dist: str = DIST,
 ) -> Installed:
     """Get a Kubo that runs: from PATH, installed earlier, the official release, or built with Go.
 
     `report` hears one line per step that takes time or fails; a build takes minutes. `environ`
-    (default: the process's) gives PATH and the XDG directories; `dist` is the release site.
+    (default: the process's) gives PATH; `dist` is the release site.
     Raises UsageError, naming the remedy, when every way failed.
     """
     environ = os.environ if environ is None else environ
-    home = cache_dir(environ) / "kubo" / VERSION
+    home = cache_dir() / "kubo" / VERSION
     ready = _on_path(environ) or installed(home) or installed(data_dir / "kubo" / VERSION)
     if ready:
         return ready
@@ -182,12 +177,7 @@ def _on_path(environ: Mapping[str, str]) -> Installed | None:
         return None
     try:
         version = version_of(Path(found))
-    except Unavailable:
+        recent = numbers(version) >= OLDEST
+    except (Unavailable, ValueError):
         return None
-    return Installed(Path(found), version, "path") if _numbers(version) >= OLDEST else None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    major, _, rest = version.partition(".")
-    minor = rest.partition(".")[0]
-    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0,)
+    return Installed(Path(found), version, "path") if recent else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit.errors import UsageError
+from cachekit.files.temporary import replacing
 
 # sockaddr_un holds 104 bytes on macOS, 108 on Linux, the closing NUL included.
 _SOCKET_PATH_BYTES: Final = 103
@@ -65,11 +66,10 @@ def configure(repo: Path, api: str) -> None:
             section[parent] = section.get(parent) or {}
             section = section[parent]
         section[last] = value
-    new = path.with_name("config.new")
-    # The file holds the node's private key.
-    new.touch(mode=0o600)
-    new.write_text(json.dumps(config, indent=2))
-    os.replace(new, path)
+    with replacing(path) as new:
+        # The file holds the node's private key.
+        new.touch(mode=0o600)
+        new.write_text(json.dumps(config, indent=2))
 
 
 def api_address(node: Path, socket: bool) -> str:

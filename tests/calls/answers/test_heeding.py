@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cachekit.cache.default import ROOT
 from cachekit.calls.answers.asking import heeding
 from cachekit.calls.prepare import driven
 
@@ -84,16 +81,6 @@ def test_the_next_call_waits(ask: Caller) -> None:
     assert ask(time.monotonic) - begin >= 0.05
 
 
-def test_every_thread_waits(ask: Caller) -> None:
-    """What one call was told holds for the others, wherever they run."""
-    begin = time.monotonic()
-    elsewhere = threading.Thread(target=refused, args=(ask, 0.05))
-    elsewhere.start()
-    elsewhere.join()
-    with ThreadPoolExecutor(4) as pool:
-        assert all(called - begin >= 0.05 for called in pool.map(lambda _: ask(time.monotonic), range(4)))
-
-
 def test_no_longer_than_asked_for(ask: Caller, waits: list[Any]) -> None:
     """One wait of what was asked for, and none for the call after that."""
     refused(ask, 7)
@@ -116,31 +103,6 @@ def test_a_refusal_behind_the_wait_is_waited_for_too(ask: Caller, waits: list[An
     assert waits == [7.0, 3.0]
 
 
-def test_a_refusal_during_the_wait_is_waited_for_too(
-    ask: Caller, waits: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody else is refused while one waits: that one waits on, before it calls."""
-    cooldowns = ROOT.cache().cooldowns
-    refused(ask, 2)
-    first = [Limited(5)]
-    sleep, asleep = time.sleep, asyncio.sleep
-
-    def meanwhile(delay: float) -> None:
-        if first:
-            cooldowns.heed("here", first.pop())
-        sleep(delay)
-
-    async def ameanwhile(delay: float) -> None:
-        if first:
-            cooldowns.heed("here", first.pop())
-        await asleep(delay)
-
-    monkeypatch.setattr(time, "sleep", meanwhile)
-    monkeypatch.setattr(asyncio, "sleep", ameanwhile)
-    assert ask(lambda: 1) == 1
-    assert waits == [2.0, 3.0]
-
-
 @pytest.mark.parametrize("error", [LookupError("mine"), OSError("down")], ids=repr)
 def test_another_failure_holds_nobody_back(ask: Caller, waits: list[Any], error: Exception) -> None:
     """The very exception is the caller's, and the next call is made at once."""
@@ -153,17 +115,3 @@ def test_another_failure_holds_nobody_back(ask: Caller, waits: list[Any], error:
     assert caught.value is error
     assert ask(lambda: 1) == 1
     assert waits == []
-
-
-def test_waiting_does_not_hold_the_loop() -> None:
-    """While one task waits for its endpoint the call of another is made."""
-    ask, order = Caller(is_async=True), list[str]()
-    refused(ask, 0.05)
-
-    async def main() -> None:
-        held = ask.flow(lambda: order.append("held"), "here")
-        free = ask.flow(lambda: order.append("free"), "there")
-        await asyncio.gather(held, free)
-
-    asyncio.run(main())
-    assert order == ["free", "held"]

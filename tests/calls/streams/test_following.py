@@ -585,7 +585,7 @@ def test_a_call_whose_puller_was_cancelled_begins_again() -> None:
     RUNS.clear()
     begun = asyncio.Event()
 
-    @distributed_cache(ignore=("begun",))
+    @distributed_cache(ignore=("begun",), version="1")
     async def numbers(begun: asyncio.Event) -> AsyncIterator[int]:
         RUNS.append(1)
         if len(RUNS) == 1:

@@ -21,6 +21,7 @@ import pytest
 from stopping import stop
 
 from cachekit.errors import UsageError
+from cachekit.ipfs.kubo.answers import OLDEST, numbers
 from cachekit.ipfs.node import daemon, install, process
 
 PROGRAM = f"#!/bin/sh\necho {install.VERSION}\n".encode()
@@ -28,7 +29,7 @@ PROGRAM = f"#!/bin/sh\necho {install.VERSION}\n".encode()
 
 @pytest.fixture(scope="session")
 def kubo() -> Path:
-    return install.install(install.data_dir(os.environ)).path
+    return install.install(install.data_dir()).path
 
 
 @pytest.fixture
@@ -38,9 +39,15 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def bare(tmp_path: Path) -> dict[str, str]:
-    """An environment with no program on PATH and an empty cache."""
+    """An environment with no program on PATH."""
     (tmp_path / "bin").mkdir(exist_ok=True)
-    return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Kubo was installed before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def program(path: Path, text: str) -> None:
@@ -86,19 +93,13 @@ def publish(tmp_path: Path) -> Iterator[Publish]:
 # -- install -----------------------------------------------------------------------------------
 
 
-def test_directories_follow_xdg() -> None:
-    """The XDG variables move the directories; a relative or empty value counts as unset."""
-    assert install.data_dir({"HOME": "/h", "XDG_DATA_HOME": "/d"}) == Path("/d/cachekit")
-    assert install.data_dir({"HOME": "/h", "XDG_DATA_HOME": "d"}) == Path("/h/.local/share/cachekit")
-    assert install.cache_dir({"HOME": "/h", "XDG_CACHE_HOME": ""}) == Path("/h/.cache/cachekit")
-
-
 def test_installed_kubo_runs(kubo: Path) -> None:
     """What install returns is a Kubo that runs."""
     said = subprocess.run([kubo, "version", "-n"], capture_output=True, text=True, check=True)
-    assert install._numbers(said.stdout) >= (0, 30)
+    assert numbers(said.stdout) >= OLDEST
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_recent_ipfs_on_path_is_used(tmp_path: Path) -> None:
     """An `ipfs` on PATH that is recent enough is used as it is."""
     environ = bare(tmp_path)
@@ -106,6 +107,7 @@ def test_recent_ipfs_on_path_is_used(tmp_path: Path) -> None:
     assert install.install(tmp_path, environ=environ) == install.Installed(tmp_path / "bin" / "ipfs", "0.41.2", "path")
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_old_ipfs_on_path_is_passed_over(tmp_path: Path, publish: Publish) -> None:
     """An `ipfs` on PATH that is too old is not used."""
     environ = bare(tmp_path)
@@ -113,6 +115,7 @@ def test_old_ipfs_on_path_is_passed_over(tmp_path: Path, publish: Publish) -> No
     assert install.install(tmp_path, environ=environ, dist=publish()).how == "downloaded"
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_download_is_installed_once(tmp_path: Path, publish: Publish) -> None:
     """A downloaded release lands in the cache directory with its sha256, and a second install finds it there."""
     first = install.install(tmp_path, environ=bare(tmp_path), dist=publish())
@@ -122,6 +125,7 @@ def test_download_is_installed_once(tmp_path: Path, publish: Publish) -> None:
     assert first.path.with_name("ipfs.sha256").read_text().startswith(hashlib.sha256(PROGRAM).hexdigest())
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_altered_binary_is_replaced(tmp_path: Path, publish: Publish) -> None:
     """A binary that no longer has its recorded sha256 is not used."""
     site = publish()
@@ -131,6 +135,7 @@ def test_altered_binary_is_replaced(tmp_path: Path, publish: Publish) -> None:
     assert path.read_bytes() == PROGRAM
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_touched_binary_is_hashed_again(tmp_path: Path, publish: Publish) -> None:
     """A binary with other times but the same bytes (a restored CI cache) is still used."""
     path = install.install(tmp_path, environ=bare(tmp_path), dist=publish()).path
@@ -138,6 +143,7 @@ def test_touched_binary_is_hashed_again(tmp_path: Path, publish: Publish) -> Non
     assert install.install(tmp_path, environ=bare(tmp_path), dist="http://127.0.0.1:9").how == "installed"
 
 
+@pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize(
     ("lie", "reason"),
     [
@@ -153,6 +159,7 @@ def test_bad_download_is_refused(tmp_path: Path, publish: Publish, lie: dict[str
     assert os.listdir(tmp_path / "cache" / "cachekit" / "kubo" / install.VERSION) == ["lock"]
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_failure_names_the_remedy(tmp_path: Path) -> None:
     """With no way to get Kubo the error says what to do, and each way's failure was reported."""
     lines: list[str] = []
@@ -162,12 +169,12 @@ def test_failure_names_the_remedy(tmp_path: Path) -> None:
     assert any(line.startswith("not built: there is no Go") for line in lines)
 
 
+@pytest.mark.usefixtures("empty_cache")
 @pytest.mark.build
 @pytest.mark.timeout(1800)
 def test_built_with_go(tmp_path: Path) -> None:
     """Where the release site is out of reach, Kubo is built with Go."""
-    environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    assert install.install(tmp_path, environ=environ, dist="http://127.0.0.1:9").how == "built"
+    assert install.install(tmp_path, dist="http://127.0.0.1:9").how == "built"
 
 
 # -- start, status, stop -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a command answers, and the few things that several commands need to make an answer."""
+"""What a command reports, and the few things that several commands need to make a report."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from cachekit.cache import default as library
+from cachekit.cache import operations
+from cachekit.cache.default import default
 from cachekit.errors import TierUnavailable, UsageError
+from cachekit.keys.keyer import parse_key
 from cachekit.model import NANOSECONDS, Key
-
-if TYPE_CHECKING:
-    from cachekit.cache.cache import Cache
-    from cachekit.tiers.disk import DiskTier
 
 YES: Final = 0
 NO: Final = 1
@@ -24,23 +22,27 @@ INTERRUPTED: Final = 130
 """What a shell says of a program that Ctrl-C ended."""
 
 _SILENT: Final = ("refused", "timeout", "unresolved", "reset", "network")
-_DIGEST: Final = 64
+"""Why nobody answered."""
+_DIGITS: Final = 64
 _HEX: Final = re.compile(r"[0-9a-fA-F]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The same answer as `data` (fit for JSON) and as `text` for people.
-
-    `raw` bytes go to standard output instead of `text`; `aside` sends `text` to standard error, where it is no result
-    but says why there is none.
-    """
+class Report:
+    """The same answer as `data` (fit for JSON) and as `text` for people; `raw` bytes go to standard output instead of text."""
 
     data: Any
     text: str
     status: int = YES
     raw: bytes | None = None
-    aside: bool = False
+
+
+class Nothing(Exception):
+    """There is no result; the message says why, on standard error, and `data` is the same for JSON."""
+
+    def __init__(self, data: Any, message: str) -> None:
+        super().__init__(message)
+        self.data = data
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], right: int = 0) -> str:
@@ -70,19 +72,12 @@ def instant(nanoseconds: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def disk_of(cache: Cache) -> DiskTier:
-    """Raises TierUnavailable where there is no disk tier, with its reason."""
-    if cache.disk is None:
-        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
-    return cache.disk
-
-
 def explained(error: Exception) -> str:
     """What to say of an error: of a daemon that does not answer, which one was asked, and the remedy."""
     if not isinstance(error, TierUnavailable) or error.reason not in _SILENT:
         return str(error)
-    shared = library.default().shared
-    return str(error) if shared is None else unanswered(f"{shared.api}: {error}")
+    team = default().team
+    return str(error) if team is None else unanswered(f"{team.api}: {error}")
 
 
 def unanswered(why: str) -> str:
@@ -92,26 +87,27 @@ def unanswered(why: str) -> str:
     )
 
 
-def find_key(cache: Cache, text: str) -> Key | None:
+def find_key(text: str) -> Key:
     """The key that `<namespace>/<hex>` names; fewer than 64 digits, or no namespace, where one entry on disk fits.
 
-    None where no entry fits. Raises UsageError for what is not a key, and where several entries fit.
+    Raises Nothing where no entry fits, UsageError for what is not a key, and where several entries fit.
     """
     namespace, slash, digits = text.rpartition("/")
+    if namespace and len(digits) == _DIGITS:
+        return parse_key(text)
     if not _HEX.fullmatch(digits) or (slash and not namespace):
         raise UsageError(f"{text!r} is not a key: it is <namespace>/<64 hex digits>, or the beginning of the digits")
-    digits = digits.lower()
-    if namespace and len(digits) == _DIGEST:
-        return Key(namespace, bytes.fromhex(digits))
     fitting = [
         Key(header.namespace, digest, header.function)
-        for digest, header in disk_of(cache).entries()
-        if digest.hex().startswith(digits) and (not namespace or header.namespace == namespace)
+        for digest, header in operations.disk().entries()
+        if digest.hex().startswith(digits.lower()) and namespace in ("", header.namespace)
     ]
     if len(fitting) > 1:
         raise UsageError(f"{text!r} fits {len(fitting)} entries, {fitting[0]} for one; give more digits")
-    return fitting[0] if fitting else None
+    if not fitting:
+        raise no_such(text)
+    return fitting[0]
 
 
-def no_such(text: str) -> Answer:
-    return Answer({"key": None}, f"cachekit: no entry on disk fits {printable(text)}", NO, aside=True)
+def no_such(text: str) -> Nothing:
+    return Nothing({"key": None}, f"no entry on disk fits {printable(text)}")

@@ -1,0 +1,73 @@
+"""A question and its answer: while they are on their way, and as they are kept.
+
+A kept body begins with one line of JSON, the head: what of the headers and of the request the bytes behind it need.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
+
+
+class ClientRequest(NamedTuple):
+    """A request on its way. `sent` is what the client sends: its own request, or the URL.
+
+    `path` is the wire module's route, `body` the request's JSON, `about` what is known of the server.
+    """
+
+    sent: Any
+    path: str
+    body: Any
+    is_async: bool
+    about: Mapping[str, str] = {}
+
+
+class ClientAnswer(NamedTuple):
+    """What the client was given for it."""
+
+    value: Any
+    request: ClientRequest
+
+
+class Exchange(NamedTuple):
+    """Both, taken apart; of a stream without `content`. `kind` is the content type, `about` what is known besides the
+    answer, `read` the content's JSON where somebody has it.
+    """
+
+    path: str
+    body: Any
+    content: bytes
+    kind: str = JSON
+    headers: Mapping[str, str] = {}
+    about: Mapping[str, str] = {}
+    read: Any = None
+
+
+class Head(NamedTuple):
+    """What is kept before an answer. `kind` is its content type, `request` what judging a stream needs of the question."""
+
+    path: str
+    kind: str
+    headers: Mapping[str, str]
+    about: Mapping[str, str]
+    request: Any = None
+    verdict: str = ""
+
+    def packed(self) -> bytes:
+        return dumped(self._asdict()) + b"\n"
+
+
+def opened(data: bytes) -> tuple[Head, bytes]:
+    """Head and answer of a kept body. Raises ValueError or TypeError for what is none."""
+    line, end, body = data.partition(b"\n")
+    if not end:
+        raise ValueError("the head is cut off")
+    return Head(**json.loads(line)), body
+
+
+def dumped(body: Any) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
