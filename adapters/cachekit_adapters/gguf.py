@@ -140,15 +140,15 @@ def _code(script: Path) -> dict[str, Path]:
 
     File by file, because Python leaves its bytecode beside them: as trees they would differ after the first run.
     """
-    found, todo = {script.name: script}, [script]
+    modules, todo = {script.name: script}, [script]
     while todo:
         for name in _imported(todo.pop()):
             module = script.parent / f"{name}.py"
-            if module.is_file() and module.name not in found:
-                found[module.name] = module
+            if module.is_file() and module.name not in modules:
+                modules[module.name] = module
                 todo.append(module)
-            found |= _sources(script.parent / name, script.parent)
-    return found | _sources(script.parent / "gguf-py", script.parent)
+            modules |= _sources(script.parent / name, script.parent)
+    return modules | _sources(script.parent / "gguf-py", script.parent)
 
 
 def _sources(package: Path, root: Path) -> dict[str, Path]:

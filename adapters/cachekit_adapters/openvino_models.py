@@ -56,14 +56,16 @@ def convert(
         there_are = f"tasks: {', '.join(TASKS)}; formats: {', '.join(_FORMATS)}"
         raise UsageError(f"task={task!r} with weight_format={weight_format!r} is not to be had; {there_are}")
     needed("openvino")
-    found = source(model)
+    original = source(model)
     libraries = ["openvino"] + (["nncf"] if _FORMATS[weight_format] else [])
-    if _is_file(found):
-        return _converted(found, None, "", weight_format, None, spoken(options), versions(*libraries), options=options)
-    known = commit(found, revision)
+    if _is_file(original):
+        return _converted(
+            original, None, "", weight_format, None, spoken(options), versions(*libraries), options=options
+        )
+    known = commit(original, revision)
     with bypass() if known == UNKNOWN else contextlib.nullcontext():
         return _converted(
-            found,
+            original,
             known or revision,
             task,
             weight_format,
