@@ -22,6 +22,9 @@ from typing import Any
 
 from inputs import completion
 
+SDKS = {"groq": ("Groq", ""), "openai": ("OpenAI", "/v1")}
+"""{module: (its client, what it wants behind the server's URL)} of the SDKs that can ask the stand-in."""
+
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _CHUNKS = re.compile(rb'"user": ?"(first-)?(\d+)"')
 REST = 0.02

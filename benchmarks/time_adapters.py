@@ -18,25 +18,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "adapters"))
 
 from chat_peers import Peers
-from chat_server import ChatServer
-from harness import Figure, Scale, added, cache, middle, ratio
+from chat_server import SDKS, ChatServer
+from harness import Figure, Measure, Scale, added, cache, middle, ratio, turns
 from inputs import chat
 
 from cachekit_adapters import wrap
 from cachekit_adapters._sdk import values
 from cachekit_adapters._sdk.rebuilding import Templates
 
-Measure = Callable[[], float]
-"""Microseconds."""
-
 CHUNKS = 500
-_SDKS = {"groq": ("Groq", ""), "openai": ("OpenAI", "/v1")}
 _numbers = itertools.count()
 
 
 def _clients(url: str, stack: contextlib.ExitStack | None = None) -> Iterator[tuple[str, Any]]:
     """The SDKs that are installed; each client is open while it is looked at, or as long as `stack`."""
-    for name, (kind, prefix) in _SDKS.items():
+    for name, (kind, prefix) in SDKS.items():
         try:
             sdk: Any = importlib.import_module(name)
         except ImportError:
@@ -54,18 +50,6 @@ def _question(**more: Any) -> dict[str, Any]:
     return call
 
 
-def _turns(measures: dict[str, Measure], count: int) -> dict[str, list[float]]:
-    """The measures in turn, `count` times after one that warms up: what slows the machine slows them all."""
-    taken: dict[str, list[float]] = {name: [] for name in measures}
-    names = list(measures)
-    for number in range(count + 1):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            micros = measures[name]()
-            if number:
-                taken[name].append(micros)
-    return taken
-
-
 def _beside_bare(label: str, measure: Callable[[Any], float], count: int, parts: int = 1, **how: Any) -> list[Figure]:
     """What `wrap` adds to `measure` of a client, per part: one call of each in turn, the median of the differences."""
     figures = []
@@ -73,7 +57,7 @@ def _beside_bare(label: str, measure: Callable[[Any], float], count: int, parts:
         for name, client in _clients(server.url):
             with cache():
                 each = {"wrapped": functools.partial(measure, wrap(client)), "bare": functools.partial(measure, client)}
-                taken = _turns(each, count)
+                taken = turns(each, count)
             note = f"{middle(taken, 'wrapped') / parts:.1f} us beside {middle(taken, 'bare') / parts:.1f}"
             value = added(taken, "wrapped", "bare") / parts
             figures.append(Figure(f"wrap({name}): {label} - bare", value, unit="us", note=note, **how))
@@ -152,7 +136,7 @@ def time_chat_hit(scale: Scale) -> list[Figure]:
             ours[f"wrap({name})"] = functools.partial(_again, wrapped, call, scale.calls)
             firsts[f"wrap({name}), an answer's first hit"] = functools.partial(_once, wrapped, questions)
         theirs: dict[str, Measure] = {name: functools.partial(peers.ask, name, few) for name in peers.names}
-        taken = _turns({**ours, **firsts, **theirs}, scale.rounds)
+        taken = turns({**ours, **firsts, **theirs}, scale.rounds)
         absent = peers.absent
     for name, reason in absent.items():
         print(f"  {name} is left out: {reason}")

@@ -20,7 +20,7 @@ import cachekit
 from cachekit.cache.default import default
 from cachekit.ipfs.content.cids import binary_cid, raw_cid
 from cachekit.ipfs.node import daemon, install
-from cachekit.ipfs.sharing import Shared
+from cachekit.ipfs.sharing import Team
 from cachekit.model import FOREVER, Key, Record
 
 DEAD: str = "/ip4/127.0.0.1/tcp/9"
@@ -59,8 +59,8 @@ def bare(api: str) -> Iterator[Any]:
             yield client
 
 
-def shared() -> Shared:
-    found = default().shared
+def team() -> Team:
+    found = default().team
     assert found is not None
     return found
 
@@ -107,7 +107,7 @@ def _hit_bodies(client: Any, cids: list[str], count: int) -> dict[str, Callable[
 
 
 def _miss_bodies(client: Any, count: int) -> dict[str, Callable[[], int]]:
-    tier, space = shared().tier, answer.key_for(0).namespace
+    tier, space = team().tier, answer.key_for(0).namespace
 
     def ours() -> int:
         for _ in range(count):
@@ -127,8 +127,8 @@ def time_open_breaker(scale: Scale) -> list[Figure]:
     calls, fresh = scale.calls, iter(range(10**9))
     with _home(), cache(ipfs="rw", ipfs_api=DEAD, memory_limit=0):
         answer.peek(-1)
-        _until(lambda: not shared().breaker.allows())
-        tier, keys = shared().tier, [answer.key_for(number) for number in range(calls)]
+        _until(lambda: not team().breaker.allows())
+        tier, keys = team().tier, [answer.key_for(number) for number in range(calls)]
 
         def sharing() -> int:
             for _ in range(calls):
@@ -164,7 +164,7 @@ def time_write_behind(scale: Scale) -> list[Figure]:
         with cache(ipfs="rw", ipfs_api=status.api, memory_limit=0, ipfs_timeout=5.0, size_limit="4GB"):
             answer(-1)
             cachekit.flush(60)
-            _settle(shared())
+            _settle(team())
             before = int(client.repo.stat()["RepoSize"]), _used(status.repo)
             third = max(1, scale.uploads // 3)
             grown_after = _queue_and_send(0, third)
@@ -186,7 +186,7 @@ def time_write_behind(scale: Scale) -> list[Figure]:
     ]
 
 
-def _settle(found: Shared) -> None:
+def _settle(found: Team) -> None:
     """Lets Kubo make the 1,024 directories of its block store, 4 KiB each, which it counts to the first entries."""
     blocks = [os.urandom(16) for _ in range(8_192)]
     found.transport.import_blocks([(binary_cid(raw_cid(block)), block) for block in blocks], timeout=60.0)
@@ -194,7 +194,7 @@ def _settle(found: Shared) -> None:
 
 def _queue_and_send(first: int, count: int) -> float:
     """Queued as the tier does, without waking its thread, so that `flush` is all that sends."""
-    found, space = shared(), answer.key_for(0).namespace
+    found, space = team(), answer.key_for(0).namespace
     codec = answer._self_target.codec
     for number in range(first, first + count):
         name, payload = codec.dump(completion(number))
@@ -210,7 +210,7 @@ def _import_bare(count: int) -> float:
     blocks = [os.urandom(2_100) for _ in range(count)]
     pairs = [(binary_cid(raw_cid(block)), block) for block in blocks]
     begin = perf_counter_ns()
-    shared().transport.import_blocks(pairs, timeout=120.0)
+    team().transport.import_blocks(pairs, timeout=120.0)
     return count / ((perf_counter_ns() - begin) / 1e9)
 
 

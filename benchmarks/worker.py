@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter_ns, time_ns
 from typing import Any
@@ -13,16 +14,15 @@ from typing import Any
 QUESTION = "what does the cache say?"
 
 
-class Worker:
-    """The parent's end."""
+class Process:
+    """The parent's end of a process that answers with numbers, one a line."""
 
-    def __init__(self, place: Path) -> None:
-        root = Path(__file__).parent
-        environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root.parent), str(root)])}
-        command = [sys.executable, __file__, str(place)]
-        self._process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: Path | None = None) -> None:
+        self._process = subprocess.Popen(
+            command, env=environ, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Process:
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -43,6 +43,15 @@ class Worker:
     def ask(self, command: str) -> float:
         self.send(command)
         return self.answer()
+
+
+class Worker(Process):
+    """One that has the cache at `place`."""
+
+    def __init__(self, place: Path) -> None:
+        root = Path(__file__).parent
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root.parent), str(root)])}
+        super().__init__([sys.executable, __file__, str(place)], environ)
 
 
 def _store(function: Any, number: int, value: Any) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cachekit.calls.answers.answers import Answers
     from cachekit.calls.answers.asking import Wanted
     from cachekit.calls.prepare import driven
+    from cachekit.keys.code.depends import env
     from cachekit.plan.steps import CallOrigin, Do, Failed
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "current_mode",
     "distributed_cache",
     "driven",
+    "env",
     "fetch",
     "flush",
     "gc",
@@ -75,6 +77,7 @@ _LATER = {
     "Failed": "plan.steps",
     "Wanted": "calls.answers.asking",
     "driven": "calls.prepare",
+    "env": "keys.code.depends",
     "Progress": "artifacts.progress",
     "on_progress": "artifacts.progress",
 }

@@ -25,11 +25,12 @@ class UsageError(CachekitError):
 
 
 class CannotKey(UsageError):
-    """`argument` names what cannot be keyed (a parameter or a closure variable)."""
+    """`argument` names what cannot be keyed (a parameter or a closure variable); `reason` is the word that is counted."""
 
-    def __init__(self, message: str, argument: str = "") -> None:
+    def __init__(self, message: str, argument: str = "", reason: str = "unkeyable") -> None:
         super().__init__(message)
         self.argument = argument
+        self.reason = reason
 
 
 class CannotEncode(UsageError):

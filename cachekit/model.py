@@ -184,6 +184,7 @@ class Policy:
     stale_if_error: float = 0.0
     namespace: str | None = None
     version: str | None = None
+    depends: tuple[Any, ...] = ()
     ignore: frozenset[str] = frozenset()
     key: Callable[[Mapping[str, Any]], Any] | None = None
     tags: tuple[str, ...] = ()

@@ -12,6 +12,8 @@ from peers.fixtures import *  # noqa: F403 - fixtures are found by name
 from cachekit.cache.default import ROOT, configure
 from cachekit.ipfs.node import daemon, install
 
+pytest.register_assert_rewrite("tiers.conformance")
+
 REQUIRED = os.environ.get("CACHEKIT_REQUIRE", "").split(",")
 
 

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from cachekit.artifacts.portable import name_problem, tree_problem
 from cachekit.errors import CannotEncode, IntegrityError
 from cachekit.files.digests import frame
 from cachekit.model import ARTIFACT
+from cachekit.values.codecs import Loader, LoadingCodec
 
 PLAIN: Final = 0o644
 EXECUTABLE: Final = 0o755
@@ -54,6 +55,11 @@ class Manifest:
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
+
+    @property
+    def regular(self) -> list[File]:
+        """The files that are no links."""
+        return [file for file in self.files if not file.link]
 
     @property
     def digest(self) -> str:
@@ -134,18 +140,12 @@ def _decoded(payload: bytes) -> Manifest:
     return Manifest.decode(payload)
 
 
-class PathCodec:
+class PathCodec(LoadingCodec):
     """What a decorated function built, as its Manifest."""
+
+    loaders: Mapping[str, Loader] = {ARTIFACT: _decoded}
 
     def dump(self, value: Any) -> tuple[str, bytes]:
         if not isinstance(value, Manifest):
             raise CannotEncode(f"{type(value).__name__} is no artifact", reason="type")
         return ARTIFACT, value.encode()
-
-    def load(self, name: str, payload: bytes) -> Manifest:
-        return self.loader(name)(payload)  # type: ignore[no-any-return]
-
-    def loader(self, name: str) -> Callable[[bytes], Any]:
-        if name != ARTIFACT:
-            raise IntegrityError(f"the payload is in {name!r}, and an artifact was expected")
-        return _decoded

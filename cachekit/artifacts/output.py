@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from cachekit.artifacts.manifest import File, Manifest
-from cachekit.artifacts.staging import survey
+from cachekit.artifacts.manifest import PLAIN, Manifest
+from cachekit.artifacts.staging import has_shape, lay_out
 from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.files.copying import duplicate
 from cachekit.files.digests import file_digest
@@ -74,37 +74,29 @@ def put_copy(source: Path, manifest: Manifest, output: Path, store: Path) -> Non
     `output` cannot be written, or holds the store.
     """
     target = Path(os.path.abspath(output))
-    _refuse_the_store(target, store)
+    if _overlap(_place(target), Path(os.path.realpath(store))):
+        raise UsageError(f"the output {os.fspath(target)!r} is where cachekit keeps its artifacts: name another place")
     if holds(target, manifest):
         return
-    beside = _beside(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(output) as beside:
         _sweep(target.parent)
-        _build(source, manifest, beside)
-        _replace(beside, target)
-    except OSError as error:
-        if not source.exists():
+        try:
+            lay_out(
+                manifest, beside, lambda file, place: _copy(source / file.path, place, executable=file.mode != PLAIN)
+            )
+        except OSError as error:
+            if source.exists():
+                raise
             raise TierUnavailable(f"the artifact {manifest.name} was removed meanwhile", reason="incomplete") from error
-        raise UsageError(
-            f"cannot write the output {os.fspath(output)!r} ({error.strerror}): name another place"
-        ) from error
-    finally:
-        if os.path.lexists(beside):
-            remove(beside)
 
 
 def holds(target: Path, manifest: Manifest) -> bool:
     """Whether exactly the content of `manifest` stands at `target`; files are read where nobody knows them."""
     try:
-        found = survey(target)
-        links = {file.path: file.link for file in manifest.files if file.link}
-        files = {file.path: (file.size, file.mode) for file in manifest.files if not file.link}
-        shape = (found.kind, found.files, found.links, found.empty)
-        if os.path.islink(target) or shape != (manifest.kind, files, links, manifest.directories):
-            return False
-        return all(file_digest(target / file.path).hex() == file.sha256 for file in manifest.files if not file.link)
-    except (OSError, ValueError, UsageError):
+        return has_shape(target, manifest) and all(
+            file_digest(target / file.path).hex() == file.sha256 for file in manifest.regular
+        )
+    except (OSError, ValueError):
         return False
 
 
@@ -113,20 +105,10 @@ def put_path(source: Path, output: Path, *, movable: bool) -> None:
 
     Raises UsageError where `output` cannot be written; what it would take with it is not looked at here.
     """
-    target, source = Path(os.path.abspath(output)), source.resolve()
-    beside = _beside(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()
+    with _replacing(output, f"; the result is at {source}") as beside:
         if not (movable and _moved(source, beside)):
             copy_any(source, beside)
-        _replace(beside, target)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise UsageError(
-            f"cannot write the output {os.fspath(output)!r} ({why}): name another place; the result is at {source}"
-        ) from error
-    finally:
-        remove(beside)
 
 
 def copy_any(source: Path, target: Path) -> None:
@@ -137,8 +119,22 @@ def copy_any(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _beside(target: Path) -> Path:
-    return target.parent / f"{_PREFIX}{new_name()}"
+@contextlib.contextmanager
+def _replacing(output: Path, advice: str = "") -> Iterator[Path]:
+    """A path beside `output`, for what takes its place when the block succeeds."""
+    target = Path(os.path.abspath(output))
+    beside = target.parent / f"{_PREFIX}{new_name()}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        _replace(beside, target)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError(
+            f"cannot write the output {os.fspath(output)!r} ({why}): name another place{advice}"
+        ) from error
+    finally:
+        remove(beside)
 
 
 def _sweep(directory: Path) -> None:
@@ -157,32 +153,12 @@ def _moved(source: Path, target: Path) -> bool:
     return True
 
 
-def _refuse_the_store(target: Path, store: Path) -> None:
-    if _overlap(_place(target), Path(os.path.realpath(store))):
-        raise UsageError(f"the output {os.fspath(target)!r} is where cachekit keeps its artifacts: name another place")
-
-
-def _build(source: Path, manifest: Manifest, beside: Path) -> None:
-    if manifest.kind == "file":
-        _build_file(source, manifest.files[0], beside)
-        return
-    os.mkdir(beside)
-    for path in manifest.directories:
-        (beside / path).mkdir(parents=True, exist_ok=True)
-    for file in manifest.files:
-        (beside / file.path).parent.mkdir(parents=True, exist_ok=True)
-        _build_file(source / file.path, file, beside / file.path)
-
-
-def _build_file(source: Path, file: File, target: Path) -> None:
-    if file.link:
-        os.symlink(file.link, target)
-        return
+def _copy(source: Path, target: Path, *, executable: bool) -> None:
     with open(target, "xb") as made:  # made as the caller's umask says, then what is executable gets it where readable
         usual = os.fstat(made.fileno()).st_mode & 0o777
     os.unlink(target)
     mode = usual | 0o600
-    duplicate(source, target, mode | (mode & 0o444) >> 2 if file.mode & 0o100 else mode)
+    duplicate(source, target, mode | (mode & 0o444) >> 2 if executable else mode)
 
 
 def _replace(beside: Path, target: Path) -> None:

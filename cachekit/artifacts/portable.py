@@ -14,6 +14,7 @@ _LONGEST: Final = 255
 DEEPEST: Final = 200
 """Names in one path. Python stops at 1000 nested calls, some of which are the caller's, and Linux at 4096 bytes a path;
 what is walked one level a call stays far from both."""
+TOO_DEEP: Final = f"is more than {DEEPEST} directories deep"
 _HOPS: Final = 40
 """Links followed in one path, as Linux has it."""
 _RESERVED: Final = frozenset('*?"<>|')
@@ -42,16 +43,11 @@ def name_problem(name: str) -> str:
     return f"is longer than {_LONGEST} bytes" if size > _LONGEST else ""
 
 
-def too_deep() -> str:
-    """What is said of a path with more names than `DEEPEST`."""
-    return f"is more than {DEEPEST} directories deep"
-
-
 def path_problem(path: str) -> str:
     """Why a relative path cannot be had everywhere; "" if it can."""
     names = path.split("/")
     if len(names) > DEEPEST:
-        return f"{path[:80]!r}… {too_deep()}"
+        return f"{path[:80]!r}… {TOO_DEEP}"
     for name in names:
         if problem := name_problem(name):
             return f"{path!r} {problem}" if name == path else f"{path!r}: {name!r} {problem}"

@@ -1,6 +1,6 @@
-"""What stands at a path, before anything is stored of it: a file or a tree, and what in it cannot be kept, by name.
+"""An artifact before it is stored: what stands at a path, and the same built where nobody sees it yet.
 
-A tree built apart from where it will be seen: out of what a caller made, several files at once, or out of blobs.
+What cannot be kept is refused by its name before anything is stored of the rest.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from cachekit.artifacts.contents import Blobs
 from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
-from cachekit.artifacts.portable import DEEPEST, name_problem, too_deep, tree_problem
+from cachekit.artifacts.portable import DEEPEST, TOO_DEEP, name_problem, tree_problem
 from cachekit.errors import UsageError
 from cachekit.files.copying import Progress, Told, copy, duplicate, take
 from cachekit.files.parallel import at_once
-from cachekit.files.temporary import make_writable
 
 _KINDS: Final = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -53,58 +51,88 @@ class Survey:
         above = {path.rpartition("/")[0] for path in (*self.files, *self.links, *self.directories)}
         return tuple(sorted(path for path in self.directories if path not in above))
 
+    @classmethod
+    def of(cls, path: Path) -> Survey:
+        """What stands at `path`; a link there is followed, links below are kept. Raises UsageError, with the name."""
+        try:
+            root = path.resolve(strict=True)
+            survey = cls(root, os.path.basename(os.path.abspath(path)))
+            if problem := name_problem(survey.name):
+                raise _refused(survey.name, problem)
+            survey._walk("", root.stat())
+        except (OSError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise UsageError(
+                f"{os.fspath(path)!r} cannot be stored as an artifact ({why}): return a path that is there"
+            ) from error
+        leaves = (*survey.files, *survey.links)
+        if survey.kind == "tree" and (problem := tree_problem(leaves, survey.directories, survey.links)):
+            raise UsageError(f"{survey.name!r} cannot be stored as an artifact: {problem}")
+        return survey
 
-def survey(path: Path) -> Survey:
-    """Walks what stands at `path`; a link there is followed, links below are kept. Raises UsageError, with the name."""
-    try:
-        root = path.resolve(strict=True)
-        found = Survey(root, os.path.basename(os.path.abspath(path)))
-        if problem := name_problem(found.name):
-            raise _refused(found.name, problem)
-        _walk(found, "", root.stat())
-    except (OSError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"{os.fspath(path)!r} cannot be stored as an artifact ({why}): return a path that is there"
-        ) from error
-    if found.kind == "tree" and (problem := tree_problem((*found.files, *found.links), found.directories, found.links)):
-        raise UsageError(f"{found.name!r} cannot be stored as an artifact: {problem}")
-    return found
-
-
-def _walk(found: Survey, path: str, status: os.stat_result) -> None:
-    if path.count("/") >= DEEPEST:
-        raise _refused(f"{path[:80]}…", too_deep())
-    if stat.S_ISREG(status.st_mode):
-        found.kind = found.kind if path else "file"
-        found.files[path] = (status.st_size, EXECUTABLE if status.st_mode & stat.S_IXUSR else PLAIN)
-    elif stat.S_ISLNK(status.st_mode):
-        found.links[path] = os.readlink(found.root / path)
-    elif stat.S_ISDIR(status.st_mode):
-        found.directories += [path] if path else []
-        for name in sorted(os.listdir(found.root / path)):
-            below = f"{path}/{name}" if path else name
-            if problem := name_problem(name):
-                raise _refused(below, problem)
-            _walk(found, below, os.lstat(found.root / below))
-    else:
-        what = next((what for is_kind, what in _KINDS if is_kind(status.st_mode)), "no file")
-        raise _refused(path or found.name, f"is {what}")
+    def _walk(self, path: str, status: os.stat_result) -> None:
+        if path.count("/") >= DEEPEST:
+            raise _refused(f"{path[:80]}…", TOO_DEEP)
+        if stat.S_ISREG(status.st_mode):
+            self.kind = self.kind if path else "file"
+            self.files[path] = (status.st_size, EXECUTABLE if status.st_mode & stat.S_IXUSR else PLAIN)
+        elif stat.S_ISLNK(status.st_mode):
+            self.links[path] = os.readlink(self.root / path)
+        elif stat.S_ISDIR(status.st_mode):
+            self.directories += [path] if path else []
+            for name in sorted(os.listdir(self.root / path)):
+                below = f"{path}/{name}" if path else name
+                if problem := name_problem(name):
+                    raise _refused(below, problem)
+                self._walk(below, os.lstat(self.root / below))
+        else:
+            what = next((what for is_kind, what in _KINDS if is_kind(status.st_mode)), "no file")
+            raise _refused(path or self.name, f"is {what}")
 
 
 def _refused(path: str, why: str) -> UsageError:
     return UsageError(f"{path!r} {why}: it cannot be stored as part of an artifact; leave it out or name it otherwise")
 
 
-def stage_found(found: Survey, staged: Path, about: Mapping[str, str], movable: bool, told: Told | None) -> Manifest:
-    """Brings what was found to `staged`, and says what it is."""
-    if found.kind == "tree":
+def has_shape(path: Path, manifest: Manifest) -> bool:
+    """Whether what stands at `path` has the manifest's names, sizes, modes and links, and no more; no file is read.
+
+    Raises OSError.
+    """
+    try:
+        survey = Survey.of(path)
+    except UsageError:
+        return False
+    files = {file.path: (file.size, file.mode) for file in manifest.regular}
+    links = {file.path: file.link for file in manifest.files if file.link}
+    same = (survey.kind, survey.files, survey.links, survey.empty)
+    return same == (manifest.kind, files, links, manifest.directories) and not path.is_symlink()
+
+
+def lay_out(manifest: Manifest, target: Path, fill: Callable[[File, Path], None]) -> None:
+    """Makes at `target` what a checked manifest says: directories and links here, each file by `fill`."""
+    if manifest.kind == "tree":
+        target.mkdir()
+    for path in manifest.directories:
+        (target / path).mkdir(parents=True, exist_ok=True)
+    for file in manifest.files:
+        place = target / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if file.link:
+            os.symlink(file.link, place)
+        else:
+            fill(file, place)
+
+
+def bring(survey: Survey, staged: Path, about: Mapping[str, str], movable: bool, told: Told | None) -> Manifest:
+    """Brings what was surveyed to `staged`, several files at once, and says what it is."""
+    if survey.kind == "tree":
         staged.mkdir()
-    for path in found.directories:
+    for path in survey.directories:
         (staged / path).mkdir()
-    for path, target in found.links.items():
+    for path, target in survey.links.items():
         os.symlink(target, staged / path)
-    links = [File(path, 0, PLAIN, "", link=target) for path, target in found.links.items()]
+    links = [File(path, 0, PLAIN, "", link=target) for path, target in survey.links.items()]
     fill = take if movable else copy
     lock = threading.Lock()
 
@@ -115,22 +143,21 @@ def stage_found(found: Survey, staged: Path, about: Mapping[str, str], movable: 
                 with lock:
                     told(progress)
 
-        sha256 = fill(found.root / path, staged / path, path or found.name, tell)
-        return File(path, os.lstat(staged / path).st_size, found.files[path][1], sha256)
+        sha256 = fill(survey.root / path, staged / path, path or survey.name, tell)
+        return File(path, os.lstat(staged / path).st_size, survey.files[path][1], sha256)
 
-    files = at_once(one, list(found.files), name="cachekit-artifact")
-    return Manifest(found.kind, found.name, tuple(sorted(links + files)), found.empty, about=dict(about))
+    files = at_once(one, list(survey.files), name="cachekit-artifact")
+    return Manifest(survey.kind, survey.name, tuple(sorted(links + files)), survey.empty, about=dict(about))
 
 
-def give_back(found: Survey, staged: Path) -> None:
-    """Undoes the moves of `stage_found` where storing failed: what was built is still the caller's. Raises OSError."""
-    if staged.is_dir():
-        make_writable(staged)
-    for path, (_, mode) in found.files.items():
-        source, here = found.root / path, staged / path
+def give_back(survey: Survey, staged: Path) -> None:
+    """Undoes the moves of `bring` where storing failed: what was built is still the caller's. Raises OSError."""
+    for path, (_, mode) in survey.files.items():
+        source, here = survey.root / path, staged / path
         if os.path.lexists(source) or not os.path.lexists(here):
             continue
         if os.lstat(here).st_nlink == 1 or not _duplicated(here, source, mode):
+            os.chmod(here.parent, 0o700)
             os.rename(here, source)
             os.chmod(source, mode)
 
@@ -143,17 +170,3 @@ def _duplicated(here: Path, source: Path, mode: int) -> bool:
         source.unlink(missing_ok=True)
         return False
     return True
-
-
-def stage_blobs(manifest: Manifest, staged: Path, blobs: Blobs) -> None:
-    """Builds the tree of a checked manifest out of blobs that are here."""
-    if manifest.kind == "tree":
-        staged.mkdir()
-    for path in manifest.directories:
-        (staged / path).mkdir(parents=True, exist_ok=True)
-    for file in manifest.files:
-        (staged / file.path).parent.mkdir(parents=True, exist_ok=True)
-        if file.link:
-            os.symlink(file.link, staged / file.path)
-        else:
-            blobs.expose(file.sha256, staged / file.path, file.mode)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cachekit.artifacts.contents import Blobs
+from cachekit.artifacts.contents import Contents
 from cachekit.artifacts.manifest import File, Manifest, problem_of
 from cachekit.artifacts.output import alone_at, put_copy
-from cachekit.artifacts.staging import Survey, give_back, stage_blobs, stage_found, survey
+from cachekit.artifacts.staging import Survey, bring, give_back, lay_out
 from cachekit.artifacts.trees import FROZEN, Trees
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.files.copying import Progress, Told, degrading, lasting
 from cachekit.files.digests import Signature
-from cachekit.files.temporary import ABANDONED, abandoned, below, new_name, remove, temporary
+from cachekit.files.temporary import abandoned, below, new_name, remove, temporary
 
 __all__ = ["ArtifactStore", "Progress"]
 
@@ -34,76 +33,71 @@ class ArtifactStore:
     def __init__(self, directory: Path, *, told: Told | None = None) -> None:
         self._directory = directory
         self._told = told
-        self._blobs = Blobs(directory)
-        self._trees = Trees(directory, self._blobs, told)
+        self._contents = Contents(directory)
+        self._trees = Trees(directory, self._contents, told)
 
     def ingest(self, path: Path, *, about: Mapping[str, str] = {}, own: bool = False) -> Manifest:
         """Stores the file or tree at `path`; with `own` its files may be moved. Raises UsageError for what cannot be kept.
 
         A link at `path` is followed, and what it leads to is copied even with `own`.
         """
-        found = survey(Path(path))
+        survey = Survey.of(Path(path))
         movable = own and not os.path.islink(path)
-        with degrading("storing an artifact"), temporary(self._blobs.temporaries) as stage:
-            self._check_room(found, movable)
+        with degrading("storing an artifact"), temporary(self._contents.temporaries) as stage:
+            self._check_room(survey, movable)
             try:
-                return self._ingested(found, stage / "content", about, movable)
+                return self._ingested(survey, stage / "content", about, movable)
             except BaseException:
                 if movable:
-                    give_back(found, stage / "content")
+                    give_back(survey, stage / "content")
                 raise
 
+    @degrading("looking for an artifact")
     def have(self, manifest: Manifest) -> Path | None:
         """The read-only path of the artifact, None if it is not here or no longer what it was (it is removed then)."""
-        with degrading("looking for an artifact"):
-            return self._trees.have(manifest)
+        return self._trees.have(manifest)
 
     def missing(self, manifest: Manifest) -> list[File]:
         """Files whose blobs are not here, each content once."""
-        with degrading("looking for blobs"):
-            files = {file.sha256: file for file in manifest.files if not file.link}
-            return [file for file in files.values() if not self._blobs.has(file.sha256)]
+        return [file for file in {file.sha256: file for file in manifest.regular}.values() if not self.has(file.sha256)]
 
+    @degrading("looking for a blob")
     def has(self, sha256: str) -> bool:
         """Whether the blob is here and right."""
-        with degrading("looking for a blob"):
-            return self._blobs.has(sha256)
+        return self._contents.has(sha256)
 
     def blob(self, sha256: str) -> Path:
         """Where the blob stands, read-only, or would. IntegrityError for what is no SHA-256."""
-        return self._blobs.path(sha256)
+        return self._contents.path(sha256)
 
+    @degrading("making room for a download")
     def partial(self, sha256: str) -> Path:
         """Where a download of this blob grows; always the same, so that it can go on where it stopped."""
-        path = self._directory / "partial" / self._blobs.path(sha256).name
-        with degrading("making room for a download"):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._directory / "partial" / self._contents.path(sha256).name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
+    @degrading("keeping a download")
     def publish(self, sha256: str, partial: Path, known: Signature | None = None) -> None:
         """Moves a complete download among the blobs. IntegrityError, and it is removed, if its bytes are not those.
 
         They are not read again where `known`, the signature under which they were last digested, is still that.
         """
-        with degrading("keeping a download"):
-            self._blobs.publish(sha256, partial, known)
+        self._contents.publish(sha256, partial, known)
 
+    @degrading("assembling an artifact")
     def assemble(self, manifest: Manifest) -> Path:
         """The artifact, of blobs that are here. IntegrityError if one is missing, or if a name in it could escape."""
         if problem := problem_of(manifest):
             raise IntegrityError(f"a manifest is refused: {problem}", reason="manifest")
-        with degrading("assembling an artifact"):
-            if (there := self._trees.have(manifest)) is not None:
-                self._trees.describe(manifest)
-                return there
-            if absent := self.missing(manifest):
-                raise IntegrityError(
-                    f"{manifest.name}: the content of {absent[0].path!r} is not here", reason="incomplete"
-                )
-            with temporary(self._blobs.temporaries) as stage:
-                staged = stage / "content"
-                stage_blobs(manifest, staged, self._blobs)
-                return self._publish(manifest, staged)
+        if (there := self._trees.have(manifest)) is not None:
+            self._trees.describe(manifest)
+            return there
+        if absent := self.missing(manifest):
+            raise IntegrityError(f"{manifest.name}: the content of {absent[0].path!r} is not here", reason="incomplete")
+        with temporary(self._contents.temporaries) as stage:
+            lay_out(manifest, stage / "content", self._contents.expose)
+            return self._publish(manifest, stage / "content")
 
     def complete(self, manifest: Manifest, fetch: Callable[[Sequence[File]], None] | None) -> Path:
         """`assemble`, after `fetch` brought the files that are not here; None where nobody can be asked for them."""
@@ -125,35 +119,30 @@ class ArtifactStore:
         with alone_at(output, self._directory / "places"):
             put_copy(source, manifest, Path(output), self._directory)
 
-    def scratch(self) -> AbstractContextManager[Path]:
-        """A temporary directory beside the store, so that what is made in it can be moved in; removed whatever happens."""
-        return temporary(self._directory / "scratch")
-
+    @degrading("making a scratch directory")
     def new_scratch(self) -> Path:
-        """Likewise, and whoever asked removes it; what a killed process left goes with `collect`."""
+        """A temporary directory beside the store, so that what is made in it can be moved in. Who asked removes it; what
+        a killed process left goes with `collect`.
+        """
         path = self._directory / "scratch" / new_name()
-        with degrading("making a scratch directory"):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.mkdir(mode=0o700)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
         return path
 
     def entries(self) -> Iterator[tuple[Manifest, int]]:
         """(manifest, when it was last used: ns since the epoch, to the hour) of every artifact."""
         return self._trees.entries()
 
+    @degrading("removing an artifact")
     def remove(self, digest: str) -> None:
         """Removes the artifact of this content under all its names, and the blobs that no other artifact has."""
-        with degrading("removing an artifact"):
-            going, staying = [], set[str]()
-            for manifest, _ in self._trees.entries():
-                if manifest.digest == digest:
-                    going.append(manifest)
-                else:
-                    staying |= {file.sha256 for file in manifest.files}
-            for manifest in going:
-                self._trees.discard(manifest)
-                for sha256 in {file.sha256 for file in manifest.files} - staying - {""}:
-                    self._drop_unused(self._blobs.path(sha256))
+        going, staying = list[Manifest](), list[Manifest]()
+        for manifest, _ in self._trees.entries():
+            (going if manifest.digest == digest else staying).append(manifest)
+        for manifest in going:
+            self._trees.discard(manifest)
+        for sha256 in _digests(going) - _digests(staying):
+            self._contents.drop_unused(sha256)
 
     def volume(self) -> int:
         """Bytes that the store occupies, each file once whatever its names."""
@@ -167,18 +156,18 @@ class ArtifactStore:
                 sizes[status.st_dev, status.st_ino] = status.st_size
         return sum(sizes.values())
 
+    @degrading("cleaning up")
     def collect(self, now: int) -> int:
         """Removes what dead processes left and nothing changed for 24 h before `now` (ns); how many things that were."""
-        with degrading("cleaning up"):
-            found = [path for name in ("tmp", "scratch", "partial") for path in abandoned(self._directory / name, now)]
-            for path in found:
-                remove(path)
-            used = {file.sha256 for manifest, _ in self._trees.entries() for file in manifest.files}
-            orphans = [path for path in self._blobs.all() if path.name not in used and self._is_old(path, now)]
-            return len(found) + sum(self._drop_unused(path) for path in orphans)
+        left = [path for name in ("tmp", "scratch", "partial") for path in abandoned(self._directory / name, now)]
+        # `seen` is where an earlier version kept what the digest cache knows.
+        for path in (*left, self._directory / "seen"):
+            remove(path)
+        used = _digests(manifest for manifest, _ in self._trees.entries())
+        return len(left) + self._contents.collect(used, now)
 
-    def _ingested(self, found: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:
-        manifest = stage_found(found, staged, about, movable, self._told)
+    def _ingested(self, survey: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:
+        manifest = bring(survey, staged, about, movable, self._told)
         if self._trees.have(manifest) is None:
             self._adopt(manifest, staged)
             self._publish(manifest, staged)
@@ -187,10 +176,9 @@ class ArtifactStore:
         return manifest
 
     def _adopt(self, manifest: Manifest, staged: Path) -> None:
-        for file in manifest.files:
-            if not file.link:
-                self._blobs.adopt(staged / file.path, file.sha256, file.mode)
-        for shard in {self._blobs.path(file.sha256).parent for file in manifest.files if not file.link}:
+        for file in manifest.regular:
+            self._contents.adopt(staged / file.path, file)
+        for shard in {self._contents.path(file.sha256).parent for file in manifest.regular}:
             lasting(shard)
 
     def _publish(self, manifest: Manifest, staged: Path) -> Path:
@@ -200,20 +188,11 @@ class ArtifactStore:
                 os.chmod(above, FROZEN)
         return self._trees.publish(manifest, staged)
 
-    def _check_room(self, found: Survey, movable: bool) -> None:
-        status = os.statvfs(self._blobs.temporaries) if hasattr(os, "statvfs") and not movable else None
-        if status is not None and found.size > status.f_bavail * status.f_frsize:
-            raise TierFull(f"no room for {found.name!r}, which has {found.size} bytes")
+    def _check_room(self, survey: Survey, movable: bool) -> None:
+        status = os.statvfs(self._contents.temporaries) if hasattr(os, "statvfs") and not movable else None
+        if status is not None and survey.size > status.f_bavail * status.f_frsize:
+            raise TierFull(f"no room for {survey.name!r}, which has {survey.size} bytes")
 
-    def _drop_unused(self, blob: Path) -> bool:
-        # A second name is another artifact's, or of one that is just being made.
-        unused = blob.exists() and os.lstat(blob).st_nlink == 1
-        if unused:
-            self._blobs.drop(blob.name)
-        return unused
 
-    def _is_old(self, path: Path, now: int) -> bool:
-        try:
-            return now - os.lstat(path).st_ctime_ns >= ABANDONED
-        except OSError:
-            return False
+def _digests(manifests: Iterable[Manifest]) -> set[str]:
+    return {file.sha256 for manifest in manifests for file in manifest.regular}

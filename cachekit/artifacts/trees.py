@@ -13,18 +13,18 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cachekit.artifacts.contents import Blobs
+from cachekit.artifacts.contents import Contents
 from cachekit.artifacts.manifest import File, Manifest
-from cachekit.artifacts.staging import survey
-from cachekit.errors import IntegrityError, TierUnavailable, UsageError
+from cachekit.artifacts.staging import has_shape
+from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.files.copying import Told, lasting, link, sha256_of
-from cachekit.files.digests import settled, signature
-from cachekit.files.temporary import new_name, remove
+from cachekit.files.digests import LINE, Signature, settled, signature
+from cachekit.files.temporary import new_name, remove, replacing
 
 FROZEN: Final = 0o555
 _HOUR: Final = 3600
@@ -34,45 +34,49 @@ _REMEMBERED: Final = 16
 
 
 class _Place(NamedTuple):
-    """What follows from a manifest alone: where its artifact stands, its note, and what is in it."""
+    """What follows from a manifest alone: where its artifact stands, its note, and everything in it, directories too."""
 
     manifest: Manifest
     path: Path
-    note: Path
-    places: tuple[str, ...]
+    seen: Path
+    all: tuple[str, ...]
+
+    @property
+    def described(self) -> Path:
+        return self.seen.with_suffix(".manifest")
+
+    def look(self) -> list[Signature]:
+        """The signatures of everything in it. Nothing is opened."""
+        return [signature(os.lstat(path)) for path in self.all]
 
 
 class Trees:
     """The artifacts in `directory`. Raises OSError where nothing else is said."""
 
-    def __init__(self, directory: Path, blobs: Blobs, told: Told | None) -> None:
+    def __init__(self, directory: Path, contents: Contents, told: Told | None) -> None:
         self._directory = directory
-        self._blobs = blobs
+        self._contents = contents
         self._told = told
         self._places: dict[int, _Place] = {}
-
-    def path(self, manifest: Manifest) -> Path:
-        """Where the artifact stands, or would."""
-        return self._place(manifest).path
 
     def have(self, manifest: Manifest) -> Path | None:
         """The artifact, if it stands there and is right: by signatures; by content, once, where one of them moved."""
         place, known = self._place(manifest), b""
-        path = place.path
         try:
-            with open(place.note, "rb", buffering=0) as stream:
+            with open(place.seen, "rb", buffering=0) as stream:
                 known = stream.read()
-                if known == _look(path, place.places)[0]:
+                if known == _text(place.look()):
                     if time.time() - os.fstat(stream.fileno()).st_mtime > _HOUR:
                         os.utime(stream.name)
-                    return path
+                    return place.path
         except (FileNotFoundError, NotADirectoryError):
             pass
-        return self._verified(manifest, path, known) if os.path.lexists(path) else None
+        return self._verified(place, known) if os.path.lexists(place.path) else None
 
     def publish(self, manifest: Manifest, staged: Path) -> Path:
         """Makes what was staged visible; where it is already, what is there stays."""
-        path = self.path(manifest)
+        place = self._place(manifest)
+        path = place.path
         self.describe(manifest)
         for _ in range(_ATTEMPTS):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,7 +93,7 @@ class Trees:
                 continue
             # It stands there now, and its files are no longer where they came from: nothing may fail any more.
             with contextlib.suppress(OSError):
-                self._remember(manifest, path)
+                self._remember(place)
                 for above in (path.parent, path.parent.parent, path.parent.parent.parent):
                     lasting(above)
             return path
@@ -97,26 +101,26 @@ class Trees:
 
     def describe(self, manifest: Manifest) -> None:
         """Keeps the manifest for `entries`; a later one of the same content and name replaces it."""
-        note = self._note(manifest, manifest.digest, "manifest")
+        note = self._place(manifest).described
         if not note.exists() or note.read_bytes() != manifest.encode():
-            self._blobs.write(note, manifest.encode())
+            self._write(note, manifest.encode())
 
     def discard(self, manifest: Manifest) -> None:
         """Removes the artifact at once, and its notes; its blobs stay."""
-        path, gone = self.path(manifest), self._blobs.temporaries / new_name()
+        place, gone = self._place(manifest), self._contents.temporaries / new_name()
         gone.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._renaming(manifest):
             try:
-                if stat.S_ISDIR(os.lstat(path).st_mode):
-                    os.chmod(path, 0o700)  # else its owner may not move it
-                os.rename(path, gone)
+                if stat.S_ISDIR(os.lstat(place.path).st_mode):
+                    os.chmod(place.path, 0o700)  # else its owner may not move it
+                os.rename(place.path, gone)
             except FileNotFoundError:
                 pass
             remove(gone)
-        for kind in ("seen", "manifest"):
-            self._note(manifest, manifest.digest, kind).unlink(missing_ok=True)
+        for note in (place.seen, place.described):
+            note.unlink(missing_ok=True)
         try:
-            path.parent.rmdir()
+            place.path.parent.rmdir()
         except OSError:
             pass  # the same content under another name is still there
 
@@ -127,97 +131,76 @@ class Trees:
                 manifest = Manifest.decode(note.read_bytes())
                 seen = note.with_suffix(".seen")
                 used = os.stat(seen if seen.exists() else note).st_mtime_ns
-                os.lstat(self.path(manifest))
+                os.lstat(self._place(manifest).path)
             except (OSError, IntegrityError):
                 continue  # removed meanwhile, or killed before it was published
             yield manifest, used
 
-    def _verified(self, manifest: Manifest, path: Path, known: bytes) -> Path | None:
+    def _verified(self, place: _Place, known: bytes) -> Path | None:
         began = time.time_ns()
         try:
-            places = self._place(manifest).places
-            before, youngest = _look(path, places)
-            right = self._agrees(manifest, path, dict(zip(places, known.splitlines(), strict=False)))
-            if right and _look(path, places)[0] == before:
-                if settled((0, 0, 0, youngest, youngest), began):
-                    self._remember(manifest, path)
-                return path
+            before = place.look()
+            right = self._is_right(place, dict(zip(place.all, known.splitlines(), strict=False)))
+            if right and place.look() == before:
+                changed = max(ctime for *_, ctime in before)
+                if settled((0, 0, 0, changed, changed), began):
+                    self._remember(place)
+                return place.path
         except (FileNotFoundError, NotADirectoryError):
             right = False
         if not right:
-            self.discard(manifest)
-        return path if right else None
+            self.discard(place.manifest)
+        return place.path if right else None
 
-    def _agrees(self, manifest: Manifest, path: Path, known: dict[str, bytes]) -> bool:
-        try:
-            found = survey(path)
-        except UsageError:
-            return False
-        files = {file.path: (file.size, file.mode) for file in manifest.files if not file.link}
-        links = {file.path: file.link for file in manifest.files if file.link}
-        shape = (found.kind, found.files, found.links, found.empty)
-        if path.is_symlink() or shape != (manifest.kind, files, links, manifest.directories):
-            return False
-        return all(self._holds(path / file.path, file, known) for file in manifest.files if not file.link)
+    def _is_right(self, place: _Place, known: dict[str, bytes]) -> bool:
+        return has_shape(place.path, place.manifest) and all(
+            self._holds(place.path / file.path, file, known) for file in place.manifest.regular
+        )
 
     def _holds(self, path: Path, file: File, known: dict[str, bytes]) -> bool:
-        status = os.lstat(path)
+        now = signature(os.lstat(path))
         # One file with a blob that is vouched for has that blob's bytes, whatever its other names were given since.
-        if _line(status) == known.get(file.path) or self._blobs.vouched(file.sha256) == signature(status):
+        if LINE % now == known.get(os.fspath(path)) or self._contents.vouched(file.sha256) == now:
             return True
         return sha256_of(path, file.path or path.name, self._told) == file.sha256
 
     def _renaming(self, manifest: Manifest) -> AbstractContextManager[None]:
-        return self._blobs.renaming(*{file.sha256 for file in manifest.files if file.sha256})
+        return self._contents.renaming(*{file.sha256 for file in manifest.regular})
 
-    def _remember(self, manifest: Manifest, path: Path) -> None:
-        if manifest.kind == "tree":
-            os.chmod(path, FROZEN)
-        place = self._place(manifest)
+    def _remember(self, place: _Place) -> None:
+        if place.manifest.kind == "tree":
+            os.chmod(place.path, FROZEN)
         with contextlib.suppress(OSError):  # without the note its files are read once more
-            self._blobs.write(place.note, _look(path, place.places)[0])
+            self._write(place.seen, _text(place.look()))
+
+    def _write(self, note: Path, text: bytes) -> None:
+        with replacing(note, self._contents.temporaries) as new:
+            new.write_bytes(text)
 
     def _place(self, manifest: Manifest) -> _Place:
         # A hit of a manifest that was met before should cost its stats, and not its digest.
-        found = self._places.get(id(manifest))
-        if found is None or found.manifest is not manifest:
-            digest = manifest.digest
-            note = self._note(manifest, digest, "seen")
-            found = _Place(manifest, self._path(manifest, digest), note, tuple(_places(manifest)))
+        place = self._places.get(id(manifest))
+        if place is None or place.manifest is not manifest:
+            digest, name = manifest.digest, hashlib.sha256(manifest.name.encode()).hexdigest()[:16]
+            path = self._directory / "trees" / digest[:2] / digest / manifest.name
+            seen = self._directory / "notes" / digest[:2] / f"{digest}-{name}.seen"
             if len(self._places) >= _REMEMBERED:
                 self._places.clear()
-            self._places[id(manifest)] = found
-        return found
-
-    def _path(self, manifest: Manifest, digest: str) -> Path:
-        return self._directory / "trees" / digest[:2] / digest / manifest.name
-
-    def _note(self, manifest: Manifest, digest: str, kind: str) -> Path:
-        name = hashlib.sha256(manifest.name.encode()).hexdigest()[:16]
-        return self._directory / "notes" / digest[:2] / f"{digest}-{name}.{kind}"
+            self._places[id(manifest)] = place = _Place(manifest, path, seen, _all(manifest, path))
+        return place
 
 
-def _look(path: Path, places: Iterable[str]) -> tuple[bytes, int]:
-    """The signatures of everything in it, as text, and the youngest change (ns). Nothing is opened."""
-    root = os.fspath(path)
-    found = [os.lstat(f"{root}/{place}" if place else root) for place in places]
-    return b"\n".join(map(_line, found)), max(status.st_ctime_ns for status in found)
+def _all(manifest: Manifest, top: Path) -> tuple[str, ...]:
+    names = {""}
+    for name in (*manifest.directories, *(file.path for file in manifest.files)):
+        while name not in names:
+            names.add(name)
+            name = name.rpartition("/")[0]
+    return tuple(os.fspath(top / name) for name in sorted(names))
 
 
-def _places(manifest: Manifest) -> list[str]:
-    """Everything that the manifest says is there, directories too, in order; "" is the top."""
-    places = {"", *manifest.directories}
-    for path in (*manifest.directories, *(file.path for file in manifest.files)):
-        places.add(path)
-        above = path.rpartition("/")[0]
-        while above not in places:
-            places.add(above)
-            above = above.rpartition("/")[0]
-    return sorted(places)
-
-
-def _line(s: os.stat_result) -> bytes:
-    return b"%d %d %d %d %d" % (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+def _text(signatures: list[Signature]) -> bytes:
+    return b"\n".join([LINE % one for one in signatures])
 
 
 def _appear(staged: Path, path: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.counters import Stats
-from cachekit.cache.opening import opened
+from cachekit.cache.opening import Opened, open_tiers
 from cachekit.cache.upkeep import EXIT_BOUND, Background, Housekeeper, watch
 from cachekit.errors import TierError, UsageError
 from cachekit.model import Event, Key, Mark, TierState
@@ -26,14 +26,9 @@ from cachekit.tiers.ledger import Ledger
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from cachekit.artifacts.store import ArtifactStore
     from cachekit.calls.lanes import Known, Lane
     from cachekit.config.resolve import Resolved
-    from cachekit.files.digest_cache import Digests
-    from cachekit.ipfs.sharing import Shared
-    from cachekit.model import Listener, Tier
-    from cachekit.tiers.disk import DiskTier
-    from cachekit.tiers.memory import MemoryTier
+    from cachekit.model import Listener
 
 log: Final = logging.getLogger("cachekit")
 FLUSH_BOUND: Final = 60.0
@@ -66,29 +61,22 @@ class Lanes:
             lane.close()
 
 
-class Cache:
+class Cache(Opened):
     """One cache directory and what belongs to it. Safe from any thread, and in a forked child."""
 
     def __init__(self, resolved: Resolved, environ: Mapping[str, str]) -> None:
+        super().__init__()
         self.resolved = resolved
         self.settings = resolved.settings
         self.stats = Stats()
         self.flights = Flights()
         self.leases = Leases(self.settings.dir / "leases")
         self.ledger = Ledger(self.settings.dir)
-        self.tiers: Mapping[str, Tier] = {}
         self.listeners: list[Listener] = []
-        self.shared: Shared | None = None
         self._environ = environ
-        self._states: dict[str, TierState] = {}
         self.lanes = Lanes()
         self.cooldowns = Cooldowns()
         self.streams: UnderWay[Any] = UnderWay()
-        self.memory: MemoryTier | None = None
-        self.disk: DiskTier | None = None
-        self.artifacts: ArtifactStore | None = None
-        self.digests: Digests | None = None
-        self.near_tiers: tuple[tuple[str, Tier], ...] = ()
         self._ready = False
         self._lock = threading.Lock()
         self._house = Housekeeper(self.stats, self.ledger)
@@ -111,39 +99,31 @@ class Cache:
                     self._ready = True
         return self
 
-    @property
-    def near(self) -> tuple[str, ...]:
-        """The names of the tiers on this machine, fastest first."""
-        return tuple(name for name, _ in self.near_tiers)
-
     def status(self) -> dict[str, TierState]:
         """What each tier is, and the one reason; the daemon is asked at most once, within its deadline."""
         self.ready()
-        states = dict(self._states)
-        if self.shared is not None:
-            states["ipfs"] = self.shared.state()
+        states = dict(self.states)
+        if self.team is not None:
+            states["ipfs"] = self.team.state()
         return states
 
     def _open(self) -> None:
-        made = opened(self.resolved, self._environ, self.ledger, self.tell, log)
-        self.tiers, self.shared, self._states = made.tiers, made.shared, made.states
-        self.near_tiers = tuple((name, self.tiers[name]) for name in ("memory", "disk") if name in self.tiers)
-        self.memory, self.disk, self.artifacts, self.digests = made.memory, made.disk, made.artifacts, made.digests
+        open_tiers(self, self.resolved, self._environ, self.ledger, self.tell, log)
         self._house.begin(self.disk)
         watch(self)
         for warning in self.resolved.warnings:
             log.warning("%s", warning)
-        for failure in made.failures:
+        for failure in self.failures:
             self.tell(failure)
 
     def missed(self, key: Key) -> None:
         """Counts why a call that missed here could not ask the team: the deciding variable, or the silent daemon."""
         if not key.shareable:
             return
-        if self.shared is None:
+        if self.team is None:
             reason = "init_failed" if self.settings.ipfs != "off" else self.resolved.reason("ipfs")
             self.tell(Event("bypass", key.function, "ipfs", f"ipfs: {reason}"))
-        elif not self.shared.breaker.allows():
+        elif not self.team.breaker.allows():
             self.tell(Event("bypass", key.function, "ipfs", "ipfs: unreachable"))
 
     # -- what happened ------------------------------------------------------------------------------------------
@@ -190,8 +170,8 @@ class Cache:
         for mark in chosen:
             if disk is not None:
                 removed += disk.drop_where(mark.namespace, mark.value if mark.kind == "tag" else "")
-            if self.shared is not None:
-                removed += self.shared.tier.mark(mark)
+            if self.team is not None:
+                removed += self.team.tier.mark(mark)
         if self.memory is not None:
             # What is in memory is on disk too, and counted there.
             removed += 0 if disk is not None else len(self.memory)
@@ -210,11 +190,11 @@ class Cache:
         """Returns when everything queued stands in the daemon; raises TierError where it does not within `timeout` s."""
         self.ready()
         self.save_totals()
-        if self.shared is not None:
+        if self.team is not None:
             from cachekit.artifacts.progress import waiting
 
             with waiting():
-                self.shared.tier.flush(FLUSH_BOUND if timeout is None else timeout)
+                self.team.tier.flush(FLUSH_BOUND if timeout is None else timeout)
 
     def close(self, bound: float = EXIT_BOUND) -> None:
         """Uploads for at most `bound` seconds, saves the totals and closes the files."""
@@ -222,8 +202,8 @@ class Cache:
             return
         try:
             self.save_totals()
-            if self.shared is not None:
-                self.shared.close(bound)
+            if self.team is not None:
+                self.team.close(bound)
         except (TierError, sqlite3.Error, OSError) as error:
             log.debug("closing: %s", error)
         for tier in self.tiers.values():
@@ -234,9 +214,8 @@ class Cache:
         self._background.close()
         self._house.disk = None
         self.lanes.close()
-        self._ready, self.tiers, self.near_tiers = False, {}, ()
-        self.memory = self.disk = None
-        self.shared = None
+        self._ready = False
+        super().__init__()
 
     def renew_after_fork(self) -> None:
         """What a forked child must not share with its parent: locks that may be held, threads that do not exist."""

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from cachekit.artifacts.store import ArtifactStore
     from cachekit.config.resolve import Resolved
     from cachekit.files.digest_cache import Digests
-    from cachekit.ipfs.sharing import Shared
+    from cachekit.ipfs.sharing import Team
     from cachekit.model import Key, Record, Tier
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.ledger import Ledger
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Opened:
     """The tiers by name, fastest first; what each of them is; what failed on the way, to be told."""
 
@@ -33,10 +33,16 @@ class Opened:
     states: dict[str, TierState] = field(default_factory=dict)
     memory: MemoryTier | None = None
     disk: DiskTier | None = None
-    shared: Shared | None = None
+    team: Team | None = None
     artifacts: ArtifactStore | None = None
     digests: Digests | None = None
+    near_tiers: tuple[tuple[str, Tier], ...] = ()
     failures: list[Event] = field(default_factory=list)
+
+    @property
+    def near(self) -> tuple[str, ...]:
+        """The names of the tiers on this machine, fastest first."""
+        return tuple(name for name, _ in self.near_tiers)
 
     def failed(self, tier: str, reason: str, error: Exception) -> None:
         """Turns `tier` off for `error`, counted under its own reason, else under `reason`."""
@@ -45,23 +51,23 @@ class Opened:
         self.failures.append(Event("error", "", tier, reason, error=error))
 
 
-def opened(
+def open_tiers(
+    made: Opened,
     resolved: Resolved,
     environ: Mapping[str, str],
     ledger: Ledger,
     tell: Callable[[Event], None],
     log: logging.Logger,
-) -> Opened:
-    """Memory, disk and IPFS. Raises UsageError for a directory or a credential that only the user can repair.
+) -> None:
+    """Memory, disk and IPFS, into `made`. Raises UsageError for a directory or a credential that only the user can repair.
 
     `tell` hears what the IPFS tier refuses later on.
     """
-    made = Opened()
     # The ledger first: memory watches its generation, which is mapped when it opens.
     _open_disk(made, resolved, ledger, log)
     _open_memory(made, resolved, ledger)
-    _open_shared(made, resolved, environ, ledger, tell)
-    return made
+    _open_team(made, resolved, environ, ledger, tell)
+    made.near_tiers = tuple((name, made.tiers[name]) for name in ("memory", "disk") if name in made.tiers)
 
 
 def _open_memory(made: Opened, resolved: Resolved, ledger: Ledger) -> None:
@@ -92,7 +98,7 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
     made.states["disk"] = TierState(True, resolved.reason("dir"))
 
 
-def _open_shared(
+def _open_team(
     made: Opened, resolved: Resolved, environ: Mapping[str, str], ledger: Ledger, tell: Callable[[Event], None]
 ) -> None:
     if resolved.settings.ipfs == "off" or made.artifacts is None:
@@ -100,16 +106,16 @@ def _open_shared(
         made.states["ipfs"] = TierState(False, reason)
         ledger.veil = _veiling(resolved)
         return
-    from cachekit.ipfs.sharing import Shared
+    from cachekit.ipfs.sharing import Team
 
     try:
-        made.shared = Shared(
+        made.team = Team(
             resolved, environ, lambda reason: tell(Event("error", "", "ipfs", reason)), ledger, made.artifacts
         )
     except (TierError, OSError, sqlite3.Error) as error:
         made.failed("ipfs", "init_failed", error)
         return
-    made.tiers["ipfs"] = made.shared.tier
+    made.tiers["ipfs"] = made.team.tier
 
 
 def _veiling(resolved: Resolved) -> Callable[[Key, Record], Sequence[tuple[str, str]]]:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit.cache.default import current_mode, default
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
-from cachekit.ipfs.content.cids import binary_cid
 from cachekit.keys.keyer import parse_key
 from cachekit.model import EVERYWHERE, Key, Mark
 
 if TYPE_CHECKING:
     from cachekit.cache.registry import Registry
-    from cachekit.ipfs.sharing import Shared
+    from cachekit.ipfs.sharing import Team
     from cachekit.tiers.disk import DiskTier
 
 
@@ -66,7 +65,7 @@ def sync() -> int:
     0 where IPFS is off. Raises TierError where the daemon does not answer.
     """
     cache = default()
-    return 0 if cache.shared is None else cache.shared.pull(cache.settings.namespace)
+    return 0 if cache.team is None else cache.team.tier.pull(cache.settings.namespace)
 
 
 def gc() -> dict[str, int]:
@@ -164,7 +163,7 @@ def unpin(subject: Key | str) -> bool:
         here = [one.key for one in registry().all() if one.cid == subject and one.key is not None]
         return sum([tier.unpin(subject), *map(_unpin_here, here)]) > 0
     ended_here = _unpin_here(subject)
-    if ended_here and default().shared is None:
+    if ended_here and default().team is None:
         return True
     return ipfs().tier.unpin(subject) > 0 or ended_here
 
@@ -189,7 +188,7 @@ def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None
     artifacts = registry()
     artifact = artifacts.find(text) or artifacts.find_far(text)
     if artifact is None:
-        where = "" if default().shared is not None else ", and IPFS is off"
+        where = "" if default().team is not None else ", and IPFS is off"
         raise TierError(
             f"no artifact is known as {text!r}{where}; `cachekit ls --artifacts` lists those of this machine",
             reason="not_found",
@@ -214,7 +213,7 @@ def registry() -> Registry:
 
     cache, tier = default(), disk()
     assert cache.artifacts is not None  # the store lies beside the disk tier
-    return Registry(cache.artifacts, tier, cache.shared, cache.ledger.covers, cache.settings.namespace)
+    return Registry(cache.artifacts, tier, cache.team, cache.ledger.covers, cache.settings.namespace)
 
 
 def disk() -> DiskTier:
@@ -225,12 +224,12 @@ def disk() -> DiskTier:
     return cache.disk
 
 
-def ipfs() -> Shared:
+def ipfs() -> Team:
     """What the default cache shares. Raises TierUnavailable where IPFS is off, with the reason."""
     cache = default()
-    if cache.shared is None:
+    if cache.team is None:
         raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
-    return cache.shared
+    return cache.team
 
 
 def _named(text: str) -> Key | str:
@@ -257,6 +256,8 @@ def _unpin_here(key: Key) -> bool:
 
 
 def _check_cid(text: str) -> None:
+    from cachekit.ipfs.content.cids import binary_cid
+
     try:
         binary_cid(text)
     except IntegrityError as error:

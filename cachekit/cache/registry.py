@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError, UsageError
-from cachekit.ipfs.index.index import alive, cid_of
-from cachekit.ipfs.index.pins import Holdings
+from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.content.artifacts import Holdings
+from cachekit.ipfs.index.rows import cid_of
 from cachekit.ipfs.index.segments import PINNED
 from cachekit.keys.keyer import parse_key
 from cachekit.model import ARTIFACT as PATH
@@ -26,7 +27,7 @@ from cachekit.model import Key, Record
 
 if TYPE_CHECKING:
     from cachekit.artifacts.store import ArtifactStore
-    from cachekit.ipfs.sharing import Shared
+    from cachekit.ipfs.sharing import Team
     from cachekit.tiers.disk import DiskTier
 
 
@@ -99,7 +100,7 @@ def _made(manifest: Manifest) -> str:
 
 
 class Registry:
-    """What `store`, `disk` and `shared` know together. Everything may raise TierError.
+    """What `store`, `disk` and `team` know together. Everything may raise TierError.
 
     `ended` tells a record that was invalidated. What the team has is looked for in `namespace`, and where else this
     machine asked before.
@@ -109,13 +110,13 @@ class Registry:
         self,
         store: ArtifactStore,
         disk: DiskTier,
-        shared: Shared | None,
+        team: Team | None,
         ended: Callable[[Key, Record], bool],
         namespace: str,
     ) -> None:
         self._store = store
         self._disk = disk
-        self._shared = shared
+        self._team = team
         self._ended = ended
         self._namespace = namespace
 
@@ -157,20 +158,20 @@ class Registry:
 
     def find_far(self, text: str) -> Artifact | None:
         """The same among what the team shares: by key, by the CID of a manifest, or by name among what is pinned."""
-        if self._shared is None:
+        if self._team is None:
             return None
         if "/" in text:
-            return self._by_key(self._shared, parse_key(text))
+            return self._by_key(self._team, parse_key(text))
         if CID.fullmatch(text):
-            return self._by_cid(self._shared, text)
-        return only(text, [artifact for artifact in self._team(self._shared) if artifact.fits(text)])
+            return self._by_cid(self._team, text)
+        return only(text, [artifact for artifact in self._pinned(self._team) if artifact.fits(text)])
 
     # -- having it ------------------------------------------------------------------------------------------
 
     def path(self, artifact: Artifact, *, remember: bool) -> Path:
         """The artifact's read-only path, its files fetched where they are not here; with `remember` calls hit it then."""
-        store, shared, manifest = self._store, self._shared, artifact.manifest
-        fetch = None if shared is None else functools.partial(shared.files.fetch, artifact.namespace, manifest)
+        store, team, manifest = self._store, self._team, artifact.manifest
+        fetch = None if team is None else functools.partial(team.files.fetch, artifact.namespace, manifest)
         path = store.complete(manifest, fetch) if store.have(manifest) is None else store.assemble(manifest)
         if remember and not artifact.entry and artifact.key is not None:
             # The files are here, which is what was asked for.
@@ -229,51 +230,45 @@ class Registry:
             yield key, record, manifest
 
     def _remember(self, key: Key, manifest: Manifest) -> None:
-        record = self._shared.tier.get(key) if self._shared is not None else None
+        record = self._team.tier.get(key) if self._team is not None else None
         # Only what the team's index vouches for: a manifest alone may say anything about its key.
         if record is not None and record.payload == manifest.encode():
             self._disk.put(key, record)
 
     def _referred(self) -> Callable[[Key | None], bool]:
         """Tells whether the daemon keeps the artifact of a key for somebody."""
-        if self._shared is None or not (pins := self._shared.index.pins()):
+        if self._team is None or not (pins := self._team.table.pins()):
             return lambda _key: False
-        references, index_key = {(pin.namespace, pin.key) for pin in pins}, self._shared.credential.index_key
+        references, index_key = {(pin.namespace, pin.key) for pin in pins}, self._team.credential.index_key
         return lambda key: key is not None and (key.namespace, index_key(key.namespace, key.digest)) in references
 
     def _cid(self, key: Key | None) -> str:
-        entry = self._shared.index.find(key.namespace, key.digest) if self._shared is not None and key else None
-        return "" if entry is None or not alive(entry, time.time_ns()) else cid_of(entry)
+        entry = self._team.table.living(key.namespace, key.digest) if self._team is not None and key else None
+        return "" if entry is None else cid_of(entry)
 
-    def _by_key(self, shared: Shared, key: Key) -> Artifact | None:
-        shared.pull(key.namespace)
-        entry = shared.index.find(key.namespace, key.digest)
-        if entry is None or not alive(entry, time.time_ns()) or shared.index.covers(key.namespace, entry):
+    def _by_key(self, team: Team, key: Key) -> Artifact | None:
+        team.tier.pull(key.namespace)
+        entry = team.table.living(key.namespace, key.digest)
+        if entry is None:
             return None
-        manifest = _holdings(shared).manifest(key.namespace, cid_of(entry), _within(SECONDS))
+        manifest = _holdings(team).manifest(key.namespace, cid_of(entry), Deadline(SECONDS))
         if manifest is None:
             return None
         return Artifact(manifest, key.namespace, _named(key, manifest), cid_of(entry), bool(entry.flags & PINNED))
 
-    def _by_cid(self, shared: Shared, cid: str) -> Artifact | None:
-        pins = shared.index.references(cid)
-        for namespace in dict.fromkeys([*(pin.namespace for pin in pins), self._namespace, *shared.index.namespaces()]):
-            manifest = _holdings(shared).manifest(namespace, cid, _within(SECONDS))
+    def _by_cid(self, team: Team, cid: str) -> Artifact | None:
+        pins = team.table.references(cid)
+        for namespace in dict.fromkeys([*(pin.namespace for pin in pins), self._namespace, *team.table.namespaces()]):
+            manifest = _holdings(team).manifest(namespace, cid, Deadline(SECONDS))
             if manifest is not None:
                 return Artifact(manifest, namespace, key_of(manifest, namespace), cid, bool(pins))
         return None
 
-    def _team(self, shared: Shared) -> Iterator[Artifact]:
-        shared.pull(self._namespace)
-        for cid, (namespace, manifest) in _holdings(shared).pinned(_within(SECONDS)).items():
+    def _pinned(self, team: Team) -> Iterator[Artifact]:
+        team.tier.pull(self._namespace)
+        for cid, (namespace, manifest) in _holdings(team).pinned(Deadline(SECONDS)).items():
             yield Artifact(manifest, namespace, key_of(manifest, namespace), cid, True)
 
 
-def _holdings(shared: Shared) -> Holdings:
-    return Holdings(shared.transport, shared.index, shared.credential)
-
-
-def _within(seconds: float) -> Callable[[], float]:
-    end = time.monotonic() + seconds
-    # Never 0: some calls would take it for "for ever".
-    return lambda: max(0.001, end - time.monotonic())
+def _holdings(team: Team) -> Holdings:
+    return Holdings(team.transport, team.table)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from cachekit.cache.counters import INBOX_LIMIT, Stats
 from cachekit.errors import TierError
+from cachekit.ipfs.worker import Worker
 from cachekit.model import Event
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Housekeeper:
         self._stats = stats
         self._ledger = ledger
         self._next_save = 0.0
-        self._thread: threading.Thread | None = None
+        self._keeper = Worker("cachekit-keeper", self._keep_house)
 
     def begin(self, disk: DiskTier | None) -> None:
         """The cache is open; the first totals are due in a while."""
@@ -52,12 +53,10 @@ class Housekeeper:
         due = crowded or time.monotonic() >= self._next_save or len(self._stats.inbox) > INBOX_LIMIT
         if not due and not (disk is not None and disk.wants_culling()):
             return
-        if self._thread is None or not self._thread.is_alive():
-            self._next_save = time.monotonic() + SAVE_EVERY
-            self._thread = threading.Thread(target=self._keep_house, name="cachekit-keeper", daemon=True)
-            self._thread.start()
+        self._next_save = time.monotonic() + SAVE_EVERY
+        self._keeper.begin()
 
-    def _keep_house(self) -> None:
+    def _keep_house(self) -> bool:
         try:
             self.save_totals()
             disk = self.disk
@@ -65,6 +64,7 @@ class Housekeeper:
                 disk.cull()
         except (TierError, sqlite3.Error, OSError) as error:
             self._stats(Event("error", "", "disk", "housekeeping", error=error))
+        return True
 
     def save_totals(self) -> None:
         """Adds what was counted since the last time to the machine's totals."""
@@ -74,7 +74,7 @@ class Housekeeper:
 
     def renew_after_fork(self) -> None:
         """The thread exists in the parent only."""
-        self._thread = None
+        self._keeper.renew_after_fork()
 
 
 REFRESHES: Final = 4

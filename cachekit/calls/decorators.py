@@ -39,7 +39,9 @@ def distributed_cache(function: Callable[..., Any] | None = None, /, **keywords:
         stale_while_revalidate: how long past `ttl` the old value is served while one caller refreshes it.
         stale_if_error: how long past `ttl` the old value is served when the origin raises.
         namespace: part of the key, and the unit of `clear()`; left out, `CACHEKIT_NAMESPACE`.
-        version: replaces the digest of the function's source in the key.
+        depends: what else the answer depends on: names of distributions, modules, functions or classes of installed
+            packages, `cachekit.env("NAME")`, a Path (by content).
+        version: replaces all that the function's code says in the key.
         ignore: names of arguments (or closure variables) left out of the key: clients, loggers, timeouts.
         key: takes a mapping of argument names to values, defaults applied; its result replaces the arguments.
         tags: strings, or templates over arguments such as "user:{user_id}", for `invalidate(tag=)`.

@@ -12,9 +12,14 @@ from cachekit.errors import UsageError
 from cachekit.model import Adapter, Policy, Retry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+    from cachekit.keys.code.depends import Env
     from cachekit.model import ArtifactCodec, Codec
 
     Duration = float | str | timedelta
+    Dependency = str | Path | Env | ModuleType | type | Callable[..., Any]
 
     class Keywords(TypedDict, total=False):
         """What both decorators take."""
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
         stale_if_error: Duration
         namespace: str | None
         version: str | None
+        depends: Iterable[Dependency] | Dependency
         ignore: Iterable[str]
         key: Callable[[Mapping[str, Any]], Any] | None
         tags: Iterable[str]
@@ -83,6 +89,15 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
     return texts
 
 
+def _dependencies(value: Any, _name: str) -> tuple[Any, ...]:
+    from cachekit.keys.code.depends import check
+
+    several = tuple(value) if isinstance(value, (list, tuple, set, frozenset)) else (value,)
+    for dependency in several:
+        check(dependency)
+    return several
+
+
 def _callable(value: Any, name: str) -> Any:
     if value is not None and not callable(value):
         raise UsageError(f"{name}= takes a callable, not {type(value).__name__}")
@@ -133,6 +148,7 @@ RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     **dict.fromkeys(("namespace", "version"), _text),
     **dict.fromkeys(("key", "cacheable"), _callable),
     "ignore": lambda value, name: frozenset(_texts(value, name)),
+    "depends": _dependencies,
     "tags": _texts,
     "ttl": _ttl,
     "retry": _retry,

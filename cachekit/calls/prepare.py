@@ -75,8 +75,9 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
     except CannotKey as error:
         if cache.settings.strict:
             raise
-        _passed(cache, target, "unkeyable", quiet=quiet)
-        if not quiet:
+        _passed(cache, target, error.reason, quiet=quiet)
+        # A mock is meant: a test that stands one in asks for no advice.
+        if not quiet and error.reason != "mocked":
             target.warn_once(error, about=about(error), stacklevel=5)
         return None
     except Unbound:
@@ -187,10 +188,12 @@ def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
     keyer = prepared.target.keyer
     if prepared.mode != "on" or prepared.cache.listeners or current() is not None:
         return None
-    if not keyer.fast or not lane_safe((args, kwargs)):
+    if not keyer.fast:
         return None
-    state: Any = keyer.state()
-    arguments = dumps((args, kwargs, state), 2)
+    call: Any = (args, kwargs, keyer.state())
+    if not lane_safe(call):
+        return None
+    arguments = dumps(call, 2)
     return arguments if len(arguments) <= LONGEST_ARGUMENTS else None
 
 
@@ -258,4 +261,4 @@ def retried(target: Target, origin: Callable[[], Any]) -> Callable[[], Any]:
     retry = target.policy.retry
     if retry is None:
         return origin
-    return functools.partial(retrying.acall if target.is_async else retrying.call, retry, origin)
+    return functools.partial(retrying.call, retry, origin, is_async=target.is_async)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sqlite3
 import stat
@@ -21,11 +20,10 @@ from cachekit.files.places import prepare
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
     from cachekit.config.resolve import Resolved
-    from cachekit.ipfs.sharing import Shared
+    from cachekit.ipfs.sharing import Team
 
 State = Literal["ok", "note", "failed"]
 
-_OLDEST: Final = (0, 30)
 _RECOMMENDED: Final = (0, 43)
 _LITTLE: Final = 64 << 20
 """Bytes free below which writes are about to fail."""
@@ -60,7 +58,7 @@ def examine(environ: Mapping[str, str], opened: Callable[[], Cache]) -> list[Fin
     except CachekitError as error:
         check = "credential" if "SECRET" in str(error) else "cache"
         return [*findings, Finding(check, "failed", str(error), _AS_IT_SAYS)]
-    return [*findings, *_shared(cache, resolved)]
+    return [*findings, *_team(cache, resolved)]
 
 
 def _settings(resolved: Resolved) -> Iterator[Finding]:
@@ -123,24 +121,22 @@ def _disk_file(resolved: Resolved) -> Finding:
     return Finding("disk file", "failed", f"{path}: {verdict}", "delete it: what it held is computed again")
 
 
-def _shared(cache: Cache, resolved: Resolved) -> Iterator[Finding]:
+def _team(cache: Cache, resolved: Resolved) -> Iterator[Finding]:
     if resolved.settings.ipfs == "off":
         yield _credential_alone(resolved)
         yield Finding("daemon", "ok", f"not asked, IPFS is off: {resolved.reason('ipfs')}")
-    elif cache.shared is None:
+    elif cache.team is None:
         yield Finding("daemon", "failed", cache.status()["ipfs"].reason, "repair what the reason names")
     else:
-        yield _credential(cache.shared)
-        daemon = _daemon(cache.shared, must=resolved.settings.ipfs != "auto")
+        yield _credential(cache.team)
+        daemon = _daemon(cache.team, must=resolved.settings.ipfs != "auto")
         yield daemon
         if daemon.text.startswith("Kubo"):
-            yield _namespaces(cache.shared, resolved.settings.namespace)
+            yield _namespaces(cache.team, resolved.settings.namespace)
 
 
-def _credential(shared: Shared) -> Finding:
-    from cachekit.ipfs.sharing import can_certify
-
-    if can_certify(shared.credential):
+def _credential(team: Team) -> Finding:
+    if team.credential.writes:
         return Finding("credential", "ok", "reads and writes")
     remedy = "for writing, use the owner's credential in CACHEKIT_SECRET"
     return Finding("credential", "note", "only reads: what this machine stores stays here", remedy)
@@ -161,32 +157,31 @@ def _credential_alone(resolved: Resolved) -> Finding:
     return Finding("credential", "ok", "can be read")
 
 
-def _daemon(shared: Shared, *, must: bool) -> Finding:
+def _daemon(team: Team, *, must: bool) -> Finding:
+    from cachekit.ipfs.kubo.answers import numbers
+
     try:
-        version = shared.transport.version()
+        version = team.transport.version()
     except TierError as error:
         remedy = "`cachekit node start` starts one; CACHEKIT_IPFS_API names another; CACHEKIT_IPFS=off does without"
-        return Finding("daemon", "failed" if must else "note", f"{shared.api}: {error}", remedy)
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    text = f"Kubo {version} at {shared.api}"
-    if numbers < _OLDEST:
-        return Finding("daemon", "failed", text, "at least 0.30 is needed; `cachekit node install` gets one")
-    if numbers < _RECOMMENDED:
+        return Finding("daemon", "failed" if must else "note", f"{team.api}: {error}", remedy)
+    text = f"Kubo {version} at {team.api}"
+    if numbers(version) < _RECOMMENDED:
         return Finding("daemon", "note", text, "0.43 is recommended; `cachekit node install` gets one")
     return Finding("daemon", "ok", text)
 
 
-def _namespaces(shared: Shared, namespace: str) -> Finding:
+def _namespaces(team: Team, namespace: str) -> Finding:
     from cachekit.ipfs.index.index import ROOT
 
     try:
-        listed = shared.transport.list(ROOT, timeout=_SECONDS) or []
+        listed = team.transport.list(ROOT, timeout=_SECONDS) or []
     except TierError as error:
         return Finding("namespaces", "failed", f"the index cannot be listed: {error}", "ask again; restart the daemon")
     spaces = {name for name, _, _ in listed}
     if not spaces:
         return Finding("namespaces", "ok", "the daemon holds no entries yet")
-    if shared.credential.namespace_id(namespace) in spaces:
+    if team.credential.namespace_id(namespace) in spaces:
         return Finding("namespaces", "ok", f"the daemon holds entries of {namespace!r} under this secret")
     text = f"other namespaces are there ({len(spaces)}), none under this secret and the name {namespace!r}"
     return Finding(

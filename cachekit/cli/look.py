@@ -123,16 +123,16 @@ def _on_disk(key: Key) -> str:
 
 def _in_ipfs(key: Key) -> str:
     cache = default()
-    if cache.shared is None:
+    if cache.team is None:
         return f"off: {cache.status()['ipfs'].reason}"
-    from cachekit.ipfs.index.index import alive, cid_of
+    from cachekit.ipfs.index.rows import alive, cid_of
 
-    entry = cache.shared.index.find(key.namespace, key.digest)
+    entry = cache.team.table.find(key.namespace, key.digest)
     if entry is None:
         return "not in the index as last pulled; `cachekit sync` pulls"
     if not alive(entry, time.time_ns()):
         return f"expired {instant(entry.expires)}"
-    if cache.shared.index.covers(key.namespace, entry):
+    if cache.team.table.covers(key.namespace, entry):
         return f"invalidated, made {instant(entry.created)}"
     return f"usable: {cid_of(entry)}, {entry.size} bytes, made {instant(entry.created)}"
 

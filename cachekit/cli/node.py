@@ -19,10 +19,10 @@ from cachekit.errors import UsageError
 
 def flush(options: argparse.Namespace) -> Report:
     operations.flush(options.timeout)
-    shared = default().shared
-    if shared is None:
+    team = default().team
+    if team is None:
         return Report({"pending": 0, "ipfs": False}, "nothing to upload: IPFS is off")
-    left = shared.tier.pending()
+    left = team.tier.pending()
     text = f"{left} wait: this machine may only read" if left else "everything queued stands in the daemon"
     return Report({"pending": left, "ipfs": True}, text, NO if left else YES)
 

@@ -76,8 +76,8 @@ def explained(error: Exception) -> str:
     """What to say of an error: of a daemon that does not answer, which one was asked, and the remedy."""
     if not isinstance(error, TierUnavailable) or error.reason not in _SILENT:
         return str(error)
-    shared = default().shared
-    return str(error) if shared is None else unanswered(f"{shared.api}: {error}")
+    team = default().team
+    return str(error) if team is None else unanswered(f"{team.api}: {error}")
 
 
 def unanswered(why: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import time
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from cachekit.errors import TierFull, TierUnavailable, UsageError
-from cachekit.files.digests import PIECE, settled, signature
-from cachekit.files.locks import NO_ROOM, clone
+from cachekit.files.digests import PIECE, Signature, settled, signature, stream_digest, write_all
+from cachekit.files.locks import NO_ROOM, clone, of_another_user
 
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -30,6 +29,18 @@ class Progress(NamedTuple):
 
 
 Told = Callable[[Progress], None]
+
+
+def counter(tell: Told, what: str, name: str, total: int) -> Callable[[int], None]:
+    """For who counts by differences: takes bytes that were done just now, of a file of `total` bytes."""
+    done = 0
+
+    def passed(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(Progress(what, name, done, total))
+
+    return passed
 
 
 @contextmanager
@@ -62,8 +73,7 @@ def copy(source: Path, target: Path, name: str, told: Told | None) -> str:
     with open_source(source, name) as reading, open(target, "xb", buffering=0) as writing:
         before = signature(os.fstat(reading.fileno()))
         shared = clone(reading.fileno(), writing.fileno())
-        digest = _digest(reading, None if shared else writing, name, told)
-        _refuse_change(before, reading, name)
+        digest = _digest(reading, before, None if shared else writing, name, told)
         os.fsync(writing.fileno())
     return digest
 
@@ -72,7 +82,7 @@ def take(source: Path, target: Path, name: str, told: Told | None) -> str:
     """Moves a file that nobody else has, else copies it; the hex SHA-256 of what `target` holds now."""
     status = os.lstat(source)
     # A file with a second name could be written under that name; one of another user or device cannot be had by a rename.
-    if status.st_nlink != 1 or status.st_dev != os.stat(target.parent).st_dev or not _owned(status):
+    if status.st_nlink != 1 or status.st_dev != os.stat(target.parent).st_dev or of_another_user(status):
         return copy(source, target, name, told)
     if status.st_mtime_ns > time.time_ns():  # a clock went back, or somebody set it: it would not settle for as long
         return copy(source, target, name, told)
@@ -83,9 +93,7 @@ def take(source: Path, target: Path, name: str, told: Told | None) -> str:
     except OSError:  # its directory is read-only
         return copy(source, target, name, told)
     with open_source(target, name) as reading:
-        before = signature(os.fstat(reading.fileno()))
-        digest = _digest(reading, None, name, told)
-        _refuse_change(before, reading, name)
+        digest = _digest(reading, signature(os.fstat(reading.fileno())), None, name, told)
         os.fsync(reading.fileno())
     return digest
 
@@ -93,7 +101,8 @@ def take(source: Path, target: Path, name: str, told: Told | None) -> str:
 def sha256_of(path: Path, name: str, told: Told | None) -> str:
     """The hex SHA-256 of a file. Raises OSError."""
     with open(os.open(path, _READ), "rb", buffering=0) as reading:
-        return _digest(reading, None, name, told)
+        passed = told and counter(told, "hashing", name, os.fstat(reading.fileno()).st_size)
+        return stream_digest(reading, told=passed).hex()
 
 
 def duplicate(source: Path, target: Path, mode: int) -> None:
@@ -101,7 +110,7 @@ def duplicate(source: Path, target: Path, mode: int) -> None:
     with open(source, "rb", buffering=0) as reading, open(target, "xb", buffering=0) as writing:
         if not clone(reading.fileno(), writing.fileno()) and not _copied_by_kernel(reading.fileno(), writing.fileno()):
             while piece := reading.read(PIECE):
-                _write(writing, piece)
+                write_all(writing, piece)
         os.chmod(target, mode)
 
 
@@ -126,24 +135,13 @@ def link(source: Path, target: Path) -> bool:
     return True
 
 
-def _digest(reading: BinaryIO, writing: BinaryIO | None, name: str, told: Told | None) -> str:
-    digest, done = hashlib.sha256(), 0
-    total = os.fstat(reading.fileno()).st_size
-    piece = memoryview(bytearray(min(PIECE, total + 1)))
-    while count := reading.readinto(piece):  # type: ignore[attr-defined]
-        digest.update(piece[:count])
-        if writing is not None:
-            _write(writing, piece[:count])
-        done += count
-        if told is not None:
-            told(Progress("hashing" if writing is None else "storing", name, done, total))
-    return digest.hexdigest()
-
-
-def _write(writing: BinaryIO, piece: bytes | memoryview) -> None:
-    rest = memoryview(piece)
-    while rest:
-        rest = rest[writing.write(rest) :]
+def _digest(reading: BinaryIO, before: Signature, writing: BinaryIO | None, name: str, told: Told | None) -> str:
+    """UsageError where the signature is no longer what it was `before`."""
+    passed = told and counter(told, "storing" if writing else "hashing", name, before[2])
+    digest = stream_digest(reading, writing, told=passed).hex()
+    if signature(os.fstat(reading.fileno())) != before:
+        raise UsageError(f"{name!r} is written to while it is stored: return it when it is complete")
+    return digest
 
 
 def _copied_by_kernel(source: int, target: int) -> bool:
@@ -157,12 +155,3 @@ def _copied_by_kernel(source: int, target: int) -> bool:
         os.lseek(target, 0, os.SEEK_SET)
         return False
     return True
-
-
-def _refuse_change(before: tuple[int, ...], reading: BinaryIO, name: str) -> None:
-    if signature(os.fstat(reading.fileno())) != before:
-        raise UsageError(f"{name!r} is written to while it is stored: return it when it is complete")
-
-
-def _owned(status: os.stat_result) -> bool:
-    return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()

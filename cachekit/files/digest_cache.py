@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.files import digests
-from cachekit.files.digests import Signature, frame
-from cachekit.files.temporary import abandoned, new_name
+from cachekit.files.digests import LINE, Signature, frame
+from cachekit.files.temporary import abandoned, replacing
 from cachekit.model import NANOSECONDS, Mode
 
 UNUSED: Final = 30 * 24 * 3600 * NANOSECONDS
@@ -64,15 +64,9 @@ class Digests:
         """Keeps the digest of the file at the absolute `path`; `known` was settled when its reading began."""
         if not self._may_write() or not _telling(known):
             return
-        place, temporary = self._place(path), self._temporaries / new_name()
         try:
-            for directory in (self._temporaries, place.parent):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(_entry(path, known, digest))
-                os.replace(temporary, place)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(self._place(path), self._temporaries) as new:
+                new.write_bytes(_entry(path, known, digest))
         except OSError:
             return  # no room, no permission: this process remembers it all the same
 
@@ -110,5 +104,5 @@ def _telling(known: Signature) -> bool:
 
 
 def _entry(path: str, known: Signature, digest: bytes) -> bytes:
-    body = frame(_FORMAT, " ".join(map(str, known)).encode()) + digest
+    body = frame(_FORMAT, LINE % known) + digest
     return body + hashlib.sha256(frame(os.fsencode(path), body)).digest()

@@ -11,14 +11,20 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cachekit.errors import CannotKey
 
+if TYPE_CHECKING:
+    from cachekit.files.digest_cache import Digests
+
 Signature = tuple[int, ...]
 
+LINE: Final = b"%d %d %d %d %d"
+"""A signature as text: `LINE % signature(status)`."""
 PIECE: Final = 1 << 20
 """Bytes read at a time."""
 SHELVED: Final = 1 << 20
@@ -29,6 +35,7 @@ _WRITTEN_OUT_NS: Final = 60_000_000_000
 _MEMO_LIMIT: Final = 65_536
 _ATTEMPTS: Final = 3
 _files: dict[str, tuple[Signature, bytes]] = {}
+_shelves: list[Digests] = []
 
 
 def frame(*parts: bytes) -> bytes:
@@ -39,23 +46,12 @@ def frame(*parts: bytes) -> bytes:
     return b"".join(pieces)
 
 
-class Shelf(Protocol):
-    """Digests that outlive the process, by absolute path and signature. It never raises; it may know nothing."""
-
-    def get(self, path: str, known: Signature, /) -> bytes | None: ...
-
-    def put(self, path: str, known: Signature, digest: bytes, /) -> None: ...
-
-
-_shelves: list[Shelf] = []
-
-
-def keep_in(shelf: Shelf) -> None:
+def keep_in(shelf: Digests) -> None:
     """From now on digests of large files are looked up and kept there, instead of where they were."""
     _shelves[:] = [shelf]
 
 
-def release(shelf: Shelf) -> None:
+def release(shelf: Digests) -> None:
     """Ends that, unless another shelf took its place."""
     if shelf in _shelves:
         _shelves.clear()
@@ -76,10 +72,9 @@ def file_digest(path: str | os.PathLike[str], status: os.stat_result | None = No
 
     Raises OSError, and ValueError for a file that changes each time it is read.
     """
-    key = os.path.abspath(os.fspath(path))
-    found = _known(key, signature(status or os.stat(path)))
-    if found is not None:
-        return found
+    known = known_digest(path, signature(status or os.stat(path)))
+    if known is not None:
+        return known
     for _ in range(_ATTEMPTS):
         began = time.time_ns()
         with open(path, "rb") as stream:
@@ -88,19 +83,38 @@ def file_digest(path: str | os.PathLike[str], status: os.stat_result | None = No
             digest = stream_digest(stream)
             after = signature(os.fstat(stream.fileno()))
         if before == after:
-            remember(key, after, digest, began)
+            if settled(after, began):
+                vouch(path, after, digest)
             return digest
     raise ValueError("it changes while it is read")
 
 
-def stream_digest(stream: BinaryIO, into: BinaryIO | None = None) -> bytes:
-    """SHA-256 of the rest of `stream`, in constant memory; what is read is written to `into`, where one is given."""
-    digest = hashlib.sha256()
+def stream_digest(
+    stream: BinaryIO,
+    into: BinaryIO | None = None,
+    *,
+    told: Callable[[int], None] | None = None,
+    algorithm: Callable[[], hashlib._Hash] = hashlib.sha256,
+) -> bytes:
+    """Digest of the rest of `stream`, in constant memory: what is read is written to `into`, where one is given.
+
+    `told` hears how many bytes each piece had.
+    """
+    digest = algorithm()
     while piece := stream.read(PIECE):
         digest.update(piece)
         if into is not None:
-            into.write(piece)
+            write_all(into, piece)
+        if told is not None:
+            told(len(piece))
     return digest.digest()
+
+
+def write_all(stream: BinaryIO, piece: bytes) -> None:
+    """Writes a piece: a file without a buffer of its own may take less at a time."""
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[stream.write(rest) :]
 
 
 def signature(status: os.stat_result) -> Signature:
@@ -113,20 +127,21 @@ def settled(known: Signature, at: int) -> bool:
     return at - max(known[3], known[4]) >= _TICK_NS
 
 
-def remember(path: str, known: Signature, digest: bytes, began: int) -> None:
-    """Keep the digest of the file at this absolute path, if its signature was settled when reading `began` (ns)."""
-    if not settled(known, began):
-        return
+def vouch(path: str | os.PathLike[str], known: Signature, digest: bytes) -> None:
+    """Keeps the digest of a file under a signature that says it all: it is settled, or nobody can be writing there."""
+    path = os.path.abspath(os.fspath(path))
     _keep(path, known, digest)
-    for shelf in tuple(_shelves) if _large(known) else ():
+    for shelf in _shelves_for(known):
         shelf.put(path, known, digest)
 
 
-def _known(path: str, now: Signature) -> bytes | None:
+def known_digest(path: str | os.PathLike[str], now: Signature) -> bytes | None:
+    """The digest of the file that has this signature now, if it is known; nothing of it is read."""
+    path = os.path.abspath(os.fspath(path))
     known = _files.get(path)
     if known is not None and known[0] == now:
         return known[1]
-    for shelf in tuple(_shelves) if _large(now) else ():
+    for shelf in _shelves_for(now):
         if (digest := shelf.get(path, now)) is not None:
             _keep(path, now, digest)
             return digest
@@ -137,13 +152,14 @@ def _write_out(stream: BinaryIO, now: int) -> None:
     # A store through a memory map moves the signature only when it is the page's first since it was written out. The
     # shelf would remember for ever what the next stores make wrong, so the pages of a young file are written out first.
     known = signature(os.fstat(stream.fileno()))
-    if _shelves and _large(known) and not settled(known, now - _WRITTEN_OUT_NS):
+    if _shelves_for(known) and not settled(known, now - _WRITTEN_OUT_NS):
         with suppress(OSError):  # refused there: what a map hides stays hidden, and nothing else
             os.fsync(stream.fileno())
 
 
-def _large(known: Signature) -> bool:
-    return known[2] >= SHELVED
+def _shelves_for(known: Signature) -> tuple[Digests, ...]:
+    """Where a digest is kept for other processes: nowhere that of a small file."""
+    return tuple(_shelves) if known[2] >= SHELVED else ()
 
 
 def _keep(path: str, known: Signature, digest: bytes) -> None:

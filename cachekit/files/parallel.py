@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,64 +22,48 @@ def at_once(
 
     Between its steps `work` calls its second argument, which does not come back where another item failed.
     """
-    try:
-        return _pooled(work, items, name, workers)
-    except _NoThreads:
-        return [work(item, _go_on) for item in items]
-
-
-class _NoThreads(Exception):
-    """Nothing was begun: the program is ending, or may have no more threads."""
-
-
-def _pooled(
-    work: Callable[[Item, Callable[[], None]], Result], items: Sequence[Item], name: str, workers: int
-) -> list[Result]:
-    try:
-        # Imported late: at the end of a program, where calls may still be cached, it cannot be imported any more.
-        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-    except RuntimeError as error:
-        raise _NoThreads from error
-    stop, lock = threading.Event(), threading.Lock()
-    waiting, results = iter(enumerate(items)), dict[int, Result]()
+    waiting, stop = deque(enumerate(items)), threading.Event()
+    results, errors = dict[int, Result](), list[BaseException]()
 
     def go_on() -> None:
         if stop.is_set():
             raise _Stopped
 
     def run() -> None:
-        while not stop.is_set():
-            with lock:
-                following = next(waiting, None)
-            if following is None:
-                return
-            results[following[0]] = work(following[1], go_on)
-
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix=name) as pool:
         try:
-            jobs = _begun(pool, run, min(workers, len(items)))
-            done, _running = wait(jobs, return_when=FIRST_EXCEPTION)
-            failed = [raised for job in done if (raised := job.exception()) is not None]
-            if failed:
-                raise failed[0]
-            return [results[index] for index in range(len(items))]
-        finally:
-            # Ctrl-C comes this way too.
+            while not stop.is_set():
+                try:
+                    index, item = waiting.popleft()
+                except IndexError:
+                    return
+                results[index] = work(item, go_on)
+        except BaseException as error:
+            errors.append(error)
             stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
 
-
-def _begun(pool: Any, run: Callable[[], None], count: int) -> list[Any]:
-    """As many of `count` as may be: one that gets no thread of its own finds nothing left to do."""
-    jobs: list[Any] = []
+    threads = _started(run, name, min(workers, len(items)))
     try:
-        for _ in range(count):
-            jobs.append(pool.submit(run))
-    except RuntimeError as error:
-        if not jobs:
-            raise _NoThreads from error
-    return jobs
+        if not threads:
+            run()
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()  # Ctrl-C comes this way too
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return [results[index] for index in range(len(items))]
 
 
-def _go_on() -> None:
-    return None
+def _started(run: Callable[[], None], name: str, count: int) -> list[threading.Thread]:
+    """As many of `count` as may be: none at the end of a program, which may have no more threads then."""
+    threads: list[threading.Thread] = []
+    for number in range(count):
+        thread = threading.Thread(target=run, name=f"{name}_{number}")
+        try:
+            thread.start()
+        except RuntimeError:
+            break
+        threads.append(thread)
+    return threads

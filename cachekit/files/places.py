@@ -75,7 +75,10 @@ def prepare(directory: Path) -> None:
         directory.chmod(0o700)
         (directory / "CACHEDIR.TAG").write_text(_TAG, encoding="ascii")
         (directory / ".gitignore").write_text("*\n", encoding="ascii")
-        stamp.write_text(f"{FORMAT}\n", encoding="ascii")
+        from cachekit.files.temporary import replacing  # not at import: it brings shutil and secrets along
+
+        with replacing(stamp) as new:  # another process may be reading it
+            new.write_text(f"{FORMAT}\n", encoding="ascii")
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{directory} is not a directory; set CACHEKIT_DIR to one that cachekit may own") from error
     except OSError as error:
@@ -102,7 +105,8 @@ def _check_empty(directory: Path) -> None:
     # Two processes may be making it at once: what either of them writes first is not foreign. Nor is Kubo, which
     # `cachekit node install` puts into the default directory, perhaps before any cache was there.
     ours = {"CACHEDIR.TAG", ".gitignore", _STAMP, "kubo"}
-    foreign = next((name for name in sorted(os.listdir(directory)) if name not in ours), None)
+    names = (name for name in sorted(os.listdir(directory)) if not name.startswith(f".{_STAMP}-"))
+    foreign = next((name for name in names if name not in ours), None)
     if foreign is not None and not (directory / _STAMP).exists():
         raise UsageError(
             f"{directory} holds files that are not cachekit's ({foreign!r}, for one); nothing was touched. "

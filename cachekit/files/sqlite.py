@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from cachekit.errors import TierError, TierFull, TierUnavailable
 from cachekit.files.locks import NO_LOCKS, has_locks, try_lock, unlock
@@ -53,15 +53,13 @@ class Database:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """As `use`, all or nothing."""
+        with self.use() as connection, all_or_nothing(connection):
+            yield connection
+
+    def rows(self, query: str, *values: str | bytes | float | None) -> list[Any]:
+        """All that one statement gives; as `use`."""
         with self.use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:  # whatever interrupts it, half a transaction must not stay open
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
+            return connection.execute(query, values).fetchall()
 
     def close(self) -> None:
         """Close every thread's connection; nobody may be using one."""
@@ -96,6 +94,19 @@ class Database:
             with contextlib.suppress(OSError):
                 os.replace(f"{self.path}{suffix}", f"{self.path}.corrupt{suffix}")
         self._report(f"corrupt_{self.path.stem}")
+
+
+@contextlib.contextmanager
+def all_or_nothing(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction, undone by whatever interrupts it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:  # half a transaction must not stay open
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
 
 
 def write_ahead(connection: sqlite3.Connection) -> None:
@@ -154,7 +165,7 @@ def locked(path: Path, end: float) -> Iterator[None]:
     with _opened(path) as file:
         while not try_lock(file.fileno()):
             if time.monotonic() >= end:
-                raise TierUnavailable(f"somebody else holds {path}", reason="locked")
+                raise TierUnavailable(f"another process holds {path}; try again when it is done", reason="locked")
             time.sleep(_LOCK_POLL_SECONDS)
         try:
             yield

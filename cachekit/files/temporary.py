@@ -16,8 +16,6 @@ from cachekit.model import NANOSECONDS
 
 ABANDONED: Final = 24 * 3600 * NANOSECONDS
 """Nanoseconds without a change after which a dead process's temporaries are removed."""
-_LEVELS: Final = 8
-"""Directories below one another that `remove` leaves so: at 255 bytes a name they fit in a path."""
 
 
 @contextmanager
@@ -30,6 +28,22 @@ def temporary(parent: Path) -> Iterator[Path]:
         yield path
     finally:
         remove(path)
+
+
+@contextmanager
+def replacing(target: Path, temporaries: Path | None = None) -> Iterator[Path]:
+    """A path in `temporaries`, else beside `target`, for a file that takes the place of `target` when the block succeeds.
+
+    So a reader finds all of it, or what was there before. Directories are made (0700). Raises OSError.
+    """
+    new = (temporaries or target.parent) / (new_name() if temporaries else f".{target.name}-{new_name()}")
+    for directory in (new.parent, target.parent):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        yield new
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def new_name() -> str:
@@ -109,29 +123,17 @@ def below(path: Path) -> Iterator[os.DirEntry[str]]:
                 todo.append(entry.path)
 
 
-def make_writable(path: Path) -> None:
-    """Lets the owner take things out of every directory of a tree. Raises OSError."""
-    os.chmod(path, 0o700)
-    for entry in below(path):
-        if entry.is_dir(follow_symlinks=False):
-            os.chmod(entry.path, 0o700)
-
-
 def _flatten(path: Path) -> None:
-    """Makes every directory writable, and moves what lies deeper than `_LEVELS` to the top, where a path reaches it."""
+    """Makes every directory writable, and moves it to the top, where a path reaches it however deep it lay."""
     os.chmod(path, 0o700)
-    todo = [(os.fspath(path), 0)]
+    todo = [os.fspath(path)]
     while todo:
-        above, level = todo.pop()
-        for entry in _listed(above):
-            if not entry.is_dir(follow_symlinks=False):
-                continue
-            with suppress(OSError):  # somebody else's; the others can still go
-                os.chmod(entry.path, 0o700)
-                place = entry.path if level < _LEVELS else os.path.join(path, secrets.token_hex(8))
-                if place != entry.path:
-                    os.rename(entry.path, place)
-                todo.append((place, level + 1 if level < _LEVELS else 1))
+        for entry in _listed(todo.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                with suppress(OSError):  # somebody else's; the others can still go
+                    os.chmod(entry.path, 0o700)
+                    todo.append(os.path.join(path, secrets.token_hex(8)))
+                    os.rename(entry.path, todo[-1])
 
 
 def _listed(path: str) -> list[os.DirEntry[str]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from cachekit.errors import TierFull
 from cachekit.files.sqlite import Database, locked
+from cachekit.ipfs.breaker import Deadline
 from cachekit.model import Key, Mark, Record
 
 MAX_PAYLOAD_BYTES: Final = 512 << 20
@@ -19,20 +20,17 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, namespace TEXT, key BLOB, text TEXT,
     payload BLOB, created INTEGER, expires INTEGER, grace REAL, seconds REAL, tags TEXT, pin INTEGER, encrypt INTEGER);
 """
-_COLUMNS: Final = "kind, namespace, key, text, payload, created, expires, grace, seconds, tags, pin, encrypt"
-_INSERT: Final = f"INSERT INTO queue ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
-_SELECT: Final = f"SELECT id, {_COLUMNS} FROM queue WHERE id <= ? ORDER BY id LIMIT ?"  # noqa: S608 - constants
 
 
 class Item(NamedTuple):
-    """One line of the queue.
+    """One line of the queue, by its columns.
 
     kind `entry`: `key` is the digest, `text` the codec. A mark's kinds are model.Mark's, `text` is its value and
     `created` its instant. kind `unpin`: `key` is the HMAC in the index, `text` the CID.
     """
 
     id: int
-    kind: str
+    kind: Literal["entry", "unpin", "namespace", "tag", "key"]
     namespace: str
     key: bytes = b""
     text: str = ""
@@ -48,12 +46,13 @@ class Item(NamedTuple):
     @property
     def tag_list(self) -> list[str]:
         """The tags as text."""
-        found: list[str] = json.loads(self.tags) if self.tags else []
-        return found
+        tags: list[str] = json.loads(self.tags) if self.tags else []
+        return tags
 
 
-def _silent(_reason: str) -> None:
-    """Tell nobody."""
+_COLUMNS: Final = ", ".join(Item._fields[1:])
+_INSERT: Final = f"INSERT INTO queue ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_SELECT: Final = f"SELECT id, {_COLUMNS} FROM queue WHERE id <= ? ORDER BY id LIMIT ?"  # noqa: S608 - constants
 
 
 class Outbox:
@@ -62,49 +61,36 @@ class Outbox:
     What was added survives the process from the moment `add` returned. `report` hears `corrupt_outbox`.
     """
 
-    def __init__(self, path: Path, report: Callable[[str], None] = _silent) -> None:
+    def __init__(self, path: Path, report: Callable[[str], None] = lambda _reason: None) -> None:
         self._database = Database(path, _SCHEMA, report)
         self._lock_path = path.with_suffix(".lock")
 
-    def add(self, key: Key, record: Record, *, encrypt: bool = True, pin: bool | None = None) -> None:
-        """Queue one record; `pin` None means what the record says. TierFull above MAX_PAYLOAD_BYTES."""
+    def add(self, key: Key, record: Record, *, encrypt: bool = True) -> None:
+        """Queue one record. TierFull above MAX_PAYLOAD_BYTES."""
         if len(record.payload) > MAX_PAYLOAD_BYTES:
             raise TierFull(f"{len(record.payload)} bytes are too many for one shared entry", reason="too_large")
-        pinned = record.pin if pin is None else pin
         tags = json.dumps(record.tags) if record.tags else ""
-        self._insert(
-            "entry",
-            key.namespace,
-            key.digest,
-            record.codec,
-            record.payload,
-            record.created,
-            record.expires,
-            record.grace,
-            record.seconds,
-            tags,
-            int(pinned),
-            int(encrypt),
-        )
+        times = record.created, record.expires, record.grace, record.seconds
+        where = key.namespace, key.digest, record.codec, record.payload
+        self._insert(Item(0, "entry", *where, *times, tags, int(record.pin), int(encrypt)))
 
     def add_mark(self, mark: Mark) -> None:
         """Queue an invalidation for the other machines."""
-        self._insert(mark.kind, mark.namespace, b"", mark.value, b"", mark.at, 0, 0.0, 0.0, "", 0, 0)
+        self._insert(Item(0, mark.kind, mark.namespace, text=mark.value, created=mark.at))
 
     def add_unpin(self, namespace: str, key: bytes, cid: str, at: int) -> None:
         """Queue the end of a pin's reference."""
-        self._insert("unpin", namespace, key, cid, b"", at, 0, 0.0, 0.0, "", 0, 0)
+        self._insert(Item(0, "unpin", namespace, key, cid, created=at))
 
     def drop_pin(self, key: Key) -> bool:
         """What waits for this key will not be pinned; whether anything would have been."""
-        said = "UPDATE queue SET pin = 0 WHERE kind = 'entry' AND pin = 1 AND namespace = ? AND key = ?"
+        query = "UPDATE queue SET pin = 0 WHERE kind = 'entry' AND pin = 1 AND namespace = ? AND key = ?"
         with self._database.use() as connection:
-            return connection.execute(said, (key.namespace, key.digest)).rowcount > 0
+            return connection.execute(query, (key.namespace, key.digest)).rowcount > 0
 
     def last(self) -> int:
         """The number of the newest item; 0 where none waits."""
-        with self._database.use() as connection:
-            return int(connection.execute("SELECT coalesce(max(id), 0) FROM queue").fetchone()[0])
+        return int(self._database.rows("SELECT coalesce(max(id), 0) FROM queue")[0][0])
 
     def batch(self, limit: int = 1024, *, last: int = _ANY) -> list[Item]:
         """The oldest items: at most `limit`, up to the number `last`, and about 32 MiB."""
@@ -124,19 +110,15 @@ class Outbox:
 
     def pending(self) -> int:
         """How many items wait."""
-        with self._database.use() as connection:
-            return int(connection.execute("SELECT count(*) FROM queue").fetchone()[0])
+        return int(self._database.rows("SELECT count(*) FROM queue")[0][0])
 
-    @contextlib.contextmanager
-    def exclusive(self, end: float) -> Iterator[None]:
-        """Be the only one, of all processes, who sends; waits until `end` of `time.monotonic`, else TierUnavailable."""
-        with locked(self._lock_path, end):
-            yield
+    def exclusive(self, deadline: Deadline) -> AbstractContextManager[None]:
+        """Be the only one, of all processes, who sends; TierUnavailable `locked` where it waited too long."""
+        return locked(self._lock_path, deadline.at)
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""
         self._database.close()
 
-    def _insert(self, *row: str | bytes | float) -> None:
-        with self._database.use() as connection:
-            connection.execute(_INSERT, row)
+    def _insert(self, item: Item) -> None:
+        self._database.rows(_INSERT, *item[1:])

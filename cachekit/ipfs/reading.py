@@ -1,6 +1,6 @@
-"""What other machines publish and invalidate: taken in when a lookup asks, and every few seconds in the background.
+"""What the team has: taken in when a lookup asks and every few seconds in the background, and read to the record.
 
-From a key to its record: what the index says, what the daemon gives, and nothing that does not verify.
+Nothing that does not verify becomes one.
 """
 
 from __future__ import annotations
@@ -10,90 +10,74 @@ from collections.abc import Callable
 from typing import Final
 
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
-from cachekit.ipfs.breaker import Breaker
+from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.cids import file_cid, raw_cid
-from cachekit.ipfs.credential import Credential
-from cachekit.ipfs.index.index import Index, alive, cid_of
-from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, Entry
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.index.index import Index
+from cachekit.ipfs.index.rows import cid_of
+from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, Line
+from cachekit.ipfs.index.table import Table
+from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.worker import Worker
-from cachekit.model import EVERYWHERE, Key, Record
+from cachekit.model import EVERYWHERE, Record
 from cachekit.tiers.ledger import veiled
-
-
-class Reader:
-    """Reads entries and payloads. Every method may raise TierError."""
-
-    def __init__(self, transport: Transport, index: Index, credential: Credential) -> None:
-        self._transport = transport
-        self._index = index
-        self._credential = credential
-
-    def living(self, key: Key) -> Entry | None:
-        """What the local index has for a key, unless it is expired or ended."""
-        entry = self._index.find(key.namespace, key.digest)
-        if entry is None or not alive(entry, time.time_ns()) or self._index.covers(key.namespace, entry):
-            return None
-        return entry
-
-    def stored(self, entry: Entry, timeout: float) -> bytes | None:
-        """The payload as the daemon has it, unverified; None where it was collected."""
-        cid = cid_of(entry)
-        if entry.flags & UNIXFS:
-            return self._transport.cat(cid, size=entry.size, timeout=timeout)
-        return self._transport.block_get(cid, timeout=timeout)
-
-    def record(self, namespace: str, entry: Entry, stored: bytes) -> Record:
-        """The record that `entry` promises; IntegrityError where the bytes are others, or no record."""
-        found = file_cid(stored) if entry.flags & UNIXFS else raw_cid(stored)
-        if found != cid_of(entry):
-            raise IntegrityError("the daemon gave other bytes than the index names", reason="wrong_bytes")
-        plain = self._credential.unseal(namespace, stored) if entry.flags & ENCRYPTED else stored
-        if not plain or len(plain) <= plain[0]:
-            raise IntegrityError("a payload without its codec", reason="malformed")
-        try:
-            codec = plain[1 : 1 + plain[0]].decode("ascii")
-        except UnicodeDecodeError as error:
-            raise IntegrityError("a payload without its codec", reason="malformed") from error
-        return Record(
-            codec,
-            plain[1 + plain[0] :],
-            entry.created,
-            entry.expires,
-            entry.grace,
-            entry.seconds,
-            tags=tuple(map(veiled, entry.tags)),
-            # A reference may have been taken off since.
-            pin=bool(entry.flags & PINNED) and self._is_referred(namespace, entry),
-        )
-
-    def _is_referred(self, namespace: str, entry: Entry) -> bool:
-        return any((pin.namespace, pin.key) == (namespace, entry.key) for pin in self._index.references(cid_of(entry)))
-
 
 LISTENING_SECONDS: Final = 5.0
 """How long an invalidation of another machine may stay unknown to one that only has local hits."""
 _ALL_SECONDS: Final = 10.0
 
 
-class Listener:
-    """Keeps the index of every namespace that this machine asked for up to date.
+def payload_of(transport: KuboTransport, entry: Line, timeout: float) -> bytes | None:
+    """The payload of an entry as the daemon has it, unverified; None where it was collected. Raises TierError."""
+    cid = cid_of(entry)
+    if entry.flags & UNIXFS:
+        return transport.cat(cid, size=entry.size, timeout=timeout)
+    return transport.block_get(cid, timeout=timeout)
+
+
+def record_of(table: Table, namespace: str, entry: Line, payload: bytes) -> Record:
+    """The record that `entry` promises; IntegrityError where the bytes are others, or no record."""
+    cid = file_cid(payload) if entry.flags & UNIXFS else raw_cid(payload)
+    if cid != cid_of(entry):
+        raise IntegrityError("the daemon gave other bytes than the index names", reason="wrong_bytes")
+    plain = table.credential.unseal(namespace, payload) if entry.flags & ENCRYPTED else payload
+    length = plain[0] if plain else 0
+    codec = plain[1 : 1 + length]
+    if len(plain) <= length or not codec.isascii():
+        raise IntegrityError("a payload without its codec", reason="malformed")
+    # A reference may have been taken off since.
+    pinned = entry.flags & PINNED and any(
+        (pin.namespace, pin.key) == (namespace, entry.key) for pin in table.references(cid)
+    )
+    return Record(
+        codec.decode("ascii"),
+        plain[1 + length :],
+        entry.created,
+        entry.expires,
+        entry.grace,
+        entry.seconds,
+        tags=tuple(map(veiled, entry.tags)),
+        pin=bool(pinned),
+    )
+
+
+class Puller:
+    """Keeps the table of every namespace that this machine asked for up to date.
 
     `timeout`, in seconds, is for one namespace in the background. `report` hears what failed there and is not the
     daemon's absence. Every other method may raise TierError.
     """
 
     def __init__(
-        self, transport: Transport, index: Index, breaker: Breaker, timeout: float, report: Callable[[str], None]
+        self, index: Index, table: Table, breaker: Breaker, timeout: float, report: Callable[[str], None]
     ) -> None:
-        self._transport = transport
         self._index = index
+        self._table = table
         self._breaker = breaker
         self._timeout = timeout
         self._report = report
         self._times: dict[str, float] = {}
         self._taken = 0
-        self.worker = Worker("cachekit-listen", self._listened, interval=LISTENING_SECONDS)
+        self.worker = Worker("cachekit-listen", self._listened, (0.0, LISTENING_SECONDS))
 
     def start(self, namespace: str) -> None:
         """From now on, listen for what is invalidated in `namespace` and all others."""
@@ -104,40 +88,37 @@ class Listener:
         """Seconds since the namespace was last taken in."""
         return time.monotonic() - (self._times.get(namespace) or float("-inf"))
 
-    def refresh(self, namespace: str, timeout: float) -> int:
-        """Take in what is new, invalidations too; how many entries that were."""
+    def refresh(self, namespace: str, timeout: float) -> None:
+        """Take in what is new, invalidations too."""
         if not self._times.get(namespace):
-            self._index.remember(namespace)
-        taken = self._index.refresh(self._transport, namespace, timeout)
+            self._table.remember(namespace)
+        taken = self._index.refresh(namespace, timeout)
+        # Not in one line: what another thread adds during the call would be lost.
         self._taken += taken
         self._times[namespace] = time.monotonic()
-        return taken
 
     def taken(self) -> int:
         """How many entries were taken in since this was last asked, in the background and for lookups included."""
         taken, self._taken = self._taken, 0
         return taken
 
-    def refresh_all(self, timeout: float) -> None:
-        """`refresh` for every namespace that was ever asked for on this machine, each within `timeout` seconds."""
-        end = time.monotonic() + _ALL_SECONDS
-        for name in dict.fromkeys([*self._times, EVERYWHERE, *self._index.namespaces()]):
+    def refresh_all(self, timeout: float, *first: str) -> None:
+        """`refresh` for `first` and all that was ever asked for on this machine, each within `timeout` seconds."""
+        deadline = Deadline(_ALL_SECONDS)
+        for name in dict.fromkeys([*first, *self._times, EVERYWHERE, *self._table.namespaces()]):
             self.refresh(name, timeout)
-            if time.monotonic() > end:
+            if not deadline.rest:
                 break
 
     def _listened(self) -> bool:
-        if not self._breaker.allows():
-            return False
         try:
-            self.refresh_all(self._timeout)
+            if self._breaker.allows():
+                self.refresh_all(self._timeout)
         except TierUnavailable:
-            # Not judged: a caller counts what it meets, and under CACHEKIT_STRICT raises it.
-            return False
+            pass  # not judged: a caller counts what it meets, and under CACHEKIT_STRICT raises it
         except TierError as error:
             self._report(error.reason)
-            return False
         except Exception:  # a thread that dies of the unforeseen would leave invalidations unknown, unnoticed
             self._report("listening_failed")
-            return False
-        return True
+        # Never done: somebody may always invalidate something.
+        return False

@@ -1,239 +1,160 @@
-"""From the outbox to the daemon: payloads, pins, then the segment that names them, and only then off the queue.
-
-What is kept in IPFS by its CID: bytes stored by hand, and the pins of all keys with the count of their references.
-"""
+"""From the outbox to the daemon: payloads, pins, then the segment that names them, and only then off the queue."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence, Set
-from typing import Final, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from cachekit.errors import IntegrityError, TierUnavailable
-from cachekit.ipfs.breaker import Guard
+from cachekit.errors import IntegrityError
+from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.content.artifacts import Holdings
 from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
-from cachekit.ipfs.content.unixfs import read_file
-from cachekit.ipfs.credential import Credential, WriterKey
-from cachekit.ipfs.index.index import Index, Pin, tag_of
-from cachekit.ipfs.index.pins import Holdings
-from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Entry
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.credential import WriterKey
+from cachekit.ipfs.index.index import Index
+from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Line
+from cachekit.ipfs.index.table import Table
+from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item, Outbox
-from cachekit.model import ARTIFACT, Key, Mark
+from cachekit.model import ARTIFACT, Mark
 
 
 class _Staged(NamedTuple):
     item: Item
-    entry: Entry
+    entry: Line
     cid: str
     stored: bytes
 
 
+@dataclass(frozen=True)
 class Sender:
-    """Sends batches, one process at a time. `writer` is asked for when there is something to sign."""
+    """Sends batches, one process at a time. `writer` is asked for when there is something to sign.
 
-    def __init__(
-        self,
-        transport: Transport,
-        index: Index,
-        outbox: Outbox,
-        credential: Credential,
-        writer: Callable[[], WriterKey],
-        report: Callable[[str], None],
-        files: Callable[[Item, float], bool],
-    ) -> None:
-        self._transport = transport
-        self._index = index
-        self._outbox = outbox
-        self._credential = credential
-        self._writer = writer
-        self._report = report
-        self._files = files
-        self._holdings = Holdings(transport, index, credential)
+    `files` sends an artifact's files, until a deadline; whether it could.
+    """
 
-    def send(self, end: float, *, patient: bool = False) -> int:
-        """Everything that waits when it is called, until `end` of `time.monotonic`; how many items that were.
+    transport: KuboTransport
+    index: Index
+    table: Table
+    outbox: Outbox
+    writer: Callable[[], WriterKey]
+    report: Callable[[str], None]
+    files: Callable[[Item, Deadline], bool]
 
-        With `patient` the files of artifacts may take as long as they come to, and do not count against `end`.
+    def send(self, deadline: Deadline, *, patient: bool = False) -> int:
+        """Everything that waits when it is called, until the deadline; how many items that were.
+
+        With `patient` the files of artifacts may take as long as they come to: the deadline is put off meanwhile.
 
         Raises TierError; items are taken off only when their segment stands in the daemon.
         """
-        sent, last = 0, self._outbox.last()
-        with self._outbox.exclusive(end):
+        sent, last = 0, self.outbox.last()
+        with self.outbox.exclusive(deadline):
             # What comes meanwhile waits for the next time: else a busy process would send each item by itself.
-            while batch := self._outbox.batch(last=last):
-                end = self._send(batch, end, patient=patient)
-                self._outbox.done([item.id for item in batch])
+            while batch := self.outbox.batch(last=last):
+                self._send(batch, deadline, patient=patient)
+                self.outbox.done([item.id for item in batch])
                 sent += len(batch)
         return sent
 
-    def upload(self, data: bytes, end: float) -> str:
+    def upload(self, data: bytes, deadline: Deadline) -> str:
         """Store bytes as they are; gives the CID, which is the one computed here."""
         cid = file_cid(data)
         if len(data) <= CHUNK_BYTES:
-            self._transport.import_blocks([(binary_cid(cid), data)], timeout=_left(end))
-        elif self._transport.add(data, timeout=_left(end)) != cid:
+            self.transport.import_blocks([(binary_cid(cid), data)], timeout=deadline.left())
+        elif self.transport.add(data, timeout=deadline.left()) != cid:
             raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
         return cid
 
-    def _send(self, batch: Sequence[Item], end: float, *, patient: bool) -> float:
-        """Sends a batch; gives `end`, moved by what the files took where that was to be waited for."""
-        living = [made for item in batch if item.kind == "entry" and (made := self._stage(item))]
-        # Only now: the files of an entry that was ended while it waited would be pinned, and nobody would count that.
-        began = time.monotonic()
-        staged = [one for one in living if self._sends_files(one.item, math.inf if patient else end)]
-        end += time.monotonic() - began if patient else 0.0
-        blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
-        if blocks:
-            self._transport.import_blocks(list(blocks.items()), timeout=_left(end))
-        stored = [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, end)]
+    def _send(self, batch: Sequence[Item], deadline: Deadline, *, patient: bool) -> None:
+        lines = dict[str, list[Line]]()
         released = {(item.namespace, item.text) for item in batch if item.kind == "unpin"}
-        for one in stored:
-            if one.item.pin and (before := self._pin(one, end)):
+        for one in self._stored(batch, deadline, patient=patient):
+            if one.item.pin and (before := self._pin(one, deadline)):
                 released.add((one.item.namespace, before))
-        entries = dict[str, list[Entry]]()
-        for one in stored:
-            entries.setdefault(one.item.namespace, []).append(one.entry)
+            lines.setdefault(one.item.namespace, []).append(one.entry)
         for item in batch:
             if item.kind != "entry":
-                entries.setdefault(item.namespace, []).append(self._mark(item))
-        for namespace, lines in entries.items():
-            self._index.publish(self._transport, namespace, lines, self._writer(), _left(end))
-        self._release(released, end)
-        return end
+                lines.setdefault(item.namespace, []).append(self._mark(item))
+        for namespace, published in lines.items():
+            self.index.publish(namespace, published, self.writer(), deadline.left())
+        self._release(released, deadline)
 
-    def _sends_files(self, item: Item, end: float) -> bool:
-        """Whether what the entry speaks of stands in the daemon; the files of an artifact are sent before its entry."""
-        if item.text != ARTIFACT:
-            return True
-        try:
-            sent = self._files(item, end)
-        except IntegrityError as error:
-            self._report(error.reason)
-            return False
-        if not sent:
-            self._report("artifact_gone")
-        return sent
+    def _stored(self, batch: Sequence[Item], deadline: Deadline, *, patient: bool) -> list[_Staged]:
+        """The entries of a batch whose payload and files stand in the daemon."""
+        living = [one for item in batch if item.kind == "entry" and (one := self._stage(item))]
+        # Only now: the files of an entry that was ended while it waited would be pinned, and nobody would count that.
+        began = time.monotonic()
+        staged = [one for one in living if self._sends_files(one.item, Deadline(math.inf) if patient else deadline)]
+        deadline.at += time.monotonic() - began if patient else 0.0
+        blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
+        if blocks:
+            self.transport.import_blocks(list(blocks.items()), timeout=deadline.left())
+        return [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, deadline)]
 
     def _stage(self, item: Item) -> _Staged | None:
         codec = item.text.encode("ascii")
         plain = b"".join((bytes([len(codec)]), codec, item.payload))
-        stored = self._credential.seal(item.namespace, plain) if item.encrypt else plain
+        credential = self.table.credential
+        stored = credential.seal(item.namespace, plain) if item.encrypt else plain
         cid = file_cid(stored)
         large = UNIXFS if len(stored) > CHUNK_BYTES else 0
-        flags = large | (ENCRYPTED if item.encrypt else 0) | (PINNED if item.pin else 0)
-        tags = tuple(tag_of(self._credential, tag) for tag in dict.fromkeys(item.tag_list))
-        entry = Entry(
-            self._credential.index_key(item.namespace, item.key),
-            flags=flags,
+        entry = Line(
+            credential.index_key(item.namespace, item.key),
+            flags=large | (ENCRYPTED if item.encrypt else 0) | (PINNED if item.pin else 0),
             digest=digest_of(cid),
             size=len(stored),
             created=item.created,
             expires=item.expires,
             grace=item.grace,
             seconds=item.seconds,
-            tags=tags,
+            tags=tuple(map(credential.tag_code, dict.fromkeys(item.tag_list))),
         )
         # Invalidated while it waited: nobody could hit it any more.
-        return None if self._index.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)
+        return None if self.table.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)
 
-    def _added(self, one: _Staged, end: float) -> bool:
+    def _sends_files(self, item: Item, deadline: Deadline) -> bool:
+        """Whether what the entry speaks of stands in the daemon; the files of an artifact are sent before its entry."""
+        if item.text != ARTIFACT:
+            return True
         try:
-            self.upload(one.stored, end)
+            sent = self.files(item, deadline)
+        except IntegrityError as error:
+            self.report(error.reason)
+            return False
+        if not sent:
+            self.report("artifact_gone")
+        return sent
+
+    def _added(self, one: _Staged, deadline: Deadline) -> bool:
+        try:
+            self.upload(one.stored, deadline)
         except IntegrityError as error:
             # It would happen again: kept in the queue it would hold up everything behind it.
-            self._report(error.reason)
+            self.report(error.reason)
             return False
         return True
 
-    def _pin(self, one: _Staged, end: float) -> str:
+    def _pin(self, one: _Staged, deadline: Deadline) -> str:
         """Pins an entry; gives the CID that its key kept pinned until now, or "" where that is none or the same."""
         # The count first: a pin that nobody counts would never be undone.
-        before = self._index.reference(one.item.namespace, one.entry.key, one.cid, one.item.created)
-        name = f"cachekit/{self._credential.namespace_id(one.item.namespace)}/{one.entry.key.hex()}"
-        self._transport.pin(one.cid, name, timeout=_left(end))
+        before = self.table.reference(one.item.namespace, one.entry.key, one.cid, one.item.created)
+        name = f"cachekit/{self.table.credential.namespace_id(one.item.namespace)}/{one.entry.key.hex()}"
+        self.transport.pin(one.cid, name, timeout=deadline.left())
         return "" if before == one.cid else before
 
-    def _release(self, released: Set[tuple[str, str]], end: float) -> None:
-        """Unpins what nothing refers to any more, of (namespace, CID of a payload)."""
-        gone = {one for one in released if not self._index.references(one[1])}
-        # The files first: without its manifest, whoever comes after a crash would not know them.
-        for cid in (*self._holdings.needless(gone, lambda: _left(end)), *sorted({cid for _, cid in gone})):
-            self._transport.unpin(cid, timeout=_left(end))
-
-    def _mark(self, item: Item) -> Entry:
+    def _mark(self, item: Item) -> Line:
         if item.kind == "unpin":
-            return Entry(item.key, UNPIN_MARK, created=item.created)
-        kind: Literal["namespace", "tag", "key"] = (
-            "tag" if item.kind == "tag" else "key" if item.kind == "key" else "namespace"
-        )
-        return self._index.mark_entry(Mark(item.namespace, kind, item.text, item.created))
+            return Line(item.key, UNPIN_MARK, created=item.created)
+        assert item.kind != "entry"
+        return self.table.mark_line(Mark(item.namespace, item.kind, item.text, item.created))
 
-
-def _left(end: float) -> float:
-    left = end - time.monotonic()
-    if left <= 0:
-        raise TierUnavailable("the time for sending is over; the rest stays queued", reason="unfinished")
-    return left
-
-
-_BY_HAND: Final = ""
-"""The namespace under which `store` counts its pins; no decorated call can have it."""
-
-
-class Content:
-    """Stores, fetches and unpins. Every method may raise TierError."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        index: Index,
-        outbox: Outbox,
-        credential: Credential,
-        guard: Guard,
-        sender: Sender,
-    ) -> None:
-        self._transport = transport
-        self._index = index
-        self._outbox = outbox
-        self._credential = credential
-        self._guard = guard
-        self._sender = sender
-
-    def unpin(self, what: str | Key) -> int:
-        """Take a key's reference off, or all of a CID; how many. Kubo's pin ends at the next flush, with the last."""
-        at, taken = time.time_ns(), int(isinstance(what, Key) and self._outbox.drop_pin(what))
-        for pin in self._referring(what):
-            if self._index.dereference(pin.namespace, pin.key, at):
-                self._outbox.add_unpin(pin.namespace, pin.key, pin.cid, at)
-                taken += 1
-        return taken
-
-    def store(self, data: bytes, *, pin: bool = False, timeout: float) -> str:
-        """Publish bytes as they are, unencrypted; gives the CID. Waits for the daemon."""
-        end = time.monotonic() + timeout
-        cid = self._guard.call(lambda: self._sender.upload(data, end))
-        if pin:
-            # The count first: a pin that nobody counts would never be undone.
-            self._index.reference(_BY_HAND, binary_cid(cid)[4:20], cid, time.time_ns())
-            self._guard.call(lambda: self._transport.pin(cid, "cachekit/store", timeout=_at_least(end)))
-        return cid
-
-    def fetch(self, cid: str, *, timeout: float) -> bytes:
-        """The verified bytes of a CID. TierError `not_found` where the daemon lacks any part of it."""
-        end = time.monotonic() + timeout
-        return read_file(
-            cid, lambda block: self._guard.call(lambda: self._transport.block_get(block, timeout=_at_least(end)))
-        )
-
-    def _referring(self, what: str | Key) -> list[Pin]:
-        if isinstance(what, str):
-            return self._index.references(what)
-        key = self._credential.index_key(what.namespace, what.digest)
-        return [pin for pin in self._index.pins() if (pin.namespace, pin.key) == (what.namespace, key)]
-
-
-def _at_least(end: float) -> float:
-    # Never 0: some calls would take it for "for ever". What is over fails by itself.
-    return max(0.001, end - time.monotonic())
+    def _release(self, released: Set[tuple[str, str]], deadline: Deadline) -> None:
+        """Unpins what nothing refers to any more, of (namespace, CID of a payload)."""
+        gone = {one for one in released if not self.table.references(one[1])}
+        files = Holdings(self.transport, self.table).needless(gone, deadline)
+        # The files first: without its manifest, whoever comes after a crash would not know them.
+        for cid in (*files, *sorted({cid for _, cid in gone})):
+            self.transport.unpin(cid, timeout=deadline.left())

@@ -6,34 +6,28 @@ The door for sharing between daemons: whatever finds other writers' roots will f
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from cachekit.artifacts.store import ArtifactStore
 from cachekit.config.resolve import Resolved, config_dir, data_dir
 from cachekit.errors import TierError, UsageError
-from cachekit.ipfs.breaker import Breaker
+from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.artifacts import SharedFiles
-from cachekit.ipfs.credential import TAG_BYTES, Credential, WriterKey, load_credential
-from cachekit.ipfs.index.index import Index, IndexMark, tag_of
-from cachekit.ipfs.index.segments import KEY_MARK, NAMESPACE_MARK, TAG_MARK
+from cachekit.ipfs.credential import Credential, WriterKey, load_credential
+from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.node.repo import recorded_api
 from cachekit.ipfs.outbox import Outbox
 from cachekit.ipfs.tier import IpfsTier
 from cachekit.model import Key, Mark, Record, TierState
 from cachekit.tiers.ledger import Ledger, veiled
 
 DEFAULT_API: Final = "/ip4/127.0.0.1/tcp/5001"
-_KINDS: Final[Mapping[int, Literal["namespace", "tag", "key"]]] = {
-    NAMESPACE_MARK: "namespace",
-    TAG_MARK: "tag",
-    KEY_MARK: "key",
-}
 
 
-class Shared:
+class Team:
     """The IPFS tier of one cache directory with what belongs to it. Raises UsageError for a bad credential or address.
 
     What other machines invalidate goes into `ledger`, so that it ends hits in the local tiers too.
@@ -53,16 +47,15 @@ class Shared:
         self.credential = load_credential(settings.secret, settings.secret_file or credential_file())
         self.transport = KuboTransport(self.api, auth=settings.ipfs_auth)
         self.breaker = Breaker(self.transport.version)
-        self.index = Index(settings.dir / "index.db", self.credential, report, _heeding(ledger))
+        self.table = Table(settings.dir / "index.db", self.credential, report, _heeding(ledger))
         self.outbox = Outbox(settings.dir / "outbox.db", report)
         self.files = SharedFiles(self.transport, self.credential, artifacts, self.breaker)
         self.tier = IpfsTier(
             self.transport,
-            self.index,
+            self.table,
             self.outbox,
-            self.credential,
             self.breaker,
-            writable=settings.ipfs != "ro" and can_certify(self.credential),
+            writable=settings.ipfs != "ro" and self.credential.writes,
             timeout=settings.ipfs_timeout,
             writer=lambda: WriterKey.load(config_dir(), self.credential),
             report=report,
@@ -79,37 +72,22 @@ class Shared:
             return TierState(False, f"{self.api}: {error}")
         return TierState(True, f"{self._resolved.reason('ipfs')}; Kubo {version} at {self.api}")
 
-    def pull(self, namespace: str, timeout: float = 10.0) -> int:
-        """Reads what was published since, in `namespace` and all that this machine knows, invalidations too.
-
-        Returns the number of entries that are new since the last time, those that a lookup or the background took in
-        included. Raises TierError.
-        """
-        self.tier.refresh(namespace, timeout)
-        return self.tier.refresh_all(timeout)
-
     def close(self, bound: float) -> None:
-        end = time.monotonic() + bound
+        deadline = Deadline(bound)
         self.tier.close(bound)
         self.breaker.close()
-        if end > time.monotonic():
+        if deadline.rest:
             self.transport.close()
 
 
-def _heeding(ledger: Ledger) -> Callable[[str, Sequence[IndexMark]], None]:
-    def heed(namespace: str, marks: Sequence[IndexMark]) -> None:
+def _heeding(ledger: Ledger) -> Callable[[Sequence[Mark]], None]:
+    def heed(marks: Sequence[Mark]) -> None:
         try:
-            ledger.mark([_local(namespace, mark) for mark in marks])
+            ledger.mark(marks)
         except (sqlite3.Error, OSError) as error:
             raise TierError(f"the invalidations of others could not be written: {error}", reason="ledger") from error
 
     return heed
-
-
-def _local(namespace: str, mark: IndexMark) -> Mark:
-    kind = _KINDS[mark.kind]
-    code = mark.value[:TAG_BYTES] if kind == "tag" else mark.value
-    return Mark(namespace, kind, "" if kind == "namespace" else veiled(code), mark.at)
 
 
 def veiling(resolved: Resolved) -> Callable[[Key, Record], Sequence[tuple[str, str]]]:
@@ -127,15 +105,10 @@ def veiling(resolved: Resolved) -> Callable[[Key, Record], Sequence[tuple[str, s
 
 def _veiling(credential: Credential) -> Callable[[Key, Record], list[tuple[str, str]]]:
     def veils(key: Key, record: Record) -> list[tuple[str, str]]:
-        tags = [("tag", veiled(tag_of(credential, tag))) for tag in record.tags]
+        tags = [("tag", veiled(credential.tag_code(tag))) for tag in record.tags]
         return [("key", veiled(credential.index_key(key.namespace, key.digest))), *tags]
 
     return veils
-
-
-def can_certify(credential: Credential) -> bool:
-    """Whether the holder can make others accept what it writes; else it only reads."""
-    return credential.seed is not None
 
 
 def credential_file() -> Path:
@@ -147,11 +120,4 @@ def discovered(environ: Mapping[str, str]) -> str:
     """The multiaddr of the node that `cachekit node start` runs; else of the user's own; else Kubo's default."""
     home = Path(environ.get("HOME") or Path.home())
     repositories = [data_dir() / "node" / "repo", Path(environ.get("IPFS_PATH") or home / ".ipfs")]
-    for repository in repositories:
-        try:
-            found = (repository / "api").read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-        if found:
-            return found
-    return DEFAULT_API
+    return next(filter(None, map(recorded_api, repositories)), DEFAULT_API)

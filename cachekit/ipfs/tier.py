@@ -11,15 +11,19 @@ from collections.abc import Callable
 from typing import Final
 
 from cachekit.errors import TierError
-from cachekit.ipfs.breaker import Breaker, Guard
-from cachekit.ipfs.credential import Credential, WriterKey
-from cachekit.ipfs.index.index import Index, Pin
-from cachekit.ipfs.index.segments import MAX_TAGS, Entry
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.breaker import Breaker, Deadline
+from cachekit.ipfs.content.cids import binary_cid
+from cachekit.ipfs.content.unixfs import read_file
+from cachekit.ipfs.credential import WriterKey
+from cachekit.ipfs.index.index import Index
+from cachekit.ipfs.index.rows import Pin
+from cachekit.ipfs.index.segments import MAX_TAGS, Line
+from cachekit.ipfs.index.table import Table
+from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item, Outbox
-from cachekit.ipfs.reading import LISTENING_SECONDS, Listener, Reader
-from cachekit.ipfs.sending import Content, Sender
-from cachekit.ipfs.worker import Worker
+from cachekit.ipfs.reading import LISTENING_SECONDS, Puller, payload_of, record_of
+from cachekit.ipfs.sending import Sender
+from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 
 _BACKGROUND_SECONDS: Final = 60.0
@@ -27,22 +31,15 @@ _FAIR_SECONDS: Final = 1.0
 _BELIEVED_SECONDS: Final = 1.0
 _INDEX_SHARE: Final = 0.6
 """Of the time of a `get`: an index that takes longer must leave some for the payload."""
-
-
-def _silent(_reason: str) -> None:
-    """Tell nobody."""
-
-
-def _no_files(_item: Item, _end: float) -> bool:
-    """There is no artifact store: what speaks of files cannot be sent."""
-    return False
+_BY_HAND: Final = ""
+"""The namespace under which `store` counts its pins; no decorated call can have it."""
 
 
 class IpfsTier:
-    """`protocols.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
+    """`model.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
 
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
-    `files` sends an artifact's files, until an instant of `time.monotonic`.
+    `files` sends an artifact's files, until a deadline; whether it could.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
     that an open breaker answered.
     """
@@ -52,33 +49,32 @@ class IpfsTier:
 
     def __init__(
         self,
-        transport: Transport,
-        index: Index,
+        transport: KuboTransport,
+        table: Table,
         outbox: Outbox,
-        credential: Credential,
         breaker: Breaker,
         *,
         writable: bool,
         timeout: float = 0.25,
         writer: Callable[[], WriterKey],
-        report: Callable[[str], None] = _silent,
-        files: Callable[[Item, float], bool] = _no_files,
+        report: Callable[[str], None] = lambda _reason: None,
+        files: Callable[[Item, Deadline], bool] = lambda _item, _deadline: False,
     ) -> None:
         self.barred = 0
-        self._index = index
+        self._transport = transport
+        self._table = table
         self._outbox = outbox
         self._breaker = breaker
         self._writable = writable
         self._timeout = timeout
         self._report = report
-        self._sender = Sender(transport, index, outbox, credential, writer, report, files)
-        self._reader = Reader(transport, index, credential)
-        self._guard = Guard(breaker)
-        self._content = Content(transport, index, outbox, credential, self._guard, self._sender)
-        self._listener = Listener(transport, index, breaker, timeout, report)
-        self._sending = Worker("cachekit-outbox", self._flushed_quietly)
+        self._index = Index(transport, table)
+        self._sender = Sender(transport, self._index, table, outbox, writer, report, files)
+        self._puller = Puller(self._index, table, breaker, timeout, report)
+        delays = BATCHING_SECONDS, RETRY_SECONDS
+        self._sending = Worker("cachekit-outbox", self._flushed_quietly, delays, lasting=True)
 
-    # -- protocols.Tier -------------------------------------------------------------------------------
+    # -- model.Tier ----------------------------------------------------------------------------------
 
     def get(self, key: Key) -> Record | None:
         """The verified record, or None: unknown, dead, collected, or barred. Raises TierError within the timeout."""
@@ -87,16 +83,16 @@ class IpfsTier:
         if not self._breaker.allows():
             self.barred += 1
             return None
-        end = time.monotonic() + self._timeout
-        entry = self._locate(key, end)
+        deadline = Deadline(self._timeout)
+        entry = self._locate(key, deadline)
         if entry is None:
             return None
-        stored = self._guard.call(lambda: self._reader.stored(entry, _left(end)))
-        if stored is None:
+        payload = self._breaker.call(lambda: payload_of(self._transport, entry, deadline.left()))
+        if payload is None:
             # Collected. A segment once read is not read again, so nobody asks for it twice.
-            self._index.forget(key.namespace, key.digest)
+            self._table.forget(key.namespace, key.digest)
             return None
-        return self._reader.record(key.namespace, entry, stored)
+        return record_of(self._table, key.namespace, entry, payload)
 
     def put(self, key: Key, record: Record, *, encrypt: bool = True) -> None:
         """Queue durably, also while the daemon is away; nothing for a key that stays here or where we may not write."""
@@ -114,26 +110,27 @@ class IpfsTier:
 
     def close(self, timeout: float = 5.0) -> None:
         """Send what waits, for at most `timeout` seconds; what remains is sent by the next process."""
-        end = time.monotonic() + timeout
-        self._listener.worker.end()
+        deadline = Deadline(timeout)
+        self._puller.worker.end()
         self._sending.end()
         with contextlib.suppress(TierError):
             if self._writable and self._breaker.allows() and self._outbox.pending():
                 self.flush(timeout)
-        self._sending.join(max(0.0, end - time.monotonic()))
-        self._listener.worker.join(max(0.0, end - time.monotonic()))
+        self._sending.join(deadline.rest)
+        self._puller.worker.join(deadline.rest)
 
     def renew_after_fork(self) -> None:
-        """Threads do not survive a fork."""
-        self._sending.renew_after_fork()
-        self._listener.worker.renew_after_fork()
+        """Threads do not survive a fork: the child listens for itself; it sends when it has something to send."""
+        self._index.renew_after_fork()
+        self._breaker.renew_after_fork()
+        self._puller.worker.wake()
 
     # -- beyond the protocol ----------------------------------------------------------------------------
 
     def mark(self, mark: Mark) -> int:
         """End what `mark` covers; how many entries that were here. Queued for the other machines where we may write."""
-        ended = self._index.add_mark(mark)
-        self._index.heed(mark.namespace)
+        ended = self._table.mark(mark)
+        self._table.heed(mark.namespace)
         if self._writable:
             self._outbox.add_mark(mark)
             self._sending.wake()
@@ -144,15 +141,15 @@ class IpfsTier:
 
         With `patient` the time that the files of artifacts take does not count.
         """
-        end = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         if not self._writable:
             return 0
         try:
-            sent = self._sender.send(end, patient=patient)
+            sent = self._sender.send(deadline, patient=patient)
         except TierError as error:
             # Where hardly any time was given, a timeout says nothing about the daemon.
-            if timeout >= _FAIR_SECONDS or time.monotonic() < end:
-                self._guard.judge(error)
+            if timeout >= _FAIR_SECONDS or deadline.rest:
+                self._breaker.judge(error)
             raise
         if sent:
             self._breaker.succeeded()
@@ -164,47 +161,69 @@ class IpfsTier:
 
     def pins(self) -> list[Pin]:
         """Every reference that keeps something pinned, of all machines whose segments were read."""
-        return self._index.pins()
+        return self._table.pins()
 
     def unpin(self, what: str | Key) -> int:
         """Take a key's reference off, or all of a CID; how many. Kubo's pin ends at the next flush, with the last."""
-        taken = self._content.unpin(what)
+        at, taken = time.time_ns(), int(isinstance(what, Key) and self._outbox.drop_pin(what))
+        for pin in self._referring(what):
+            if self._table.dereference(pin.namespace, pin.key, at):
+                self._outbox.add_unpin(pin.namespace, pin.key, pin.cid, at)
+                taken += 1
         self._sending.wake()
         return taken
 
     def store(self, data: bytes, *, pin: bool = False, timeout: float = 60.0) -> str:
         """Publish bytes as they are, unencrypted; gives the CID. Waits for the daemon."""
-        return self._content.store(data, pin=pin, timeout=timeout)
+        deadline = Deadline(timeout)
+        cid = self._breaker.call(lambda: self._sender.upload(data, deadline))
+        if pin:
+            # The count first: a pin that nobody counts would never be undone.
+            self._table.reference(_BY_HAND, binary_cid(cid)[4:20], cid, time.time_ns())
+            self._breaker.call(lambda: self._transport.pin(cid, "cachekit/store", timeout=deadline.left()))
+        return cid
 
     def fetch(self, cid: str, *, timeout: float = 60.0) -> bytes:
         """The verified bytes of a CID. TierError `not_found` where the daemon lacks any part of it."""
-        return self._content.fetch(cid, timeout=timeout)
+        deadline = Deadline(timeout)
+        return self._breaker.call(
+            lambda: read_file(cid, lambda block: self._transport.block_get(block, timeout=deadline.left()))
+        )
 
-    def refresh(self, namespace: str, timeout: float) -> int:
-        """Take in what other machines published, invalidations too; how many entries that were. May raise TierError."""
-        return self._guard.call(lambda: self._listener.refresh(namespace, timeout))
+    def pull(self, namespace: str, timeout: float = 10.0) -> int:
+        """Take in what was published since, in `namespace` and all that this machine asked for, invalidations too.
 
-    def refresh_all(self, timeout: float) -> int:
-        """`refresh` for every namespace that this machine ever asked for; how many entries came since this was called."""
-        self._guard.call(lambda: self._listener.refresh_all(timeout))
-        return self._listener.taken()
+        How many entries are new since the last time, those that a lookup or the background took in included. Each
+        namespace may take `timeout` seconds. Raises TierError.
+        """
+        self._breaker.call(lambda: self._puller.refresh_all(timeout, namespace))
+        return self._puller.taken()
 
     def listen(self, namespace: str) -> None:
         """From now on, look every few seconds for what other machines invalidated in `namespace` and all others."""
-        self._listener.start(namespace)
+        self._puller.start(namespace)
 
-    def _locate(self, key: Key, end: float) -> Entry | None:
-        entry = self._reader.living(key)
+    def _referring(self, what: str | Key) -> list[Pin]:
+        if isinstance(what, str):
+            return self._table.references(what)
+        key = self._table.credential.index_key(what.namespace, what.digest)
+        return [pin for pin in self._table.pins() if (pin.namespace, pin.key) == (what.namespace, key)]
+
+    def _locate(self, key: Key, deadline: Deadline) -> Line | None:
+        entry = self._table.living(key.namespace, key.digest)
         # A known entry may have been replaced or invalidated elsewhere: it is believed for a second without asking.
-        if entry is not None and self._listener.age(key.namespace) <= _BELIEVED_SECONDS:
+        if entry is not None and self._puller.age(key.namespace) <= _BELIEVED_SECONDS:
             return entry
-        self.refresh(key.namespace, _left(end) * _INDEX_SHARE)
-        entry = self._reader.living(key)
-        if entry is not None and self._listener.age(EVERYWHERE) > LISTENING_SECONDS:
+        self._refresh(key.namespace, deadline)
+        entry = self._table.living(key.namespace, key.digest)
+        if entry is not None and self._puller.age(EVERYWHERE) > LISTENING_SECONDS:
             # Nobody listens, or not yet: a mark for all namespaces may stand where we did not look.
-            self.refresh(EVERYWHERE, _left(end) * _INDEX_SHARE)
-            entry = self._reader.living(key)
+            self._refresh(EVERYWHERE, deadline)
+            entry = self._table.living(key.namespace, key.digest)
         return entry
+
+    def _refresh(self, namespace: str, deadline: Deadline) -> None:
+        self._breaker.call(lambda: self._puller.refresh(namespace, deadline.left() * _INDEX_SHARE))
 
     def _flushed_quietly(self) -> bool:
         if not self._breaker.allows():
@@ -219,8 +238,3 @@ class IpfsTier:
             self._report("sending_failed")
             return False
         return True
-
-
-def _left(end: float) -> float:
-    # Never 0: some calls would take it for "for ever". What is over fails by itself.
-    return max(0.001, end - time.monotonic())

@@ -1,111 +1,151 @@
-"""A thread in the background that may never keep its owner alive, survives a fork, and is easily told to end."""
+"""A thread in the background that may never keep its owner alive, and that a fork does not end."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import threading
-import time
 import weakref
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
+from typing import Final
 
 BATCHING_SECONDS: Final = 0.05
-"""What comes together travels together: the quiet that a woken worker waits for."""
-LONGEST_BATCHING_SECONDS: Final = 0.5
-"""While there is no quiet, this is how long it waits."""
+"""What comes together travels together: a first delay that is quiet enough for a burst."""
 RETRY_SECONDS: Final = 1.0
-
-
-class _Signals(NamedTuple):
-    awake: threading.Event
-    ended: threading.Event
+_LONGEST_GATHERING: Final = 10
 
 
 class Worker:
-    """Does `work`, a bound method, whenever it was woken, or else every `interval` seconds; its first `wake` starts it.
+    """Does `work`, a bound method, on a thread called `name`: when woken, and again until it says that it is done.
 
-    `work` says whether it succeeded; where not, it is asked again after a second. `name` is the thread's.
+    `delays` are the seconds before each time; the last one repeats. The first has to be quiet: who is woken again in it
+    waits again, ten times at most. Each delay is up to its `jitter`, a share of it, longer or shorter. A thread that is
+    done ends, unless it is to be `lasting`: with it would end its connections to SQLite, which are dear to open.
     """
 
-    def __init__(self, name: str, work: Callable[[], bool], *, interval: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], bool],
+        delays: Sequence[float] = (0.0,),
+        *,
+        jitter: float = 0.0,
+        lasting: bool = False,
+    ) -> None:
         self._name = name
         # A weak reference: a tier that nobody uses any more must not be worked for.
         self._work = weakref.WeakMethod(work)
-        self._interval = interval
-        self._renew()
+        self._delays = tuple(delays)
+        self._jitter = jitter
+        self._lasting = lasting
+        self._ended = False
+        self._run = _Run()
 
     def __del__(self) -> None:
-        self.end()
+        self._run.stop()
 
-    def wake(self) -> None:
-        """Have it work soon."""
-        if self._pid != os.getpid():
-            self._renew()
-        if self._thread is None:
-            with self._starting:
-                if self._thread is None:
-                    self._start()
-        self._signals.awake.set()
-
-    def renew_after_fork(self) -> None:
-        """Threads do not survive a fork: one that works by the clock starts again in the child."""
-        runs = self._thread is not None and not self._signals.ended.is_set()
-        self._renew()
-        if runs and self._interval is not None:
+    def begin(self) -> None:
+        """Have it work soon, unless it does already."""
+        if self._run.thread is None:
             self.wake()
 
+    def wake(self) -> None:
+        """Have it work soon; where it works already, once more after that."""
+        if self._ended:
+            return
+        if self._run.pid != os.getpid():
+            self.renew_after_fork()
+        run = self._run
+        with run.lock:
+            run.woken.set()
+            if run.thread is None:
+                arguments = (self._work, run, self._delays, self._jitter, self._lasting)
+                thread = threading.Thread(target=_work_on, args=arguments, name=self._name, daemon=True)
+                # No thread to be had (too many, or the interpreter ends): the next call tries again.
+                with contextlib.suppress(RuntimeError):
+                    thread.start()
+                    run.thread = thread
+
+    def stop(self) -> None:
+        """Have it stop, without waiting for it, until it is woken again."""
+        self._run.stop()
+        self._run = _Run()
+
     def end(self) -> None:
-        """Have it end, without waiting for it."""
-        self._signals.ended.set()
-        self._signals.awake.set()
+        """Have it stop for good, without waiting for it."""
+        self._ended = True
+        self._run.stop()
+
+    def renew_after_fork(self) -> None:
+        """The thread exists in the parent only. `wake` sees that by itself; `begin` is to cost next to nothing."""
+        self._run = _Run()
 
     def join(self, timeout: float) -> None:
         """Wait until it has ended, for at most `timeout` seconds."""
-        thread = self._thread
-        if thread is not None and self._pid == os.getpid() and thread is not threading.current_thread():
+        thread = self._run.thread
+        if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
-    def _renew(self) -> None:
-        self._pid = os.getpid()
-        self._signals = _Signals(threading.Event(), threading.Event())
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
 
-    def _start(self) -> None:
-        thread = threading.Thread(
-            target=_run, args=(self._work, self._signals, self._interval), name=self._name, daemon=True
-        )
-        # No thread to be had (too many, or the interpreter ends): the next `wake` tries again.
-        with contextlib.suppress(RuntimeError):
-            thread.start()
-            self._thread = thread
+class _Run:
+    """What a thread and the worker that started it share, so that neither holds the other."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.stopped = threading.Event()
+        self.woken = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.woken.set()
+
+    def goes_on(self, *, lasting: bool) -> bool:
+        """Whether somebody woke it since the last time; else the thread is over, and the next `wake` starts another."""
+        if lasting:
+            return self.woken.wait()
+        with self.lock:
+            if not self.woken.is_set():
+                self.thread = None
+            return self.woken.is_set()
+
+    def is_quiet(self, delay: float) -> bool:
+        """Waits for a `delay` in which nobody woke it; False where it is to stop."""
+        for _ in range(_LONGEST_GATHERING):
+            self.woken.clear()
+            if self.stopped.wait(delay):
+                return False
+            if not self.woken.is_set():
+                break
+        self.woken.clear()
+        return True
 
 
-def _run(work: weakref.WeakMethod[Callable[[], bool]], signals: _Signals, interval: float | None) -> None:
-    while not signals.ended.is_set():
-        signals.awake.wait(interval)
-        if interval is None:
-            _gathered(signals)
-        signals.awake.clear()
-        if signals.ended.is_set():
-            return
-        done = _worked(work)
-        if not done and interval is None:
-            signals.ended.wait(RETRY_SECONDS)
-            signals.awake.set()
+def _work_on(
+    work: weakref.WeakMethod[Callable[[], bool]], run: _Run, delays: Sequence[float], jitter: float, lasting: bool
+) -> None:
+    try:
+        while run.goes_on(lasting=lasting):
+            waits = _waits(delays, jitter)
+            if not run.is_quiet(next(waits)):
+                return
+            while not _is_done(work):
+                if run.stopped.wait(next(waits)):
+                    return
+    except BaseException:  # whatever it is: the next call starts another thread
+        run.thread = None
+        raise
 
 
-def _worked(work: weakref.WeakMethod[Callable[[], bool]]) -> bool:
+def _waits(delays: Sequence[float], jitter: float) -> Iterator[float]:
+    for delay in chain(delays, repeat(delays[-1])):
+        yield delay * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - spreads load, guards nothing
+
+
+def _is_done(work: weakref.WeakMethod[Callable[[], bool]]) -> bool:
     # In a function of its own, so that the strong reference is gone while the thread waits.
     call = work()
     return call is None or call()
-
-
-def _gathered(signals: _Signals) -> None:
-    end = time.monotonic() + LONGEST_BATCHING_SECONDS
-    while time.monotonic() < end and not signals.ended.is_set():
-        signals.awake.clear()
-        signals.ended.wait(BATCHING_SECONDS)
-        if not signals.awake.is_set():
-            return

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import re
+import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 Arguments = tuple[Any, ...]
+
+
+_PATH: Final = re.compile(r"\b(Path|PurePath|PosixPath|PathLike)\b")
+
+
+def paths_of(signature: inspect.Signature) -> frozenset[str]:
+    """The parameters that are annotated as paths, alone or in a union."""
+    return frozenset(name for name, one in signature.parameters.items() if _takes_paths(one.annotation))
+
+
+def _takes_paths(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return _PATH.search(annotation) is not None
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        return hasattr(annotation, "__fspath__")
+    return any(map(_takes_paths, typing.get_args(annotation)))
 
 
 class Unbound(TypeError):

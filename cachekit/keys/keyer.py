@@ -1,38 +1,32 @@
 """Which call is this? From a function and its arguments to a `Key` (DESIGN §5): no wrong hit, ever.
 
-A digest holds, each part length-prefixed: the function and its version, the constants and closure it reads at the
-moment of the call, the namespace, the sample, and the arguments by name.
+A digest holds, each part length-prefixed: the function, its version or all that its code reaches at the moment of the call,
+the namespace, the sample, and the arguments by name.
 """
 
 from __future__ import annotations
 
-import hashlib
-import marshal
+import os
 import re
 import string
 import types
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from cachekit.errors import UsageError
-from cachekit.files.digests import frame
-from cachekit.keys.binding import Arguments, Binder
-from cachekit.keys.canonical import canonical
-from cachekit.keys.function import OTHER, PLAIN, Describer, cells, constants, content, is_plain, named, written_only
-from cachekit.keys.plain import plain
-from cachekit.keys.readable import readable
+from cachekit.errors import CannotKey, UsageError
+from cachekit.keys.binding import Arguments, Binder, paths_of
 from cachekit.keys.secrets import is_secret_name
-from cachekit.keys.source import plain_globals, source_digest
 from cachekit.model import Key, Policy
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
+    # Imported by the first key: many programs decorate functions that one run of them never calls.
+    from cachekit.keys.code.function import Code
 
 Part = tuple[str, str]
 
 ARGUMENT: Final = "argument "
 """What stands before the name of an argument in the parts of an explanation."""
-_PREFIX_LIMIT: Final = 64
 _DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -54,7 +48,12 @@ class Keyer:
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, policy: Policy, namespace: str | Callable[[], str] = ""
+        self,
+        function: Callable[..., Any],
+        *,
+        policy: Policy,
+        namespace: str | Callable[[], str] = "",
+        held: tuple[Any, ...] = (),
     ) -> None:
         while isinstance(function, (classmethod, staticmethod)):
             function = function.__func__
@@ -64,10 +63,9 @@ class Keyer:
         # A scratch directory is ours to give: a call need not name one.
         self._bind = Binder(function, (policy.scratch,) if policy.scratch else ())
         self._python = function if isinstance(function, types.FunctionType) else None
-        self._closure = cells(self._python, policy.ignore) if self._python else []
-        self._names: tuple[str, ...] | None = None
-        self._identity: tuple[bytes, bool] | None = None
-        self._prefixes: dict[tuple[bytes, str, int], _Hash] = {}
+        self._held = held
+        self._paths = paths_of(self._bind.signature)
+        self._code: Code | None = None
         self.name = f"{function.__module__}.{function.__qualname__}"
         for template in policy.tags:
             self._check_template(template)
@@ -87,29 +85,44 @@ class Keyer:
 
     @property
     def fast(self) -> bool:
-        """Whether `state()` says everything about the state now. Cells can be rebound: ask for each call."""
-        return not self._unplain()
+        """Whether the arguments and `state()` together say everything that the key holds."""
+        return self._policy.key is None and not self._paths and self._current().watch.fast
 
     def state(self) -> tuple[object, ...]:
-        """The plain constants the function reads and its closure, at this moment; `...` where a value is not plain."""
-        names = self._global_names()
-        if not names and not self._closure:
-            return ()
-        loaded = self._function.__globals__
-        values = [loaded.get(name, OTHER) for name in names]
-        found = [value if type(value) in PLAIN or is_plain(value) else OTHER for value in values]
-        return (*found, *[content(cell) for _, cell in self._closure])
+        """What the code reads at this moment, for the fast lane; marshal refuses it where it cannot be said."""
+        code = self._code
+        data = None if code is None else code.watch.state()
+        try:
+            if code is None or data is None:
+                code = self._current()
+                data = code.watch.state()
+        except Exception:  # whatever a walk meets: the call takes the long way, which says what it is
+            return _UNSAID
+        return () if code.nothing_read else (code.number, data)
 
     def key(
         self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None
     ) -> Key:
-        """The key of one call. Raises CannotKey, which names the argument; TypeError where the call itself would."""
-        space = self._space(namespace)
-        describe = Describer()
-        digest = self._prefix(space, self._policy.sample if sample is None else sample).copy()
-        digest.update(frame(*[describe.closure(name, cell) for name, cell in self._unplain()]))
-        digest.update(self._arguments(self.bind(args, kwargs), describe))
-        return Key(space, digest.digest(), self.name, self._shareable(describe), inputs=tuple(describe.inputs))
+        """The key of one call. Raises CannotKey, which names the argument; Unbound where the call itself would fail."""
+        # What a `key=` of the caller's raises is its author's, and so are arguments that the function does not take.
+        identifying = self._identifying(self._bind(args, kwargs))
+        try:
+            digest, portable, inputs = self._current().digest(
+                identifying,
+                self._space(namespace),
+                self._policy.sample if sample is None else sample,
+                # Behind `key=` nothing is a parameter.
+                extra=None if self._policy.key is not None else self._bind.extra_kwargs,
+            )
+        except UsageError:
+            raise
+        except Exception as error:  # whatever an object raises that is asked what it is: the call cannot be keyed
+            raise CannotKey(
+                f"its key cannot be built ({type(error).__name__}: {error}): leave the argument out with ignore=, or say "
+                "what identifies the call with key="
+            ) from error
+        portable = portable or self._policy.version is not None
+        return Key(self._space(namespace), digest, self.name, portable, inputs=inputs)
 
     def explain(
         self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None
@@ -146,59 +159,22 @@ class Keyer:
             return namespace
         return self._namespace() if callable(self._namespace) else self._namespace
 
-    def _global_names(self) -> tuple[str, ...]:
-        if self._names is None:
-            found = plain_globals(self._python) if self._python else ()
-            left_out = self._policy.ignore | (written_only(self._python) if self._python else frozenset())
-            self._names = tuple(name for name in found if name not in left_out)
-        return self._names
+    def _current(self) -> Code:
+        """What the function is now. Read again only where something that it reaches is another one than it was."""
+        code = self._code
+        if code is None or not code.watch.same():
+            from cachekit.keys.code.function import code_of
 
-    def _unplain(self) -> list[tuple[str, types.CellType]]:
-        return [(name, cell) for name, cell in self._closure if content(cell) is OTHER] if self._closure else []
-
-    def _prefix(self, namespace: str, sample: int) -> _Hash:
-        state = self.state()
-        # Typed bytes, because 1, 1.0 and True are one dict key.
-        memo = (marshal.dumps(cast("Any", state), 2), namespace, sample)
-        known = self._prefixes.get(memo)
-        if known is None:
-            if len(self._prefixes) >= _PREFIX_LIMIT:
-                self._prefixes.clear()
-            known = self._prefixes[memo] = self._start(state, namespace, sample)
-        return known
-
-    def _start(self, state: tuple[object, ...], namespace: str, sample: int) -> _Hash:
-        names = self._global_names()
-        labels = [*names, *(name for name, _ in self._closure)]
-        known = list(zip(labels, state, strict=True))
-        known_constants = {name: value for name, value in known[: len(names)] if value is not OTHER}
-        cells = [(name, value) for name, value in known[len(names) :] if value is not OTHER]
-        describe = Describer()
-        parts = [
-            canonical(known_constants, where="constants"),
-            *[named(name, value, describe) for name, value in cells],
-        ]
-        # Without a sample the digest is what it was before anybody sampled.
-        index = [b"%d" % sample] if sample else []
-        identity = self._who()[0]
-        return hashlib.sha256(frame(b"cachekit key v1", identity, frame(*parts), namespace.encode(), *index))
-
-    def _who(self) -> tuple[bytes, bool]:
-        if self._identity is None:
-            describe = Describer()
-            identity = describe.identity(self._function, self._policy.version)
-            codec = describe.codec(self._policy.codec, self._policy.version)
-            self._identity = (frame(identity, codec) if codec else identity, describe.portable)
-        return self._identity
-
-    def _shareable(self, describe: Describer) -> bool:
-        return self._policy.version is not None or (self._who()[1] and describe.portable)
+            code = self._code = code_of(self._function, self._policy, self._held)
+        return code
 
     def _identifying(self, bound: dict[str, Any]) -> dict[str, Any]:
         """What of the arguments counts, by name: without the ignored, or what `key=` made of them."""
         if self._policy.key is not None:
             return {"key": self._policy.key(types.MappingProxyType(bound))}
         ignore = self._policy.ignore
+        if self._paths:
+            bound.update({name: _path(bound[name]) for name in self._paths & bound.keys()})
         if not ignore:
             return bound
         kept = {name: value for name, value in bound.items() if name not in ignore}
@@ -207,36 +183,28 @@ class Keyer:
             kept[extra] = {name: value for name, value in kept[extra].items() if name not in ignore}
         return kept
 
-    def _arguments(self, bound: dict[str, Any], describe: Describer) -> bytes:
-        kept = self._identifying(bound)
-        tag = b"key" if self._policy.key is not None else b"call"
-        data = plain(kept)
-        if data is not None:
-            return frame(tag, b"plain", data)
-        # One by one, so that a refusal names the argument, and **kwargs by their own names.
-        return frame(tag, b"named", *[self._argument(name, kept[name], describe) for name in sorted(kept)])
-
-    def _argument(self, name: str, value: Any, describe: Describer) -> bytes:
-        if name != self._bind.extra_kwargs or self._policy.key is not None:
-            return named(name, value, describe)
-        return frame(name.encode(), *[named(inner, value[inner], describe) for inner in sorted(value)])
-
     def _own_parts(self) -> list[Part]:
-        version = self._policy.version
-        digest = "" if version is not None or self._python is None else source_digest(self._python)[0][:12]
-        parts = [("function", self.name), ("version", version if version is not None else f"source {digest}")]
-        if self._python is not None:
-            read = constants(self._python, self._global_names(), self._policy.ignore)
-            parts += [(f"constant {name}", _text(name, value)) for name, value in read.items()]
-        return parts + [(f"closure {name}", self._cell_text(name, cell)) for name, cell in self._closure]
+        version, code = self._policy.version, self._current()
+        parts = [("function", self.name), *([("version", version)] if version is not None else [])]
+        for kind, name, place, value in code.parts:
+            text = _text(name, value) if kind in ("constant", "closure") else f"{value or ''} {place}".strip()
+            parts.append((f"{kind} {name}", text))
+        return parts + [(f"not followed {name}", kind) for name, kind in code.unfollowed]
 
-    @staticmethod
-    def _cell_text(name: str, cell: types.CellType) -> str:
-        try:
-            return _text(name, cell.cell_contents)
-        except ValueError:
-            return "<empty>"
+
+def _path(value: Any) -> Any:
+    """A text for a parameter that takes paths counts by content too, where something stands there."""
+    return Path(value) if type(value) is str and value and os.path.exists(value) else value
+
+
+_UNSAID: Final = (object(),)
+"""marshal refuses it, so that nothing is found under it."""
 
 
 def _text(name: str, value: Any) -> str:
-    return "<secret>" if is_secret_name(name) else readable(value)
+    from cachekit.keys.readable import readable
+
+    try:
+        return "<secret>" if is_secret_name(name) else readable(value)
+    except Exception:  # a proxy outside of its context raises whatever it is asked; its class is all that counts
+        return f"<{type(value).__name__}>"

@@ -41,7 +41,13 @@ def plain(value: Any) -> bytes | None:
 def _is_plain(value: Any) -> bool:
     # Written for speed: local names, the commonest type first. orjson refuses a dict's name that only equals a str.
     nodes, harmless, leaves = [value], _harmless, LEAVES
+    walked: set[int] | None = None
     for node in nodes:
+        if len(nodes) > _MANY:  # or it holds itself: from here on each is walked once
+            walked = walked or set()
+            if id(node) in walked:
+                continue
+            walked.add(id(node))
         if type(node) is dict:
             for name, item in node.items():
                 if name not in harmless and not _learn(name):
@@ -59,28 +65,6 @@ def _is_plain(value: Any) -> bool:
                 return False
         elif type(node) not in leaves:
             return False
-        if len(nodes) > _MANY:
-            return _is_plain_at_length(value)
-    return True
-
-
-def _is_plain_at_length(value: Any) -> bool:
-    """The same for a large tree, depth first with the open containers noted, so that a cycle ends."""
-    open_ids: set[int] = set()
-    todo: list[tuple[Any, bool]] = [(value, True)]
-    while todo:
-        node, entering = todo.pop()
-        if type(node) not in (dict, list):
-            if type(node) not in LEAVES or (type(node) is float and not math.isfinite(node)):
-                return False
-        elif not entering:
-            open_ids.discard(id(node))
-        elif id(node) in open_ids or (type(node) is dict and not all(map(_learn, node))):
-            return False
-        else:
-            open_ids.add(id(node))
-            todo.append((node, False))
-            todo.extend((item, True) for item in (node.values() if type(node) is dict else node))
     return True
 
 

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from cachekit.errors import CannotKey
 from cachekit.files.digests import content_digest
-from cachekit.keys.canonical import fields, revealer
 from cachekit.keys.plain import LEAVES
 from cachekit.keys.secrets import names_secret
+from cachekit.keys.shapes import fields, revealer
 
 _LONGEST: Final = 400
 _LONGEST_TEXT: Final = 120

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cachekit.files.sqlite import write_ahead
+from cachekit.files.sqlite import all_or_nothing, write_ahead
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 
 _SCHEMA: Final = """
@@ -95,7 +95,8 @@ class Ledger:
     def add_totals(self, amounts: Mapping[str, Mapping[str, float]]) -> None:
         """Adds counters per function to the machine's totals; new names begin at zero."""
         rows = [(name, counter, amount) for name, counters in amounts.items() for counter, amount in counters.items()]
-        with self._transaction() as connection:
+        connection = self._connection()
+        with all_or_nothing(connection):
             connection.executemany(
                 "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount", rows
             )
@@ -123,7 +124,8 @@ class Ledger:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._transaction() as connection:
+        connection = self._connection()
+        with all_or_nothing(connection):
             generation = connection.execute("PRAGMA user_version").fetchone()[0] + 1
             connection.execute(f"PRAGMA user_version = {generation}")
             yield connection
@@ -131,17 +133,6 @@ class Ledger:
         # transaction has, so that two writers who swap here still leave a value that no reader has acted on.
         assert self._cells is not None
         self._cells[0] = generation
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
 
     def _connection(self) -> sqlite3.Connection:
         local = self._local

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from cachekit.model import FOREVER, NANOSECONDS, Key, Record
 
@@ -21,12 +21,6 @@ OVERHEAD: Final = 600
 
 MOST_FOLLOWERS: Final = 8
 """Ways of writing one call (positional, by keyword, …) that lead straight to its entry."""
-
-
-class Follower(Protocol):
-    """Whoever keeps a way straight to an entry."""
-
-    shortcut: Any
 
 
 class Entry:
@@ -42,7 +36,7 @@ class Entry:
         self.deadline = deadline
         self.size = len(record.payload) + OVERHEAD
         self.used = False
-        self.followers: list[Follower] = []
+        self.followers: list[Any] = []
 
 
 class MemoryTier:
@@ -97,7 +91,7 @@ class MemoryTier:
     def close(self) -> None:
         self.clear()
 
-    def follow(self, entry: Entry, follower: Follower, shortcut: object) -> None:
+    def follow(self, entry: Entry, follower: Any, shortcut: object) -> None:
         """Sets `follower.shortcut`, and sets it to None when the entry goes."""
         with self._lock:
             if self._entries.get(entry.key.digest) is not entry:

@@ -2,19 +2,14 @@
 
 `load(*dump(value))` has the value's type and value, nested ones included, and shares nothing mutable with it; where
 that cannot be had, `dump` raises CannotEncode. It is decided by the types, before storing, never by a second decode.
-
-Does JSON keep it? Whether a tree comes back from JSON with the types and values it had.
-
-Told by the types, in one walk, which is most of what storing a value costs: hence the local names and the order of the
-questions. What orjson refuses by itself (depth, big integers, lone surrogates, names that are no str) is left to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -27,77 +22,37 @@ from cachekit.values.tagged import Tagger
 if TYPE_CHECKING:
     from cachekit.model import ArtifactCodec, Codec
 
+Dumped = tuple[str, bytes]
+Loader = Callable[[bytes], Any]
 
+# What orjson would write as something else goes to `default`, that is: is refused.
+_STRICT: Final = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _LEAVES: Final = frozenset({str, int, bool, type(None)})
 _FLOATS: Final = frozenset({float})
 _LONG: Final = 16
 _MANY: Final = 16_384
 
 
-def is_lossless(value: Any) -> bool:
-    """Whether the tree holds exact dict, list, str, int, bool, None and finite float only; it may hold itself."""
-    if type(value) is not dict and type(value) is not list:
-        return type(value) in _LEAVES or (type(value) is float and isfinite(value))
-    nodes, leaves, finite = [value], _LEAVES, isfinite
-    for node in nodes:
-        if type(node) is list and len(node) >= _LONG and _is_uniform(node):
-            continue
-        for item in node.values() if type(node) is dict else node:
-            kind = type(item)
-            if kind in leaves:
-                continue
-            if kind is dict or kind is list:
-                nodes.append(item)
-            elif kind is not float or not finite(item):
-                return False
-        if len(nodes) > _MANY:
-            return _is_lossless_at_length(value)
-    return True
-
-
-def _is_lossless_at_length(value: Any) -> bool:
-    """The same for a tree of many containers: none is walked twice, so that one that holds itself ends."""
-    nodes, seen = [value], {id(value)}
-    for node in nodes:
-        for item in _inside(node):
-            if type(item) is dict or type(item) is list:
-                if id(item) not in seen:
-                    seen.add(id(item))
-                    nodes.append(item)
-            elif type(item) not in _LEAVES and not (type(item) is float and isfinite(item)):
-                return False
-    return True
-
-
-def _inside(node: Any) -> Iterable[Any]:
-    if type(node) is dict:
-        items: Iterable[Any] = node.values()
-        return items
-    return () if len(node) >= _LONG and _is_uniform(node) else node
-
-
-def _is_uniform(items: list[Any]) -> bool:
-    """Whether a list needs no look at each item. Long ones are mostly of one kind: an embedding costs half."""
-    kinds = set(map(type, items))
-    # A sum is finite only where all items are; one that overflows says nothing.
-    return kinds <= _LEAVES or (kinds == _FLOATS and (isfinite(sum(items)) or all(map(isfinite, items))))
-
-
-Dumped = tuple[str, bytes]
-# What orjson would write as something else goes to `default`, that is: is refused.
-_STRICT: Final = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-
-
-class LoadingCodec(Protocol):
+class LoadingCodec:
     """A Codec that also hands out the bare function that loads payloads of one name.
 
-    The bare function raises whatever it likes for a corrupt payload (`loader("json")` is `orjson.loads`, which raises
-    ValueError); `load` turns that into IntegrityError.
+    `loaders` are these functions by name. They raise whatever they like for a corrupt payload (that of "json" is
+    `orjson.loads`, which raises ValueError); `load` of a codec by name turns that into IntegrityError.
     """
 
-    def dump(self, value: Any) -> tuple[str, bytes]: ...
-    def load(self, name: str, payload: bytes) -> Any: ...
-    def loader(self, name: str) -> Callable[[bytes], Any]: ...
+    loaders: Mapping[str, Loader]
+
+    def dump(self, value: Any) -> Dumped:
+        raise NotImplementedError
+
+    def load(self, name: str, payload: bytes) -> Any:
+        return self.loader(name)(payload)
+
+    def loader(self, name: str) -> Loader:
+        try:
+            return self.loaders[name]
+        except KeyError:
+            raise IntegrityError(f"the payload is in {name!r}, which this codec does not read") from None
 
 
 def keeps_files(choice: str | Codec | ArtifactCodec) -> bool:
@@ -139,7 +94,7 @@ def _check_name(choice: str) -> None:
         raise UsageError(f"there is no codec {choice!r}; there are {', '.join(_DUMPERS)}")
 
 
-class _Builtin:
+class _Builtin(LoadingCodec):
     """Dumps by one name, loads by all: an entry stays readable when the decorator's `codec=` changes."""
 
     def __init__(self, choice: str, annotation: Callable[[], object]) -> None:
@@ -147,7 +102,7 @@ class _Builtin:
         self._classes: Mapping[str, type] | None = None
         self._tagger = Tagger(self._known_classes)
         self._dump = self._auto if choice == "auto" else _DUMPERS[choice]
-        self._loaders: dict[str, Callable[[bytes], Any]] = {**_LOADERS, "tagged": self._tagger.load}
+        self.loaders = {**_LOADERS, "tagged": self._tagger.load}
 
     def dump(self, value: Any) -> Dumped:
         try:
@@ -157,17 +112,11 @@ class _Builtin:
 
     def load(self, name: str, payload: bytes) -> Any:
         # Every hit comes through here: one lookup, and the bare function.
-        load = self._loaders.get(name) or self.loader(name)
+        load = self.loaders.get(name) or self.loader(name)
         try:
             return load(payload)
         except (ValueError, TypeError) as error:
             raise IntegrityError(f"the payload is not {name}: {error}") from error
-
-    def loader(self, name: str) -> Callable[[bytes], Any]:
-        try:
-            return self._loaders[name]
-        except KeyError:
-            raise IntegrityError(f"the payload is in {name!r}, which this codec does not read") from None
 
     def _auto(self, value: Any) -> Dumped:
         kind = type(value)
@@ -187,7 +136,7 @@ class _Builtin:
         return self._classes
 
 
-class _Foreign:
+class _Foreign(LoadingCodec):
     """Somebody else's codec: what goes wrong in it is a value not stored, or a miss, never the caller's trouble."""
 
     def __init__(self, codec: Codec) -> None:
@@ -212,20 +161,56 @@ class _Foreign:
         except Exception as error:  # a foreign codec may raise anything
             raise IntegrityError(f"{self._codec!r} could not load {name!r}: {error}") from error
 
-    def loader(self, name: str) -> Callable[[bytes], Any]:
+    def loader(self, name: str) -> Loader:
         return partial(self.load, name)
 
 
 def _json(value: Any) -> bytes | None:
     """`value` as JSON, or None where JSON would change it."""
     # The walk first: orjson 3.13 has no depth limit for tuples and dies of a deep or cyclic one.
-    if not is_lossless(value):
+    if not _is_lossless(value):
         return None
     try:
         # Refuses depth, big integers, surrogates and keys that are no str: the walk need not.
         return orjson.dumps(value, None, _STRICT)
     except orjson.JSONEncodeError:
         return None
+
+
+def _is_lossless(value: Any) -> bool:
+    """Whether the tree holds exact dict, list, str, int, bool, None and finite float only; it may hold itself.
+
+    Told by the types, in one walk, which is most of what storing a value costs: hence the local names and the order of
+    the questions.
+    """
+    if type(value) is not dict and type(value) is not list:
+        return type(value) in _LEAVES or (type(value) is float and isfinite(value))
+    nodes, leaves, finite = [value], _LEAVES, isfinite
+    walked: set[int] | None = None
+    for node in nodes:
+        if len(nodes) > _MANY:  # or it holds itself: from here on each is walked once
+            walked = walked or set()
+            if id(node) in walked:
+                continue
+            walked.add(id(node))
+        if type(node) is list and len(node) >= _LONG and _is_uniform(node):
+            continue
+        for item in node.values() if type(node) is dict else node:
+            kind = type(item)
+            if kind in leaves:
+                continue
+            if kind is dict or kind is list:
+                nodes.append(item)
+            elif kind is not float or not finite(item):
+                return False
+    return True
+
+
+def _is_uniform(items: list[Any]) -> bool:
+    """Whether a list needs no look at each item. Long ones are mostly of one kind: an embedding costs half."""
+    kinds = set(map(type, items))
+    # A sum is finite only where all items are; one that overflows says nothing.
+    return kinds <= _LEAVES or (kinds == _FLOATS and (isfinite(sum(items)) or all(map(isfinite, items))))
 
 
 def _dump_json(value: Any) -> Dumped:
@@ -260,7 +245,7 @@ _DUMPERS: Final[dict[str, Callable[[Any], Dumped]]] = {
     "ndarray": _dump_ndarray,
     "safetensors": dump_tensors,
 }
-_LOADERS: Final[dict[str, Callable[[bytes], Any]]] = {
+_LOADERS: Final[dict[str, Loader]] = {
     "json": orjson.loads,
     "bytes": lambda payload: payload,
     "text": lambda payload: payload.decode("utf-8", "surrogatepass"),

@@ -335,12 +335,12 @@ class Uploading:
             tell(Progress("adding", "weights.bin", done << 20, 128 << 20))
         raise cachekit.TierError("it takes too long")
 
-class Shared:
+class Team:
     tier = Uploading()
     def close(self, bound): ...
 
 cachekit.configure(dir="DIR", ipfs="off")
-default().ready().shared = Shared()
+default().ready().team = Team()
 print("before", flush=True)
 try:
     cachekit.flush(1)

@@ -19,8 +19,10 @@ import pytest
 from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
 from cachekit.artifacts.store import ArtifactStore, Progress
 from cachekit.errors import IntegrityError, TierError, UsageError
+from cachekit.files import digests
+from cachekit.files.digest_cache import Digests
 from cachekit.files.digests import signature
-from cachekit.files.temporary import remove
+from cachekit.files.temporary import remove, temporary
 
 DAY = 24 * 3600 * 10**9
 MIB = 1 << 20
@@ -100,9 +102,9 @@ def test_the_same_content_under_two_names(store: ArtifactStore, tmp_path: Path) 
     assert len(list(store.entries())) == 2
 
 
-def test_own_moves_what_lies_in_scratch(store: ArtifactStore) -> None:
+def test_own_moves_what_lies_in_scratch(store: ArtifactStore, tmp_path: Path) -> None:
     """The files are moved, not copied; a file with a second name elsewhere is copied, for it could be written there."""
-    with store.scratch() as scratch:
+    with temporary(tmp_path / "store" / "scratch") as scratch:
         (scratch / "out").mkdir()
         (scratch / "out" / "moved").write_bytes(b"m")
         (scratch / "out" / "linked").write_bytes(b"l")
@@ -176,7 +178,10 @@ def deep(top: Path, levels: int) -> Path:
 def test_a_tree_too_deep_is_refused(store: ArtifactStore, tmp_path: Path) -> None:
     """The place and the limit are named, nothing is left in the store, and 200 levels still come back."""
     assert store.have(store.ingest(deep(tmp_path / "fine", 199))) is not None
-    with pytest.raises(UsageError, match=r"'deeper/.*more than 200 directories"), store.scratch() as scratch:
+    with (
+        pytest.raises(UsageError, match=r"'deeper/.*more than 200 directories"),
+        temporary(tmp_path / "store" / "scratch") as scratch,
+    ):
         store.ingest(deep(scratch / "model", 1200), own=True)
     assert not any(path.is_dir() for path in (tmp_path / "store" / "scratch").glob("*"))
     remove(tmp_path / "fine")
@@ -273,6 +278,37 @@ def test_a_shared_blob_is_not_read_for_its_neighbours(store: ArtifactStore, tree
     store.remove(other.digest)
     assert again.have(manifest) is not None
     assert told == []
+
+
+def test_a_large_shared_blob_is_not_read_by_another_process(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What links a large file anew says on the shelf that its bytes stayed, for processes that know nothing yet."""
+    shelf = Digests(tmp_path / "digests", lambda: "on").open()
+    try:
+        for name in ("one", "other"):
+            (tmp_path / name).write_bytes(b"weights" * MIB)
+        manifest = store.ingest(tmp_path / "one")
+        store.ingest(tmp_path / "other")
+        monkeypatch.setattr(digests, "_files", {})
+        told: list[Progress] = []
+        monkeypatch.setattr(digests, "stream_digest", lambda *_: pytest.fail("it is read"))
+        assert ArtifactStore(tmp_path / "store", told=told.append).have(manifest) is not None
+        assert told == [] and store.missing(manifest) == []
+    finally:
+        shelf.close()
+
+
+def test_a_store_of_the_former_version_works(store: ArtifactStore, tree: Path, tmp_path: Path) -> None:
+    """It kept signatures of contents in `seen/`: they are not looked at, and the janitor removes them."""
+    manifest = store.ingest(tree)
+    for file in manifest.files:
+        (tmp_path / "store" / "seen" / file.sha256[:2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "store" / "seen" / file.sha256[:2] / (file.sha256 or "x")).write_bytes(b"1 2 3 4 5")
+    assert store.have(manifest) is not None and store.missing(manifest) == []
+    store.collect(time.time_ns())
+    assert not (tmp_path / "store" / "seen").exists()
+    assert store.have(manifest) is not None and store.missing(manifest) == []
 
 
 def test_place_gives_a_copy_of_ones_own(store: ArtifactStore, tree: Path, tmp_path: Path) -> None:
@@ -530,10 +566,10 @@ def test_memory_is_constant(store: ArtifactStore, tmp_path: Path) -> None:
     assert {(event.name, event.total) for event in told} == {("big", 64 * MIB)}
 
 
-def test_scratch_is_removed_whatever_happens(store: ArtifactStore) -> None:
+def test_scratch_is_removed_whatever_happens(tmp_path: Path) -> None:
     """An exception, and read-only directories in it."""
     with pytest.raises(KeyError):
-        with store.scratch() as scratch:
+        with temporary(tmp_path / "scratch") as scratch:
             (scratch / "a" / "b").mkdir(parents=True)
             (scratch / "a" / "b" / "c").touch()
             (scratch / "a" / "b").chmod(0o500)

@@ -21,6 +21,7 @@ from cachekit import CachekitError, Progress, TierError, UsageError, on_progress
 from cachekit.cache.default import default
 from cachekit.cache.operations import registry
 from cachekit.cli.parser import main
+from cachekit.ipfs.breaker import Deadline
 
 ROOT = Path(__file__).parents[2]
 BUILT: list[str] = []
@@ -383,17 +384,17 @@ def test_a_replaced_artifact_gives_up_its_files(team: Team) -> None:
 
 def test_a_flush_ends_in_time(team: Team) -> None:
     """An upload stops when its time is over, in the middle of a file; the artifact stays queued and is sent later."""
-    shared = default().shared
-    assert shared is not None
-    with shared.outbox.exclusive(time.monotonic() + 60):  # nobody sends it behind our back
+    ours = default().team
+    assert ours is not None
+    with ours.outbox.exclusive(Deadline(60)):  # nobody sends it behind our back
         build("model-late", "late" * 1_000_000)
-        (item,) = shared.outbox.batch()
+        (item,) = ours.outbox.batch()
         with pytest.raises(TierError) as raised:
-            shared.files.send(item, time.monotonic())
+            ours.files.send(item, Deadline(0.0))
         assert raised.value.reason == "unfinished"
-        assert shared.tier.pending() == 1
+        assert ours.tier.pending() == 1
     cachekit.flush(60)
-    assert shared.tier.pending() == 0
+    assert ours.tier.pending() == 0
     assert set(cids("model-late")) <= team.pinned
 
 

@@ -258,7 +258,7 @@ def test_a_counter_is_not_a_constant() -> None:
     def counted(x: int) -> int:
         global COUNT
         COUNT += 1
-        return COUNT
+        return x
 
     @distributed_cache
     def moded(x: int) -> str:
@@ -267,7 +267,7 @@ def test_a_counter_is_not_a_constant() -> None:
         MODE = seen + "z"
         return seen
 
-    assert (counted(1), counted(1)) == (1, 1)
+    assert (counted(1), counted(1), COUNT) == (1, 1, 1)
     assert (moded(1), moded(1)) == ("a", "az")
 
 
@@ -437,7 +437,7 @@ def test_stale_while_revalidate() -> None:
     """The old value at once, and one refresh in the background."""
     done = threading.Event()
 
-    @distributed_cache(ttl=0, stale_while_revalidate="1h")
+    @distributed_cache(ttl=0, stale_while_revalidate="1h", version="1")
     def counted(x: int) -> int:
         CALLS.append(x)
         if len(CALLS) > 1:
@@ -453,7 +453,7 @@ def test_stale_while_revalidate() -> None:
 def test_stale_if_error() -> None:
     """The old value stands in for an origin that raises, and without a window the exception passes."""
 
-    @distributed_cache(ttl=0, stale_if_error="1h")
+    @distributed_cache(ttl=0, stale_if_error="1h", version="1")
     def flaky(x: int) -> int:
         CALLS.append(x)
         if len(CALLS) > 1:
@@ -497,7 +497,7 @@ def test_samples_are_told_apart() -> None:
 def test_retry_only_what_is_named() -> None:
     """The named exception is retried and only the success is stored; another passes at once."""
 
-    @distributed_cache(retry=Retry(on=OSError, attempts=3, max_wait=0))
+    @distributed_cache(retry=Retry(on=OSError, attempts=3, max_wait=0), version="1")
     def flaky(x: int) -> int:
         CALLS.append(x)
         if x < 0:

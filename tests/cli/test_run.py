@@ -166,7 +166,7 @@ def test_a_full_disk_costs_only_the_keeping(
         elif full == "printed":
             monkeypatch.setattr(cli_command.os, "write", write)
         elif full == "store":
-            monkeypatch.setattr("cachekit.artifacts.store.stage_found", refuse)
+            monkeypatch.setattr("cachekit.artifacts.store.bring", refuse)
         else:
             from cachekit.cache.default import default
             from cachekit.errors import TierFull

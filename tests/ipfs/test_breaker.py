@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cachekit.cache.upkeep import watch
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.ipfs.breaker import DELAYS, Breaker
 
@@ -180,9 +181,20 @@ def test_delays_double_up_to_five_minutes() -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_keeps_the_verdict_and_probes_for_itself(make: Callable[..., Breaker], daemon: Daemon) -> None:
     """The thread does not survive a fork, and its lock may be held: the child still comes back by itself."""
-    breaker = make((0.05,))
+
+    class Owner:
+        """What a cache is to its breaker."""
+
+        def renew_after_fork(self) -> None:
+            breaker.renew_after_fork()
+
+        def close(self, _bound: float = 0.0) -> None:
+            breaker.close()
+
+    breaker, owner = make((0.05,)), Owner()
+    watch(owner)
     breaker.failed(TierUnavailable("x"))
-    with breaker._lock:  # as if another thread were just changing it
+    with breaker._prober._run.lock:  # as if another thread were just changing it
         child = os.fork()
         if child == 0:
             daemon.up = True

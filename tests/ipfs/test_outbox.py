@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cachekit.errors import TierError, TierFull, TierUnavailable
+from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.outbox import MAX_PAYLOAD_BYTES, Outbox
 from cachekit.model import Key, Mark, Record
 
@@ -122,11 +123,11 @@ def test_threads_and_children_share_it(outbox: Outbox) -> None:
 
 def test_one_sends_at_a_time(outbox: Outbox) -> None:
     """The second waits until its deadline and no longer."""
-    with outbox.exclusive(time.monotonic() + 5), pytest.raises(TierUnavailable) as caught:
-        with outbox.exclusive(time.monotonic() + 0.05):
+    with outbox.exclusive(Deadline(5)), pytest.raises(TierUnavailable) as caught:
+        with outbox.exclusive(Deadline(0.05)):
             pass
     assert caught.value.reason == "locked"
-    with outbox.exclusive(time.monotonic()):
+    with outbox.exclusive(Deadline(0)):
         pass
 
 
@@ -156,5 +157,5 @@ def test_a_missing_directory_is_a_tier_error(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "gone" / "outbox.db")
     with pytest.raises(TierError):
         _add(outbox)
-    with pytest.raises(TierError), outbox.exclusive(time.monotonic()):
+    with pytest.raises(TierError), outbox.exclusive(Deadline(0)):
         pass

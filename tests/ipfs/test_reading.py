@@ -181,7 +181,7 @@ def test_a_forked_child_listens_for_itself(here: tuple[ModuleType, Elsewhere], t
     """It has the parent's hits, and sees their end without a miss of its own."""
     module, elsewhere = here
     _filled(module, elsewhere)
-    shared: Any = default().shared
+    team: Any = default().team
     child = os.fork()
     if child == 0:
         code = 1
@@ -194,7 +194,7 @@ def test_a_forked_child_listens_for_itself(here: tuple[ModuleType, Elsewhere], t
             code = 0 if module.asked else 2
         finally:
             os._exit(code)
-    shared.tier._listener.worker.end()
-    shared.tier._listener.worker.join(10.0)
+    team.tier._puller.worker.end()
+    team.tier._puller.worker.join(10.0)
     elsewhere("ask.invalidate('ann')")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

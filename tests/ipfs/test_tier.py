@@ -18,7 +18,9 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Breaker
 from cachekit.ipfs.content.cids import binary_cid, file_cid, raw_cid
 from cachekit.ipfs.credential import Credential, WriterKey
-from cachekit.ipfs.index.index import ROOT, Index, cid_of
+from cachekit.ipfs.index.index import ROOT
+from cachekit.ipfs.index.rows import cid_of
+from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Outbox
 from cachekit.ipfs.tier import IpfsTier
@@ -78,14 +80,14 @@ class Machine:
         self.home, self.config, self.credential = home, config or home / "config", credential
         self.transport: Any = Counting(transport)
         self.reports: list[str] = []
-        self.index = Index(home / "index.db", credential, self.reports.append)
+        self.heard: list[Mark] = []
+        self.table = Table(home / "index.db", credential, self.reports.append, self.heard.extend)
         self.outbox = Outbox(home / "outbox.db", self.reports.append)
         self.breaker = Breaker(transport.version)
         self.tier = IpfsTier(
             self.transport,
-            self.index,
+            self.table,
             self.outbox,
-            credential,
             self.breaker,
             writable=writable,
             timeout=5.0,
@@ -108,7 +110,7 @@ class Machine:
     def close(self) -> None:
         self.tier.close()
         self.breaker.close()
-        self.index.close()
+        self.table.close()
         self.outbox.close()
 
 
@@ -147,11 +149,11 @@ def _put(one: Machine, key: Key, record: Record, *, encrypt: bool = True) -> Non
 
 
 def _pinned(kubo: KuboTransport, node: Any, cid: str) -> bool:
-    from cachekit.ipfs.node.daemon import _rpc
+    from cachekit.ipfs.node.process import rpc
 
     del kubo
     try:
-        return cid in _rpc(node.api, f"pin/ls?arg={cid}&type=recursive").get("Keys", {})
+        return cid in rpc(node.api, "pin/ls", {"arg": cid, "type": "recursive"}).get("Keys", {})
     except Exception:  # noqa: BLE001 - Kubo's answer to "not pinned" is an error
         return False
 
@@ -202,7 +204,7 @@ def test_equal_content_is_stored_once_and_unreadable(pair: tuple[Machine, Machin
     first, second, payload = _key(), _key(), b"plain words " * 20
     _put(a, first, _record(payload))
     _put(a, second, _record(payload))
-    entries = [a.index.find("team", key.digest) for key in (first, second)]
+    entries = [a.table.find("team", key.digest) for key in (first, second)]
     cids = {cid_of(entry) for entry in entries if entry}
     assert len(cids) == 1
     assert b"plain words" not in (kubo.block_get(cids.pop(), timeout=LONG) or b"")
@@ -360,11 +362,11 @@ def test_a_dangling_cid_is_a_miss_asked_for_once(pair: tuple[Machine, Machine], 
     a, b = pair
     key = _key()
     _put(a, key, _record())
-    entry = a.index.find("team", key.digest)
+    entry = a.table.find("team", key.digest)
     assert entry is not None
-    from cachekit.ipfs.node.daemon import _rpc
+    from cachekit.ipfs.node.process import rpc
 
-    _rpc(node.api, f"block/rm?arg={cid_of(entry)}")
+    rpc(node.api, "block/rm", {"arg": cid_of(entry)})
     assert b.tier.get(key) is None
     b.transport.calls.clear()
     assert b.tier.get(key) is None
@@ -404,7 +406,7 @@ def test_an_invalidation_reaches_the_other_machine(pair: tuple[Machine, Machine]
     assert b.tier.get(_key()) is None
     assert b.tier.get(key) is None
     assert (b.tier.get(other) is None) == (kind == "namespace")
-    assert len(b.index.marks("team")) == 1
+    assert len(b.heard) == 1
     _put(a, key, _record(tags=("user:1",)))
     assert b.tier.get(key) is not None
 
@@ -468,12 +470,12 @@ def test_stored_bytes_are_fetched(pair: tuple[Machine, Machine], size: int) -> N
 
 def test_a_missing_part_is_an_error(pair: tuple[Machine, Machine], node: Any) -> None:
     """A file with a lost leaf is never given in part."""
-    from cachekit.ipfs.node.daemon import _rpc
+    from cachekit.ipfs.node.process import rpc
 
     a, _ = pair
     data = os.urandom(3 * MIB)
     cid = a.tier.store(data)
-    _rpc(node.api, f"block/rm?arg={raw_cid(data[MIB : 2 * MIB])}")
+    rpc(node.api, "block/rm", {"arg": raw_cid(data[MIB : 2 * MIB])})
     with pytest.raises(TierError) as caught:
         a.tier.fetch(cid)
     assert caught.value.reason == "not_found"
@@ -615,7 +617,7 @@ def test_growth_and_speed_of_a_batch(pair: tuple[Machine, Machine], node: Any) -
 
     Kubo counts the 1024 directories of its block store, made once for each node, to whoever comes first: not to these.
     """
-    from cachekit.ipfs.node.daemon import _rpc
+    from cachekit.ipfs.node.process import rpc
 
     a, b = pair
     blocks = [os.urandom(16) for _ in range(8192)]
@@ -623,11 +625,11 @@ def test_growth_and_speed_of_a_batch(pair: tuple[Machine, Machine], node: Any) -
     keys = [_key() for _ in range(1000)]
     for key in keys:
         a.outbox.add(key, _record(os.urandom(2048)))
-    before = _rpc(node.api, "repo/stat?size-only=true")["RepoSize"]
+    before = rpc(node.api, "repo/stat", {"size-only": "true"})["RepoSize"]
     started = time.perf_counter()
     a.tier.flush(60.0)
     seconds = time.perf_counter() - started
-    growth = (_rpc(node.api, "repo/stat?size-only=true")["RepoSize"] - before) / len(keys)
+    growth = (rpc(node.api, "repo/stat", {"size-only": "true"})["RepoSize"] - before) / len(keys)
     print(f"\n{len(keys) / seconds:.0f} entries/s, {growth:.0f} bytes of repository an entry")
     assert growth <= 3000
     assert b.tier.get(keys[0]) is not None

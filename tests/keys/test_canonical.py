@@ -394,9 +394,10 @@ def test_pydantic_extras_count() -> None:
 
 def test_functions_go_through_the_hook() -> None:
     """A function is what the hook says; a wrapper that is no function is what it wraps."""
-    hook = lambda function: function.__name__.encode()  # noqa: E731
-    cached = functools.lru_cache(test_bytes_repeat)
-    assert canonical(cached, where="f", describe=hook) == canonical(test_bytes_repeat, where="f", describe=hook)
+    hook: Any = lambda code: code.__name__.encode()  # noqa: E731
+    one, other = functools.lru_cache(test_bytes_repeat), functools.lru_cache(key)
+    assert canonical(one, where="f", describe=hook) == canonical(one, where="f", describe=hook)
+    assert canonical(one, where="f", describe=hook) != canonical(other, where="f", describe=hook)
     assert canonical(key, where="f", describe=hook) != canonical(test_bytes_repeat, where="f", describe=hook)
 
 

@@ -92,7 +92,7 @@ def test_a_stopped_daemon(own_cache: Path, tmp_path: Path, kubo_api: str) -> Non
             finally:
                 os.kill(status.pid, signal.SIGCONT)
             cachekit.flush(30)
-            assert ROOT.cache().ready().shared.tier.pending() == 0  # type: ignore[union-attr]
+            assert ROOT.cache().ready().team.tier.pending() == 0  # type: ignore[union-attr]
     finally:
         daemon.stop(data)
 

@@ -20,7 +20,7 @@ from cachekit.calls.streams.streaming import alone, opened, streamed
 from cachekit.model import MISS, Adapter, Event, Reply
 from cachekit.plan import plan as plans
 from cachekit.plan.retrying import Cooldowns
-from cachekit.plan.steps import Begin, CallOrigin, Pause, Steps
+from cachekit.plan.steps import Begin, CallOrigin, Steps
 
 
 class Wanted(NamedTuple):
@@ -127,8 +127,7 @@ class Heeding(NamedTuple):
 def heeding(origin: Callable[[], Any], scope: str) -> Steps:
     """What the origin gives, asked when its endpoint may be asked."""
     cooldowns = ROOT.cache().cooldowns
-    while left := cooldowns.left(scope):
-        yield Pause(left)
+    yield from cooldowns.waiting(scope)
     yield Begin(Heeding(cooldowns, scope))
     return (yield CallOrigin(origin=origin)).value
 

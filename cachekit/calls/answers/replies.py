@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, Final, NamedTuple
 
 from cachekit.errors import CannotEncode, IntegrityError
 from cachekit.model import Adapter, Reply, Saving
+from cachekit.values.codecs import Loader, LoadingCodec
 
 NAME: Final = "reply"
 """`Record.codec` of such a payload."""
@@ -55,8 +56,10 @@ def unpack_reply(data: bytes) -> Reply:
         raise IntegrityError(f"the payload is no reply: {error}") from error
 
 
-class ReplyCodec:
+class ReplyCodec(LoadingCodec):
     """Live answers and Replies to payloads; a payload comes back as a Reply, which the adapter then restores."""
+
+    loaders: Mapping[str, Loader] = {NAME: unpack_reply}
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
@@ -66,11 +69,3 @@ class ReplyCodec:
         if not isinstance(reply, Reply):
             raise CannotEncode(f"it is no answer that {self._adapter.name} knows", reason="unknown_answer")
         return NAME, pack_reply(reply)
-
-    def load(self, name: str, payload: bytes) -> Reply:
-        return self.loader(name)(payload)  # type: ignore[no-any-return]
-
-    def loader(self, name: str) -> Callable[[bytes], Any]:
-        if name != NAME:
-            raise IntegrityError(f"the payload is in {name!r}, and a reply was expected")
-        return unpack_reply

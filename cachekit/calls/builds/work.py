@@ -25,8 +25,8 @@ from cachekit.calls.builds.build import Build, Unkept, checked, handed_over, ins
 from cachekit.calls.prepare import Prepared, changed_inputs
 from cachekit.errors import CannotEncode, IntegrityError, TierError
 from cachekit.files.temporary import new_name, remove
+from cachekit.keys.code.source import source_digest
 from cachekit.keys.keyer import ARGUMENT
-from cachekit.keys.source import source_digest
 from cachekit.model import MISS, Event
 from cachekit.plan.steps import STREAMING, Request
 
@@ -128,8 +128,8 @@ def handed(work: Work, found: Manifest | Unkept, *, place: bool = True) -> Any:
 
 
 def _fetched(work: Work, manifest: Manifest) -> Path:
-    shared, namespace = work.prepared.cache.shared, work.prepared.key.namespace
-    fetch = None if shared is None else functools.partial(shared.files.fetch, namespace, manifest)
+    team, namespace = work.prepared.cache.team, work.prepared.key.namespace
+    fetch = None if team is None else functools.partial(team.files.fetch, namespace, manifest)
     path: Path = work.store.complete(manifest, fetch)
     return path
 
@@ -242,11 +242,11 @@ def _written(work: Work, result: Any, scratch: Scratch) -> Path:
 def _stored(work: Work, path: Path, *, own: bool) -> Manifest:
     manifest: Manifest = work.store.ingest(path, about=about(work.prepared), own=own)
     prepared = work.prepared
-    shared = prepared.cache.shared
-    if shared is None or not prepared.request.far:
+    team = prepared.cache.team
+    if team is None or not prepared.request.far:
         return manifest
     try:
-        named: Manifest = shared.files.named(prepared.key.namespace, manifest, sealed=work.build.target.policy.encrypt)
+        named: Manifest = team.files.named(prepared.key.namespace, manifest, sealed=work.build.target.policy.encrypt)
     except TierError as error:  # stored here, and nobody else can fetch it
         work.tell(error)
         return manifest

@@ -5,7 +5,7 @@ A stream as one payload: its chunks in their order, each encoded for itself, wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, Final, NamedTuple
@@ -83,26 +83,19 @@ class Piece:
             return codec.load(self.chunk.codec, self.chunk.payload)
 
 
-class PiecesCodec:
+class PiecesCodec(LoadingCodec):
     """Recordings to one payload and back, by the codec of their values."""
 
     def __init__(self, values: LoadingCodec) -> None:
         self.values = values
+        self.loaders = {NAME: self._load}
 
     def dump(self, value: Iterable[Any]) -> tuple[str, bytes]:
         """A Recording, the Pieces of one, or plain values. Raises CannotEncode with the reason of the first refusal."""
         return NAME, pack(self._chunks(value))
 
-    def load(self, name: str, payload: bytes) -> Recording:
-        """Every value is decoded here: what cannot be rebuilt is found before the first of them is served."""
-        return self.loader(name)(payload)  # type: ignore[no-any-return]
-
-    def loader(self, name: str) -> Callable[[bytes], Any]:
-        if name != NAME:
-            raise IntegrityError(f"the payload is in {name!r}, and a stream was expected")
-        return self._load
-
     def _load(self, payload: bytes) -> Recording:
+        # All of them at once: what cannot be rebuilt is found before the first is served.
         chunks = list(unpack(payload))
         values = [self.values.load(chunk.codec, chunk.payload) for chunk in chunks]
         return Recording(values, [chunk.at for chunk in chunks])

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from cachekit.artifacts.manifest import File, Manifest
 from cachekit.artifacts.progress import Progress, counter, tell
 from cachekit.artifacts.store import ArtifactStore
-from cachekit.errors import TierError, TierUnavailable
-from cachekit.files.digests import Signature
+from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.parallel import at_once
-from cachekit.ipfs.breaker import Breaker, Guard
+from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.chunks import ChunkCipher
-from cachekit.ipfs.content.transfer import Blob, Blobs
+from cachekit.ipfs.content.transfer import Remote, Transfer
+from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import Credential
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.index.table import Table
+from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item
+from cachekit.model import ARTIFACT
+
+_CODEC: Final = bytes([len(ARTIFACT)]) + ARTIFACT.encode()
 
 
+@dataclass(frozen=True)
 class SharedFiles:
-    """What `Shared` needs for artifacts. Everything may raise TierError."""
+    """What `Team` needs for artifacts. Everything may raise TierError."""
 
-    def __init__(self, transport: Transport, credential: Credential, store: ArtifactStore, breaker: Breaker) -> None:
-        self._transport = transport
-        self._breaker = breaker
-        self._credential = credential
-        self._store = store
+    transport: KuboTransport
+    credential: Credential
+    store: ArtifactStore
+    breaker: Breaker
 
     def named(self, namespace: str, manifest: Manifest, *, sealed: bool) -> Manifest:
         """The manifest with the CID that each file will have in the daemon; one pass over the files."""
-        blobs = self._blobs(namespace, sealed=sealed)
+        transfer = self._transfer(namespace, sealed=sealed)
 
         def named(file: File, go_on: Callable[[], None]) -> File:
             if file.link:
                 return file
-            cid = blobs.cid_of(self._store.blob(file.sha256), told=lambda _done: go_on())
+            cid = transfer.cid_of(self.store.blob(file.sha256), progress=lambda _done: go_on())
             tell(Progress("hashing", file.path or manifest.name, file.size, file.size))
             return file._replace(cid=cid)
 
@@ -47,36 +50,36 @@ class SharedFiles:
         """Brings `missing` files here, several at a time; each is verified before it counts."""
         if not all(file.cid for file in missing):
             raise TierError("the artifact was built where IPFS was off: its files stayed there", reason="not_shared")
-        wanted = [Blob(file.path or manifest.name, file.cid, file.size, file.sha256) for file in missing]
-        told = {blob.sha256: counter("fetching", blob.name, blob.size) for blob in wanted}
-        if not self._breaker.allows():
+        remotes = [Remote(file.path or manifest.name, file.cid, file.size, file.sha256) for file in missing]
+        counters = {remote.sha256: counter("fetching", remote.name, remote.size) for remote in remotes}
+        if not self.breaker.allows():
             raise TierUnavailable("the daemon did not answer a moment ago", reason="unreachable")
-        Guard(self._breaker).call(
-            lambda: self._blobs(namespace, sealed=manifest.sealed).fetch_all(
-                wanted,
-                self._partial,
-                self._publish,
-                have=lambda blob: self._store.has(blob.sha256),
-                told=lambda blob, done: told[blob.sha256](done),
+        self.breaker.call(
+            lambda: self._transfer(namespace, sealed=manifest.sealed).fetch_all(
+                remotes,
+                lambda remote: self.store.partial(remote.sha256),
+                lambda remote, partial, known: self.store.publish(remote.sha256, partial, known),
+                have=lambda remote: self.store.has(remote.sha256),
+                progress=lambda remote, done: counters[remote.sha256](done),
             )
         )
 
-    def send(self, item: Item, end: float) -> bool:
+    def send(self, item: Item, deadline: Deadline) -> bool:
         """Stores the files of a queued artifact in the daemon; False where they are no longer here to be sent.
 
-        TierUnavailable `unfinished` at `end` (of `time.monotonic`): the item stays queued, and begins anew.
+        TierUnavailable `unfinished` at the deadline: the item stays queued, and begins anew.
         """
         manifest = Manifest.decode(item.payload)
-        blobs = self._blobs(item.namespace, sealed=manifest.sealed)
+        transfer = self._transfer(item.namespace, sealed=manifest.sealed)
         for number, file in enumerate(manifest.files):
             if file.link or not file.cid:
                 continue
-            path = self._store.blob(file.sha256)
+            path = self.store.blob(file.sha256)
             if not path.exists():
                 return False
-            name = f"cachekit/{self._credential.namespace_id(item.namespace)}/{self._label(item, manifest, number)}"
-            told = _until(end, counter("adding", file.path or manifest.name, file.size))
-            if blobs.add(path, name, pin=bool(item.pin), told=told) != file.cid:
+            name = f"cachekit/{self.credential.namespace_id(item.namespace)}/{self._label(item, manifest, number)}"
+            progress = _until(deadline, counter("adding", file.path or manifest.name, file.size))
+            if transfer.add(path, name, pin=bool(item.pin), progress=progress) != file.cid:
                 return False
         return True
 
@@ -84,22 +87,55 @@ class SharedFiles:
         if not manifest.sealed:
             return f"{manifest.digest[:16]}/{manifest.files[number].path or manifest.name}"
         # Whoever runs the daemon reads the names of its pins, and is to learn nothing from those of sealed files.
-        return f"{self._credential.tag(item.namespace, manifest.digest).hex()}/{number}"
+        return f"{self.credential.tag(item.namespace, manifest.digest).hex()}/{number}"
 
-    def _blobs(self, namespace: str, *, sealed: bool) -> Blobs:
-        return Blobs(self._transport, ChunkCipher.of(self._credential, namespace) if sealed else None)
-
-    def _partial(self, blob: Blob) -> Path:
-        return self._store.partial(blob.sha256)
-
-    def _publish(self, blob: Blob, partial: Path, known: Signature) -> None:
-        self._store.publish(blob.sha256, partial, known)
+    def _transfer(self, namespace: str, *, sealed: bool) -> Transfer:
+        return Transfer(self.transport, ChunkCipher.of(self.credential, namespace) if sealed else None)
 
 
-def _until(end: float, told: Callable[[int], None]) -> Callable[[int], None]:
+@dataclass(frozen=True)
+class Holdings:
+    """What pinned artifacts keep in the daemon besides their own entries: the files of their manifests, which they share.
+
+    Of all machines whose segments were read. Every method may raise TierError.
+    """
+
+    transport: KuboTransport
+    table: Table
+
+    def manifest(self, namespace: str, cid: str, deadline: Deadline) -> Manifest | None:
+        """What an entry's payload says; None where that is no artifact, where it does not open, or is gone."""
+        try:
+            stored = read_file(cid, lambda block: self.transport.block_get(block, timeout=deadline.left()))
+            plain = stored if stored.startswith(_CODEC) else self.table.credential.unseal(namespace, stored)
+            return Manifest.decode(plain[len(_CODEC) :]) if plain.startswith(_CODEC) else None
+        except TierError as error:
+            if isinstance(error, IntegrityError) or error.reason == "not_found":
+                return None
+            raise
+
+    def pinned(self, deadline: Deadline) -> dict[str, tuple[str, Manifest]]:
+        """CID of the entry's payload → namespace and manifest, of every artifact that is still referred to."""
+        manifests = dict[str, tuple[str, Manifest]]()
+        for pin in self.table.pins():
+            # Bytes stored by hand have no namespace: whatever they look like, they are nobody's artifact.
+            manifest = self.manifest(pin.namespace, pin.cid, deadline) if pin.namespace else None
+            if manifest is not None:
+                manifests[pin.cid] = (pin.namespace, manifest)
+        return manifests
+
+    def needless(self, gone: Collection[tuple[str, str]], deadline: Deadline) -> list[str]:
+        """CIDs of files that only these entries, (namespace, CID of the payload), kept pinned."""
+        released = [manifest for one in gone if (manifest := self.manifest(*one, deadline)) is not None]
+        files = {file.cid for manifest in released for file in manifest.files if file.cid}
+        if files:
+            files -= {file.cid for _, manifest in self.pinned(deadline).values() for file in manifest.files}
+        return [cid for cid in sorted(files) if not self.table.references(cid)]
+
+
+def _until(deadline: Deadline, progress: Callable[[int], None]) -> Callable[[int], None]:
     def passed(count: int) -> None:
-        if time.monotonic() > end:
-            raise TierUnavailable("the time for sending is over; the artifact stays queued", reason="unfinished")
-        told(count)
+        deadline.left()
+        progress(count)
 
     return passed

@@ -9,15 +9,18 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachekit.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 RAW: Final = 0x55
 DAG_PB: Final = 0x70
 CHUNK_BYTES: Final = 1 << 20
-LINKS: Final = 1024
-"""Children of one node of a file: with `CHUNK_BYTES`, the profile `unixfs-v1-2025`."""
+LINKS: Final = 174
+"""Children of one node of a file: Kubo's default, which every Kubo can be made to use."""
 
 _SHA2_256: Final = b"\x12\x20"
 _DIGEST_BYTES: Final = 32
@@ -30,17 +33,15 @@ def raw_cid(data: bytes) -> str:
 
 
 def file_cid(data: bytes) -> str:
-    """The CID Kubo gives `data` with CIDv1, raw leaves, 1 MiB chunks and 1024 links: the raw CID up to 1 MiB."""
-    view = memoryview(data)
-    level = [_leaf(view[at : at + CHUNK_BYTES]) for at in range(0, len(view), CHUNK_BYTES)] or [_leaf(view)]
-    while len(level) > 1:
-        level = [parent(level[at : at + LINKS]) for at in range(0, len(level), LINKS)]
-    return _text(level[0].cid)
+    """The CID of `data` as a file: the raw CID up to 1 MiB."""
+    cid = FileCid()
+    cid.update(data)
+    return cid.digest()
 
 
 def cid_from(codec: int, digest: bytes) -> str:
     """The CID of a block by its `codec` (`RAW`, `DAG_PB`) and its 32-byte SHA-256."""
-    return _text(_binary(codec, digest))
+    return text_of(_binary(codec, digest))
 
 
 def digest_of(cid: str) -> bytes:
@@ -55,9 +56,14 @@ def binary_cid(cid: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise _unusable(cid) from error
     # Written back and compared: base32 has several spellings for one value, a CID must have one.
-    if binary[:1] != b"\x01" or binary[2:4] != _SHA2_256 or len(binary) != _DIGEST_BYTES + 4 or _text(binary) != cid:
+    if binary[:1] != b"\x01" or binary[2:4] != _SHA2_256 or len(binary) != _DIGEST_BYTES + 4 or text_of(binary) != cid:
         raise _unusable(cid)
     return binary
+
+
+def text_of(binary: bytes) -> str:
+    """The base32 text of a binary CID, of whatever kind; `binary_cid` refuses what is not one of ours."""
+    return "b" + base64.b32encode(binary).decode("ascii").lower().rstrip("=")
 
 
 def encode_car(blocks: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -73,7 +79,7 @@ def encode_car(blocks: Sequence[tuple[bytes, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-class Node(NamedTuple):
+class _Node(NamedTuple):
     """A block of a file's DAG, leaf or not; `cid` is binary."""
 
     cid: bytes
@@ -83,11 +89,54 @@ class Node(NamedTuple):
     """Bytes of the file that it stands for."""
 
 
-def _leaf(chunk: memoryview) -> Node:
-    return Node(_binary(RAW, hashlib.sha256(chunk).digest()), len(chunk), len(chunk))
+class FileCid:
+    """The CID of a file that is fed in pieces of any length, as Kubo makes it with CIDv1, raw leaves and 1 MiB chunks.
+
+    A file of at most 1 MiB is one raw block. Constant memory: only the nodes of one path from the root are held.
+    """
+
+    def __init__(self) -> None:
+        self._levels: list[list[_Node]] = [[]]
+        self._leaf = hashlib.sha256()
+        self._filled = 0
+
+    def update(self, data: ReadableBuffer) -> None:
+        """The next bytes of the file."""
+        view = memoryview(data).cast("B")
+        while len(view):
+            # A full leaf is closed by the byte after it: a file of exactly 1 MiB has no second, empty one.
+            if self._filled == CHUNK_BYTES:
+                self._close_leaf()
+            part = view[: CHUNK_BYTES - self._filled]
+            self._leaf.update(part)
+            self._filled += len(part)
+            view = view[len(part) :]
+
+    def digest(self) -> str:
+        """The CID, as text; to be asked once, after the last piece."""
+        self._close_leaf()
+        for number, level in enumerate(self._levels):
+            if number == len(self._levels) - 1 and len(level) == 1:
+                break
+            self._append(number + 1, _parent(level))
+        return text_of(self._levels[-1][0].cid)
+
+    def _close_leaf(self) -> None:
+        self._append(0, _Node(_binary(RAW, self._leaf.digest()), self._filled, self._filled))
+        self._leaf, self._filled = hashlib.sha256(), 0
+
+    def _append(self, number: int, node: _Node) -> None:
+        if number == len(self._levels):
+            self._levels.append([])
+        level = self._levels[number]
+        # A full level gets its parent only when more comes: it may turn out to be the last one below the root.
+        if len(level) == LINKS:
+            self._append(number + 1, _parent(level))
+            level.clear()
+        level.append(node)
 
 
-def parent(children: Sequence[Node]) -> Node:
+def _parent(children: Sequence[_Node]) -> _Node:
     """The block that has `children`, in their order, as Kubo writes it."""
     links = b"".join(_link(child) for child in children)
     content = sum(child.content for child in children)
@@ -96,10 +145,10 @@ def parent(children: Sequence[Node]) -> Node:
     # Links precede the data: canonical dag-pb, although field 2 then comes before field 1.
     block = links + _bytes(1, unixfs)
     stored = len(block) + sum(child.stored for child in children)
-    return Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content)
+    return _Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content)
 
 
-def _link(child: Node) -> bytes:
+def _link(child: _Node) -> bytes:
     return _bytes(2, _bytes(1, child.cid) + _bytes(2, b"") + _number(3, child.stored))
 
 
@@ -124,10 +173,6 @@ def _binary(codec: int, digest: bytes) -> bytes:
     if len(digest) != _DIGEST_BYTES:
         raise ValueError("the digest of a CID is 32 bytes of SHA-256")
     return b"\x01" + _varint(codec) + _SHA2_256 + digest
-
-
-def _text(binary: bytes) -> str:
-    return "b" + base64.b32encode(binary).decode("ascii").lower().rstrip("=")
 
 
 def _unusable(cid: str) -> IntegrityError:

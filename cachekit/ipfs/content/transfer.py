@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from cachekit.errors import CachekitError, IntegrityError, TierError, TierFull
+from cachekit.errors import IntegrityError, TierError, TierFull
 from cachekit.files.digests import Signature, signature
-from cachekit.files.locks import has_locks, try_lock, unlock
+from cachekit.files.locks import NO_ROOM, has_locks, try_lock, unlock
 from cachekit.files.parallel import at_once
-from cachekit.ipfs.content.chunks import ChunkCipher, Source, pieces, sealed_size
-from cachekit.ipfs.content.cids import CHUNK_BYTES
-from cachekit.ipfs.content.unixfs import FileCid
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.content.chunks import PLAIN_BYTES, ChunkCipher, pieces, sealed_size
+from cachekit.ipfs.content.cids import CHUNK_BYTES, FileCid
+from cachekit.ipfs.content.unixfs import leaves
+from cachekit.ipfs.kubo.transport import KuboTransport
 
 IDLE_SECONDS: Final = 10.0
 _BUSY_SECONDS: Final = 0.02
 _WRITE_BYTES: Final = 64 << 10
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Blob(NamedTuple):
+class Remote(NamedTuple):
     """A stored file: `size` and `sha256` (hex) are those of the plain file, `cid` names what is stored."""
 
     name: str
@@ -36,47 +34,37 @@ class Blob(NamedTuple):
     sha256: str
 
 
-def _silent(_done: int) -> None:
-    """Tell nobody."""
+class Transfer:
+    """Files to and from the daemon behind `transport`, sealed with `cipher`; None stores them as anybody can read them.
 
-
-class Blobs:
-    """Files in the daemon behind `transport`, sealed with `cipher`; None stores them as anybody can read them.
-
-    `idle` is for how many seconds nothing may move; there is no other limit. With `offline` only what the daemon has
-    is fetched, not what it could get from others. `told` hears of bytes of the file that are done, in the thread that
-    did them; what it raises ends the work. Raises TierError; IntegrityError for what does not verify.
+    `idle` is for how many seconds nothing may move; there is no other limit. Only what the daemon itself has is
+    fetched. `progress` hears of bytes of the file that are done, in the thread that did them; what it raises ends the
+    work. Raises TierError; IntegrityError for what does not verify.
     """
 
-    def __init__(
-        self, transport: Transport, cipher: ChunkCipher | None, *, idle: float = IDLE_SECONDS, offline: bool = True
-    ) -> None:
+    def __init__(self, transport: KuboTransport, cipher: ChunkCipher | None, *, idle: float = IDLE_SECONDS) -> None:
         self._transport = transport
         self._cipher = cipher
         self._idle = idle
-        self._offline = offline
-        self._counting = threading.Lock()
-        self.fetched = 0
-        """Bytes that came over the wire so far, as they are stored."""
+        self._width = PLAIN_BYTES if cipher else CHUNK_BYTES
 
-    def cid_of(self, path: Path, *, told: Callable[[int], None] = _silent) -> str:
+    def cid_of(self, path: Path, *, progress: Callable[[int], None] = lambda _done: None) -> str:
         """The CID that `add` would give; nobody is asked."""
         with _local_errors(), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             cid = FileCid()
-            for _piece in _fed(self._stored(file, size), cid, size, told):
+            for _piece in self._fed(file, size, cid, progress):
                 pass
             return cid.digest()
 
-    def add(self, path: Path, name: str, *, pin: bool, told: Callable[[int], None] = _silent) -> str:
+    def add(self, path: Path, name: str, *, pin: bool, progress: Callable[[int], None] = lambda _done: None) -> str:
         """Store a file, pinned under `name` in the same call if it is to be; the CID is computed here, and compared."""
         with _local_errors(), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             cid = FileCid()
-            stored = sealed_size(size) if self._cipher else size
             answered = self._transport.add_stream(
-                _fed(self._stored(file, size), cid, size, told),
-                size=stored,
+                self._fed(file, size, cid, progress),
+                size=self._stored_size(size),
                 pin_name=name if pin else None,
                 idle=self._idle,
             )
@@ -86,29 +74,26 @@ class Blobs:
         return computed
 
     def fetch(
-        self, cid: str, size: int, partial: Path, sha256: str, *, told: Callable[[int], None] = _silent
+        self, remote: Remote, partial: Path, *, progress: Callable[[int], None] = lambda _done: None
     ) -> Signature:
         """Make `partial` the whole file, on disk for good; whole chunks that it already has are not fetched again.
 
         Answers the signature under which its bytes are the right ones.
 
         One caller at a time for one `partial`; the others get TierError `busy`. After an error it holds verified
-        chunks only, to be resumed; nothing at all where the file as a whole is not the one of `sha256` (hex).
+        chunks only, to be resumed; nothing at all where the file as a whole is another one.
         """
         with _local_errors(), _opened(partial) as file:
-            source = Source(
-                self._transport, cid, size, self._cipher, self._took, idle=self._idle, offline=self._offline
-            )
             digest = hashlib.sha256()
-            done = _resumed(file, size, source.width, digest)
-            told(done)
-            if done < size or not size:
-                with contextlib.closing(source.chunks(done // source.width)) as chunks:
+            done = _resumed(file, remote.size, self._width, digest)
+            progress(done)
+            if done < remote.size or not remote.size:
+                with contextlib.closing(self._chunks(remote, done // self._width)) as chunks:
                     for chunk in chunks:
                         _write(file, chunk)
                         digest.update(chunk)
-                        told(len(chunk))
-            if digest.hexdigest() != sha256:
+                        progress(len(chunk))
+            if digest.hexdigest() != remote.sha256:
                 file.truncate(0)
                 raise IntegrityError("the fetched file is another one than was stored", reason="wrong_bytes")
             file.flush()
@@ -117,13 +102,13 @@ class Blobs:
 
     def fetch_all(
         self,
-        files: Sequence[Blob],
-        partial_of: Callable[[Blob], Path],
-        publish: Callable[[Blob, Path, Signature], None],
+        files: Sequence[Remote],
+        partial_of: Callable[[Remote], Path],
+        publish: Callable[[Remote, Path, Signature], None],
         *,
-        have: Callable[[Blob], bool] = lambda _blob: False,
+        have: Callable[[Remote], bool] = lambda _remote: False,
         workers: int = 4,
-        told: Callable[[Blob, int], None] = lambda _blob, _done: None,
+        progress: Callable[[Remote, int], None] = lambda _remote, _done: None,
     ) -> None:
         """Fetch several files at once; `publish` is called, in the thread that fetched it, for each that is whole,
         with what `fetch` answered. One that somebody else fetches is waited for, until `have` says that it is here.
@@ -131,42 +116,58 @@ class Blobs:
         The first error stops the others at their next chunk, and is raised when all have stopped.
         """
 
-        def one(blob: Blob, go_on: Callable[[], None]) -> None:
+        def one(remote: Remote, go_on: Callable[[], None]) -> None:
             def passed(done: int) -> None:
                 go_on()
-                told(blob, done)
+                progress(remote, done)
 
-            while not have(blob):
+            while not have(remote):
                 try:
-                    partial = partial_of(blob)
-                    known = self.fetch(blob.cid, blob.size, partial, blob.sha256, told=passed)
+                    partial = partial_of(remote)
+                    known = self.fetch(remote, partial, progress=passed)
                     with _local_errors():
-                        return publish(blob, partial, known)
+                        return publish(remote, partial, known)
                 except TierError as error:
                     # Who was a moment faster has moved the partial away.
-                    if error.reason != "busy" and not have(blob):
+                    if error.reason != "busy" and not have(remote):
                         raise
                     go_on()
                     time.sleep(_BUSY_SECONDS)
 
         at_once(one, files, name="cachekit-fetch", workers=workers)
 
-    def _stored(self, file: BinaryIO, size: int) -> Iterator[bytes]:
-        return self._cipher.sealed(file, size) if self._cipher else pieces(file, size, CHUNK_BYTES)
+    def _chunks(self, remote: Remote, first: int) -> Generator[bytes, None, None]:
+        """The plain chunks of a file from number `first` on, each verified as it comes."""
+        at = first * CHUNK_BYTES
+        # What is sealed verifies by itself; the nodes above it need not be asked for.
+        nodes = leaves(remote.cid, lambda cid: self._transport.block_get(cid, timeout=self._idle))
+        digests = islice(nodes, first, None)
+        length = self._stored_size(remote.size) - at
+        with contextlib.closing(
+            self._transport.cat_stream(remote.cid, offset=at, length=length, idle=self._idle)
+        ) as stored:
+            for index, piece in enumerate(stored, first):
+                if self._cipher is not None:
+                    yield self._cipher.opened(index, piece, remote.size)
+                elif hashlib.sha256(piece).digest() == next(digests, b""):
+                    yield piece
+                else:
+                    raise IntegrityError("the daemon gave other bytes than it was asked for", reason="wrong_bytes")
+        if self._cipher is None and remote.size and next(digests, b""):
+            raise IntegrityError(f"the file has more than the {remote.size} bytes it should have", reason="oversized")
 
-    def _took(self, size: int) -> None:
-        with self._counting:
-            self.fetched += size
+    def _stored_size(self, size: int) -> int:
+        return sealed_size(size) if self._cipher else size
 
-
-def _fed(stored: Iterable[bytes], cid: FileCid, size: int, told: Callable[[int], None]) -> Iterator[bytes]:
-    left = size
-    for piece in stored:
-        yield piece
-        cid.update(piece)
-        done = min(left, len(piece))
-        left -= done
-        told(done)
+    def _fed(self, file: BinaryIO, size: int, cid: FileCid, progress: Callable[[int], None]) -> Iterator[bytes]:
+        """The file as it is stored, piece by piece; each goes to `cid` as well."""
+        left = size
+        for piece in self._cipher.sealed(file, size) if self._cipher else pieces(file, size, CHUNK_BYTES):
+            yield piece
+            cid.update(piece)
+            done = min(left, len(piece))
+            left -= done
+            progress(done)
 
 
 def _write(file: BinaryIO, chunk: bytes) -> None:
@@ -194,8 +195,8 @@ def _opened(partial: Path) -> Iterator[BinaryIO]:
 
 def _resumed(file: BinaryIO, size: int, width: int, digest: Any) -> int:
     """Cut `file` to whole chunks, and give `digest` what is left; how many bytes that is."""
-    found = os.fstat(file.fileno()).st_size
-    whole = found if found == size else found // width * width if found < size else 0
+    length = os.fstat(file.fileno()).st_size
+    whole = length if length == size else length // width * width if length < size else 0
     file.truncate(whole)
     while piece := file.read(CHUNK_BYTES):
         digest.update(piece)
@@ -206,9 +207,7 @@ def _resumed(file: BinaryIO, size: int, width: int, digest: Any) -> int:
 def _local_errors() -> Iterator[None]:
     try:
         yield
-    except CachekitError:
-        raise
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise TierFull(f"no room for a file: {error}") from error
         raise TierError(f"a file could not be read or written: {error}", reason="file") from error

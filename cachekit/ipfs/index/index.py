@@ -1,274 +1,262 @@
 """The shared index: segments in MFS below `/cachekit/v1/<namespace id>/<writer id>/`, merged into a local table.
 
 A lookup asks the table; only `refresh` and `publish` ask the daemon.
-
-Reading what a namespace's tree in MFS has and the local table has not.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.sqlite import locked
-from cachekit.ipfs.credential import Credential, WriterKey
-from cachekit.ipfs.index.rows import SKEW, File, IndexMark, Pin, alive, cid_of
-from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_ENTRIES, Entry, encode
-from cachekit.ipfs.index.table import IndexTable, nobody, tag_of
-from cachekit.ipfs.kubo.transport import Transport
+from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.credential import WriterKey
+from cachekit.ipfs.index.rows import SKEW, SegmentFile, alive
+from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_LINES, Line, encode
+from cachekit.ipfs.index.table import Table
+from cachekit.ipfs.kubo.transport import KuboTransport
 
 ROOT: Final = "/cachekit/v1"
+COMPACT_AT: Final = 48
+"""Segments of one writer from which on it merges them: well below the 64 that nobody may exceed."""
+
+_LARGE_BYTES: Final = MAX_BYTES // 2
+_MOST_LARGE: Final = 32
 _WRITING_SECONDS: Final = 0.1
 """Far longer than it takes Kubo to write a segment."""
-
 _SEGMENT: Final = re.compile(r"\d{16}")
 _WRITER: Final = re.compile(r"[0-9a-f]{32}")
 
 
-class Pull:
-    """Reading, until `end`, what a namespace's tree has that the table has not."""
+class Index:
+    """What takes the tree in MFS into `table`, and puts this machine's lines there."""
 
-    def __init__(self, table: IndexTable, transport: Transport, namespace: str, space: str, end: float) -> None:
-        self._table = table
+    def __init__(self, transport: KuboTransport, table: Table) -> None:
         self._transport = transport
-        self._namespace = namespace
-        self._space = space
-        self._end = end
+        self._table = table
+        self._pulling = threading.Lock()
+
+    def renew_after_fork(self) -> None:
+        """A lock that another thread held at the fork would stay locked for ever."""
+        self._pulling = threading.Lock()
+
+    def refresh(self, namespace: str, timeout: float) -> int:
+        """Take in what is new; how many entries that were. One RPC where nothing is.
+
+        Stops after `timeout` seconds with what it has, and the next call goes on from there. Raises TierError when the
+        daemon fails; what cannot be believed is reported and skipped.
+        """
+        # Before the directory is asked: what another process takes in meanwhile must not look like a rollback.
+        known = self._table.writers(namespace)
+        deadline = Deadline(timeout)
+        pull = Pull(self._transport, self._table, namespace, deadline)
+        root = self._transport.stat(pull.path, timeout=timeout)
+        if root == self._table.root(namespace):
+            return 0
+        lock = self._pulling
+        if not lock.acquire(timeout=deadline.rest):
+            return 0
+        try:
+            # Whoever held the lock has probably read it.
+            return 0 if root == self._table.root(namespace) else pull.all(root, known)
+        finally:
+            lock.release()
+
+    def publish(self, namespace: str, lines: Sequence[Line], writer: WriterKey, timeout: float) -> None:
+        """Make `lines` visible to everybody, as segments of `writer`; merges its segments when they are many.
+
+        Holds a lock of this machine's writer key. Raises TierError; a segment that was written stays.
+        """
+        deadline = Deadline(timeout)
+        with locked(writer.path.with_suffix(".lock"), deadline.at):
+            if not Pull(self._transport, self._table, namespace, deadline).own(writer.id):
+                raise TierUnavailable("there was no time to read our own segments", reason="unfinished")
+            push = Push(self._transport, self._table, namespace, writer, deadline)
+            push.append(lines)
+            push.compact()
+        # Here, in the background, or else the next lookup has to find out that only our own segment was new. Should it
+        # fail, that is what happens.
+        with contextlib.suppress(TierError):
+            self.refresh(namespace, deadline.left())
+
+
+@dataclass
+class Pull:
+    """Reading, until a deadline, what a namespace's tree has that the table has not."""
+
+    transport: KuboTransport
+    table: Table
+    namespace: str
+    deadline: Deadline
+    complete: bool = True
+
+    def __post_init__(self) -> None:
+        self.path = path_of(self.table, self.namespace)
         # A read that begins in the last moment would only time out, and look like a failing daemon.
-        self._last_start = end - min(0.05, (end - time.monotonic()) / 4)
-        self._complete = True
+        self.last_start = self.deadline.at - min(0.05, self.deadline.rest / 4)
 
     def all(self, root: str | None, known: dict[str, tuple[int, str]]) -> int:
         """Every writer's; `known` is what the table said before the tree was asked for `root`."""
-        listed = self._transport.list(f"{ROOT}/{self._space}", timeout=left(self._end)) if root else None
+        listed = self.transport.list(self.path, timeout=self.deadline.left()) if root else None
         taken, present = 0, set[str]()
         for name, cid, _ in listed or []:
             present.add(name)
             if not _WRITER.fullmatch(name):
-                self._table.refuse(self._space, File("", name, cid, 0), "unexpected_file")
+                self.table.refuse(self.namespace, SegmentFile("", name, cid, 0), "unexpected_file")
                 continue
             highest, seen = known.get(name, (0, ""))
             if seen != cid:
                 taken += self._writer(name, cid, highest)
-        self._missing(present, known)
+        for writer, (_, cid) in known.items():
+            if cid and writer not in present:
+                self._rolled_back(writer, "")
         # Before the root: should it fail, the next pull comes here again.
-        self._table.heed(self._namespace)
-        if self._complete:
-            self._table.set_root(self._space, root)
+        self.table.heed(self.namespace)
+        if self.complete:
+            self.table.set_root(self.namespace, root)
         return taken
 
     def own(self, writer: str) -> bool:
         """This machine's; False if time was too short for all of it."""
-        highest = self._table.writers(self._space).get(writer, (0, ""))[0]
+        highest = self.table.writers(self.namespace).get(writer, (0, ""))[0]
         self._writer(writer, "", highest)
-        return self._complete
-
-    def _missing(self, present: set[str], known: dict[str, tuple[int, str]]) -> None:
-        for writer, (_, cid) in known.items():
-            if cid and writer not in present:
-                self._table.refused("rollback")
-                self._table.set_writer(self._space, writer, "")
+        return self.complete
 
     def _writer(self, writer: str, cid: str, highest: int) -> int:
-        seen, taken = self._table.files(self._space, writer), 0
+        seen, taken = self.table.files(self.namespace, writer), 0
         listed = self._listed(writer, seen)
         if listed and max(_sequence(name) for name, _, _ in listed) < highest:
-            self._table.refused("rollback")
-            self._table.set_writer(self._space, writer, cid)
+            self._rolled_back(writer, cid)
             return 0
         # In the order of their sequences: wherever this is interrupted, all up to the highest seen is read.
         for name, file_cid, size in sorted(listed):
             if seen.get(name, ("", ""))[0] == file_cid:
                 continue
-            if time.monotonic() >= self._last_start:
-                self._complete = False
+            if time.monotonic() >= self.last_start:
+                self.complete = False
                 return taken
-            taken += self._file(File(writer, name, file_cid, _sequence(name)), size, highest)
-        self._table.keep_files(self._space, writer, [name for name, _, _ in listed])
+            taken += self._file(SegmentFile(writer, name, file_cid, _sequence(name)), size, highest)
+        self.table.keep_files(self.namespace, writer, [name for name, _, _ in listed])
         if cid:
-            self._table.set_writer(self._space, writer, cid)
+            self.table.set_writer(self.namespace, writer, cid)
         return taken
 
+    def _rolled_back(self, writer: str, cid: str) -> None:
+        self.table.report("rollback")
+        self.table.set_writer(self.namespace, writer, cid)
+
     def _listed(self, writer: str, seen: dict[str, tuple[str, str]]) -> list[tuple[str, str, int]]:
-        patience = min(time.monotonic() + _WRITING_SECONDS, self._last_start)
+        patience = min(time.monotonic() + _WRITING_SECONDS, self.last_start)
         while True:
-            listed = self._transport.list(f"{ROOT}/{self._space}/{writer}", timeout=left(self._end)) or []
+            listed = self.transport.list(f"{self.path}/{writer}", timeout=self.deadline.left()) or []
             # Kubo shows a file that is just being written as an empty one.
             unsettled = [name for name, cid, size in listed if not size and seen.get(name, ("", ""))[0] != cid]
             if not unsettled or time.monotonic() >= patience:
                 return listed
             time.sleep(_WRITING_SECONDS / 10)
 
-    def _file(self, file: File, size: int, highest: int) -> int:
+    def _file(self, file: SegmentFile, size: int, highest: int) -> int:
         reason = "" if 0 < size <= MAX_BYTES else "oversized" if size else "empty_segment"
         if file.sequence < 0:
             reason = "unexpected_file"
         if reason:
-            self._table.refuse(self._space, file, reason)
+            self.table.refuse(self.namespace, file, reason)
             return 0
-        path = f"{ROOT}/{self._space}/{file.writer}/{file.name}"
-        data = self._transport.read(path, limit=MAX_BYTES, timeout=left(self._end))
+        path = f"{self.path}/{file.writer}/{file.name}"
+        data = self.transport.read(path, limit=MAX_BYTES, timeout=self.deadline.left())
         if data is None:
             return 0
         try:
-            segment = self._table.read_segment(data, self._namespace, file.writer, file.name)
+            segment = self.table.read_segment(data, self.namespace, file.writer, file.name)
             if file.sequence <= highest:
                 raise IntegrityError(f"segment {file.name} came back", reason="rollback")
         except IntegrityError as error:
-            self._table.refuse(self._space, file, error.reason)
+            self.table.refuse(self.namespace, file, error.reason)
             return 0
-        return self._table.accept(self._namespace, file, segment.entries)
+        return self.table.accept(self.namespace, file, segment.lines)
 
 
-def _sequence(name: str) -> int:
-    return int(name) if _SEGMENT.fullmatch(name) else -1
+@dataclass(frozen=True)
+class Push:
+    """Writing, until a deadline, the segments of one writer in a namespace."""
 
+    transport: KuboTransport
+    table: Table
+    namespace: str
+    writer: WriterKey
+    deadline: Deadline
 
-def left(end: float) -> float:
-    """Seconds until `end`; TierUnavailable where there are none."""
-    seconds = end - time.monotonic()
-    if seconds <= 0:
-        raise TierUnavailable("the time for this is over", reason="unfinished")
-    return seconds
+    @property
+    def path(self) -> str:
+        """The writer's directory."""
+        return f"{path_of(self.table, self.namespace)}/{self.writer.id}"
 
-
-__all__ = ["OWN_REASONS", "ROOT", "Index", "IndexMark", "Pin", "alive", "cid_of", "tag_of"]
-
-OWN_REASONS: Final = ("locked", "unfinished")
-"""Reasons of a TierUnavailable that is not the daemon's doing."""
-COMPACT_AT: Final = 48
-"""Segments of one writer from which on it merges them: well below the 64 that nobody may exceed."""
-
-_LARGE_BYTES: Final = MAX_BYTES // 2
-_MOST_LARGE: Final = 32
-
-
-def _silent(_reason: str) -> None:
-    """Tell nobody."""
-
-
-class Index(IndexTable):
-    """The table at `path` (a SQLite file in the cache directory), and its way to and from the daemon.
-
-    `report` is called with a short word for each segment or file that was refused: the reasons of `segments.decode`,
-    `misplaced`, `rollback`, `unexpected_file`, `future`, `corrupt_index`.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        credential: Credential,
-        report: Callable[[str], None] = _silent,
-        heed: Callable[[str, Sequence[IndexMark]], None] = nobody,
-    ) -> None:
-        super().__init__(path, credential, report, heed)
-        self._renew()
-
-    def _renew(self) -> None:
-        self._pid = os.getpid()
-        self._pulling = threading.Lock()
-
-    def refresh(self, transport: Transport, namespace: str, timeout: float) -> int:
-        """Take in what is new; how many entries that were. One RPC where nothing is.
-
-        Stops after `timeout` seconds with what it has, and the next call goes on from there. Raises TierError when the
-        daemon fails; what cannot be believed is reported and skipped.
-        """
-        space = self._credential.namespace_id(namespace)
-        # Before the directory is asked: what another process takes in meanwhile must not look like a rollback.
-        known = self.writers(space)
-        end = time.monotonic() + timeout
-        root = transport.stat(f"{ROOT}/{space}", timeout=timeout)
-        if root == self.root(space):
-            return 0
-        if self._pid != os.getpid():
-            self._renew()
-        lock = self._pulling
-        if not lock.acquire(timeout=max(0.0, end - time.monotonic())):
-            return 0
-        try:
-            # Whoever held the lock has probably read it.
-            return 0 if root == self.root(space) else Pull(self, transport, namespace, space, end).all(root, known)
-        finally:
-            lock.release()
-
-    def publish(
-        self, transport: Transport, namespace: str, entries: Sequence[Entry], writer: WriterKey, timeout: float
-    ) -> None:
-        """Make `entries` visible to everybody, as segments of `writer`; merges its segments when they are many.
-
-        Holds a lock of this machine's writer key. Raises TierError; a segment that was written stays.
-        """
-        end = time.monotonic() + timeout
-        space = self._credential.namespace_id(namespace)
-        with locked(writer.path.with_suffix(".lock"), end):
-            pull = Pull(self, transport, namespace, space, end)
-            if not pull.own(writer.id):
-                raise TierUnavailable("there was no time to read our own segments", reason="unfinished")
-            self._append(transport, namespace, entries, writer, end)
-            self._compact(transport, namespace, writer, end)
-        # Here, in the background, or else the next lookup has to find out that only our own segment was new. Should it
-        # fail, that is what happens.
-        with contextlib.suppress(TierError):
-            self.refresh(transport, namespace, left(end))
-
-    def _append(
-        self, transport: Transport, namespace: str, entries: Sequence[Entry], writer: WriterKey, end: float
-    ) -> None:
-        space = self._credential.namespace_id(namespace)
-        sequence = self.writers(space).get(writer.id, (0, ""))[0]
-        taken = self.files(space, writer.id)
-        for at in range(0, len(entries), MAX_ENTRIES):
-            part = entries[at : at + MAX_ENTRIES]
+    def append(self, lines: Sequence[Line]) -> None:
+        """New segments with `lines`, above all that were ever seen."""
+        sequence = self.table.writers(self.namespace).get(self.writer.id, (0, ""))[0]
+        taken = self.table.files(self.namespace, self.writer.id)
+        for at in range(0, len(lines), MAX_LINES):
+            part = lines[at : at + MAX_LINES]
             sequence = _free_after(sequence, taken)
             name = f"{sequence:016d}"
-            path = f"{ROOT}/{space}/{writer.id}/{name}"
-            data = encode(part, credential=self._credential, namespace=namespace, writer=writer, sequence=sequence)
-            transport.write(path, data, timeout=left(end))
-            cid = transport.stat(path, timeout=left(end)) or ""
-            self.accept(namespace, File(writer.id, name, cid, sequence), part)
+            data = encode(
+                part,
+                credential=self.table.credential,
+                namespace=self.namespace,
+                writer=self.writer,
+                sequence=sequence,
+            )
+            self.transport.write(f"{self.path}/{name}", data, timeout=self.deadline.left())
+            cid = self.transport.stat(f"{self.path}/{name}", timeout=self.deadline.left()) or ""
+            self.table.accept(self.namespace, SegmentFile(self.writer.id, name, cid, sequence), part)
 
-    def _compact(self, transport: Transport, namespace: str, writer: WriterKey, end: float) -> None:
-        space = self._credential.namespace_id(namespace)
-        path = f"{ROOT}/{space}/{writer.id}"
-        good = {name for name, (_, reason) in self.files(space, writer.id).items() if not reason}
-        sizes = {name: size for name, _, size in transport.list(path, timeout=left(end)) or [] if name in good}
+    def compact(self) -> None:
+        """Where the writer's segments are many, merge them into few."""
+        files = self.table.files(self.namespace, self.writer.id)
+        listed = self.transport.list(self.path, timeout=self.deadline.left()) or []
+        sizes = {name: size for name, _, size in listed if name in files and not files[name][1]}
         if len(sizes) < COMPACT_AT:
             return
         small = [name for name, size in sizes.items() if size < _LARGE_BYTES]
         # Large ones are left alone while they are few: rewriting all of them each time would cost their whole size.
         victims = small if len(sizes) - len(small) < _MOST_LARGE else list(sizes)
-        merged = self._merged(transport, namespace, writer.id, victims, end)
-        self._append(transport, namespace, merged, writer, end)
+        self.append(self._merged(victims))
         for name in victims:
-            transport.remove(f"{path}/{name}", timeout=left(end))
+            self.transport.remove(f"{self.path}/{name}", timeout=self.deadline.left())
 
-    def _merged(
-        self, transport: Transport, namespace: str, writer: str, names: Sequence[str], end: float
-    ) -> list[Entry]:
-        space, newest = self._credential.namespace_id(namespace), dict[tuple[int, bytes], Entry]()
+    def _merged(self, names: Sequence[str]) -> list[Line]:
+        newest = dict[tuple[int, bytes], Line]()
         for name in names:
-            data = transport.read(f"{ROOT}/{space}/{writer}/{name}", limit=MAX_BYTES, timeout=left(end))
-            entries = self.read_segment(data, namespace, writer, name).entries if data else []
-            for entry in entries:
-                known = newest.get((entry.kind, entry.key))
-                if known is None or known.created < entry.created:
-                    newest[entry.kind, entry.key] = entry
+            path = f"{self.path}/{name}"
+            data = self.transport.read(path, limit=MAX_BYTES, timeout=self.deadline.left())
+            lines = self.table.read_segment(data, self.namespace, self.writer.id, name).lines if data else []
+            for line in lines:
+                known = newest.get((line.kind, line.key))
+                if known is None or known.created < line.created:
+                    newest[line.kind, line.key] = line
         now = time.time_ns()
-        living = [e for e in newest.values() if e.kind != ENTRY or self._worth_keeping(namespace, e, now)]
+        kept = [line for line in newest.values() if line.kind != ENTRY or self._worth_keeping(line, now)]
         # Marks first, then the newest: should there be more than fits, the oldest answers go.
-        living.sort(key=lambda entry: (entry.kind == ENTRY, -entry.created))
-        return living[: _MOST_LARGE * MAX_ENTRIES]
+        kept.sort(key=lambda line: (line.kind == ENTRY, -line.created))
+        return kept[: _MOST_LARGE * MAX_LINES]
 
-    def _worth_keeping(self, namespace: str, entry: Entry, now: int) -> bool:
-        return alive(entry, now) and entry.created <= now + SKEW and not self.covers(namespace, entry)
+    def _worth_keeping(self, entry: Line, now: int) -> bool:
+        return alive(entry, now) and entry.created <= now + SKEW and not self.table.covers(self.namespace, entry)
+
+
+def path_of(table: Table, namespace: str) -> str:
+    """Where the segments of a namespace are, in MFS."""
+    return f"{ROOT}/{table.credential.namespace_id(namespace)}"
+
+
+def _sequence(name: str) -> int:
+    return int(name) if _SEGMENT.fullmatch(name) else -1
 
 
 def _free_after(sequence: int, taken: dict[str, tuple[str, str]]) -> int:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from cachekit.ipfs.content.cids import DAG_PB, RAW, cid_from
 from cachekit.ipfs.credential import KEY_BYTES, TAG_BYTES
-from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, NAMESPACE_MARK, PINNED, TAG_MARK, UNIXFS, UNPIN_MARK, Entry
+from cachekit.ipfs.index.segments import (
+    ENTRY,
+    KEY_MARK,
+    NAMESPACE_MARK,
+    PINNED,
+    TAG_MARK,
+    UNIXFS,
+    UNPIN_MARK,
+    Line,
+    split_tags,
+)
 from cachekit.model import FOREVER, NANOSECONDS
 
 if TYPE_CHECKING:
@@ -16,7 +26,9 @@ if TYPE_CHECKING:
 SKEW: Final = 300 * NANOSECONDS
 """How far another machine's clock may run ahead of ours."""
 
-KINDS: Final = {"namespace": NAMESPACE_MARK, "tag": TAG_MARK, "key": KEY_MARK}
+Kind = Literal["namespace", "tag", "key"]
+KINDS: Final[Mapping[Kind, int]] = {"namespace": NAMESPACE_MARK, "tag": TAG_MARK, "key": KEY_MARK}
+"""A mark's kind as `model.Mark` says it, and as a segment does."""
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (space TEXT, key BLOB, writer TEXT, flags INTEGER, digest BLOB, size INTEGER,
     created INTEGER, expires INTEGER, grace REAL, seconds REAL, tags BLOB, PRIMARY KEY (space, key)) WITHOUT ROWID;
@@ -32,22 +44,13 @@ CREATE TABLE IF NOT EXISTS files (space TEXT, writer TEXT, name TEXT, cid TEXT, 
     PRIMARY KEY (space, writer, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS heeded (namespace TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
 """
-FIND: Final = """SELECT key, 0, flags, digest, size, created, expires, grace, seconds, tags
+_FIND: Final = """SELECT key, 0, flags, digest, size, created, expires, grace, seconds, tags
     FROM entries WHERE space = ? AND key = ?"""
 _UPSERT: Final = """INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (space, key) DO UPDATE SET
     writer = excluded.writer, flags = excluded.flags, digest = excluded.digest, size = excluded.size,
     created = excluded.created, expires = excluded.expires, grace = excluded.grace, seconds = excluded.seconds,
     tags = excluded.tags
     WHERE (excluded.created, excluded.writer) > (entries.created, entries.writer)"""
-
-
-class IndexMark(NamedTuple):
-    """An invalidation, as other machines see it. `number` grows with every change; `kind` and `value` are segments'."""
-
-    number: int
-    kind: int
-    value: bytes
-    at: int
 
 
 class Pin(NamedTuple):
@@ -66,8 +69,8 @@ class Space(NamedTuple):
     everywhere: str
 
 
-class File(NamedTuple):
-    """A verified segment, as it stands in a writer's directory."""
+class SegmentFile(NamedTuple):
+    """A segment as it stands in a writer's directory."""
 
     writer: str
     name: str
@@ -75,35 +78,38 @@ class File(NamedTuple):
     sequence: int
 
 
-def cid_of(entry: Entry) -> str:
+def cid_of(entry: Line) -> str:
     """The CID of the payload that the entry names."""
     return cid_from(DAG_PB if entry.flags & UNIXFS else RAW, entry.digest)
 
 
-def alive(entry: Entry, now: int) -> bool:
+def alive(entry: Line, now: int) -> bool:
     """Whether the entry is within its TTL and its grace."""
     return entry.expires == FOREVER or now < entry.expires + int(entry.grace * NANOSECONDS)
 
 
-def insert(connection: sqlite3.Connection, space: Space, writer: str, entries: Sequence[Entry]) -> int:
-    """Take in the entries that no mark has ended; how many those are."""
+def find(connection: sqlite3.Connection, space: str, key: bytes) -> Line | None:
+    """The entry of a key."""
+    row = connection.execute(_FIND, (space, key)).fetchone()
+    return None if row is None else Line._make((*row[:-1], split_tags(row[-1])))
+
+
+def insert(connection: sqlite3.Connection, space: Space, writer: str, lines: Sequence[Line]) -> int:
+    """Take in the entries among `lines` that no mark has ended; how many those are."""
     dead = _marked(connection, space)
-    living = [entry for entry in entries if entry.kind == ENTRY and not (dead and _covered(dead, entry))]
-    rows: list[tuple[Any, ...]] = [
-        (space.id, e.key, writer, e.flags, e.digest, e.size, e.created, e.expires, e.grace, e.seconds, b"".join(e.tags))
-        for e in living
-    ]
-    connection.executemany(_UPSERT, rows)
+    entries = [line for line in lines if line.kind == ENTRY]
+    living = [entry for entry in entries if not any(dead.get(mark, -1) >= entry.created for mark in _marks_of(entry))]
+    connection.executemany(_UPSERT, [(space.id, e.key, writer, *e[2:9], b"".join(e.tags)) for e in living])
     for entry in entries:
-        if entry.kind == ENTRY and entry.flags & PINNED:
+        if entry.flags & PINNED:
             add_pin(connection, space, entry.key, cid_of(entry), entry.created)
     return len(living)
 
 
-def covered(connection: sqlite3.Connection, space: Space, entry: Entry) -> bool:
+def covered(connection: sqlite3.Connection, space: Space, entry: Line) -> bool:
     """Whether a mark ended the entry."""
-    tags = [*map(padded, entry.tags)]
-    pairs = [(NAMESPACE_MARK, padded(b"")), (KEY_MARK, entry.key), *((TAG_MARK, tag) for tag in tags)]
+    pairs = _marks_of(entry)
+    tags = [value for kind, value in pairs if kind == TAG_MARK]
     here = " OR ".join(["(kind = ? AND value = ?)"] * len(pairs))
     everywhere = f"(space = ? AND kind = ? AND value IN ({', '.join('?' * len(tags))}))"
     query = f"SELECT 1 FROM marks WHERE at >= ? AND ((space = ? AND ({here})) OR {everywhere})"  # noqa: S608 - placeholders
@@ -111,7 +117,7 @@ def covered(connection: sqlite3.Connection, space: Space, entry: Entry) -> bool:
     return connection.execute(query, values).fetchone() is not None
 
 
-def add_mark(connection: sqlite3.Connection, space: Space, mark: Entry) -> int:
+def add_mark(connection: sqlite3.Connection, space: Space, mark: Line) -> int:
     """Keep a mark and end what it covers; how many rows that were."""
     where = (space.id, mark.kind, mark.key)
     known = connection.execute("SELECT at FROM marks WHERE space = ? AND kind = ? AND value = ?", where).fetchone()
@@ -140,9 +146,9 @@ def add_pin(connection: sqlite3.Connection, space: Space, key: bytes, cid: str, 
     )
 
 
-def record_file(connection: sqlite3.Connection, space: str, file: File, reason: str) -> None:
+def record_file(connection: sqlite3.Connection, space: Space, file: SegmentFile, reason: str) -> None:
     """Note that a file was read, and why it was refused or ''."""
-    row = (space, file.writer, file.name, file.cid, reason)
+    row = (space.id, file.writer, file.name, file.cid, reason)
     connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
 
 
@@ -151,22 +157,17 @@ def padded(value: bytes) -> bytes:
     return value.ljust(KEY_BYTES, b"\0")
 
 
-def split_tags(tags: bytes) -> tuple[bytes, ...]:
-    """The HMACs in a row's `tags`."""
-    return tuple(tags[at : at + TAG_BYTES] for at in range(0, len(tags), TAG_BYTES))
-
-
 def _marked(connection: sqlite3.Connection, space: Space) -> dict[tuple[int, bytes], int]:
     query = "SELECT kind, value, max(at) FROM marks WHERE space = ? OR (space = ? AND kind = ?) GROUP BY kind, value"
     rows = connection.execute(query, (space.id, space.everywhere, TAG_MARK))
     return {(kind, value): at for kind, value, at in rows}
 
 
-def _covered(marks: dict[tuple[int, bytes], int], entry: Entry) -> bool:
-    values = [(NAMESPACE_MARK, padded(b"")), (KEY_MARK, entry.key), *((TAG_MARK, padded(tag)) for tag in entry.tags)]
-    return any(marks.get(value, -1) >= entry.created for value in values)
+def _marks_of(entry: Line) -> list[tuple[int, bytes]]:
+    """Kind and value of each mark that would cover the entry."""
+    return [(NAMESPACE_MARK, padded(b"")), (KEY_MARK, entry.key), *((TAG_MARK, padded(tag)) for tag in entry.tags)]
 
 
-def _ended(connection: sqlite3.Connection, table: str, clause: str, mark: Entry, *values: str | bytes) -> int:
+def _ended(connection: sqlite3.Connection, table: str, clause: str, mark: Line, *values: str | bytes) -> int:
     query = f"DELETE FROM {table} WHERE {clause} AND created <= ?"  # noqa: S608 - constants of this module
     return connection.execute(query, (*values, mark.created)).rowcount

@@ -1,4 +1,4 @@
-"""The wire format of the shared index: immutable, signed batches of fixed-size entries.
+"""The wire format of the shared index: immutable, signed batches of fixed-size lines.
 
 4s magic · u8 version · 16s namespace id · 32s writer · 64s certificate · u64 sequence · u32 count
 count × 114 bytes
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cachekit.errors import IntegrityError
 from cachekit.ipfs.credential import TAG_BYTES, Credential, WriterKey, verify
@@ -30,12 +30,12 @@ UNPIN_MARK: Final = 4
 _MAGIC: Final = b"ckix"
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">4sB16s32s64sQI")
-_ENTRY: Final = struct.Struct(">16sBBB32sQqqff32s")
+_LINE: Final = struct.Struct(">16sBBB32sQqqff32s")
 _SIGNATURE_BYTES: Final = 64
-MAX_ENTRIES: Final = (MAX_BYTES - _HEAD.size - _SIGNATURE_BYTES) // _ENTRY.size
+MAX_LINES: Final = (MAX_BYTES - _HEAD.size - _SIGNATURE_BYTES) // _LINE.size
 
 
-class Entry(NamedTuple):
+class Line(NamedTuple):
     """One line of the index. `kind` is ENTRY or one of the marks; a mark uses only `key` and `created`, its instant.
 
     `key` is the HMAC of a key (16 bytes), of a tag (8 bytes and zeros), or zeros for the whole namespace. `digest` is
@@ -59,18 +59,16 @@ class Segment(NamedTuple):
 
     writer: bytes
     sequence: int
-    entries: list[Entry]
+    lines: list[Line]
 
 
-def encode(
-    entries: Sequence[Entry], *, credential: Credential, namespace: str, writer: WriterKey, sequence: int
-) -> bytes:
-    """Sign one segment; ValueError unless it holds 1 to MAX_ENTRIES entries."""
-    if not 0 < len(entries) <= MAX_ENTRIES:
-        raise ValueError(f"a segment holds 1 to {MAX_ENTRIES} entries, not {len(entries)}")
+def encode(lines: Sequence[Line], *, credential: Credential, namespace: str, writer: WriterKey, sequence: int) -> bytes:
+    """Sign one segment; ValueError unless it holds 1 to MAX_LINES."""
+    if not 0 < len(lines) <= MAX_LINES:
+        raise ValueError(f"a segment holds 1 to {MAX_LINES} lines, not {len(lines)}")
     space = bytes.fromhex(credential.namespace_id(namespace))
-    head = _HEAD.pack(_MAGIC, _VERSION, space, writer.public, writer.certificate, sequence, len(entries))
-    unsigned = head + b"".join(map(_pack, entries))
+    head = _HEAD.pack(_MAGIC, _VERSION, space, writer.public, writer.certificate, sequence, len(lines))
+    unsigned = head + b"".join(map(_pack, lines))
     return unsigned + writer.sign(unsigned)
 
 
@@ -81,7 +79,7 @@ def decode(data: bytes, credential: Credential, namespace: str) -> Segment:
     `foreign_writer`, `wrong_namespace`, `bad_signature` or `malformed`.
     """
     space, writer, certificate, sequence, count = _head(data)
-    if len(data) != _HEAD.size + count * _ENTRY.size + _SIGNATURE_BYTES:
+    if len(data) != _HEAD.size + count * _LINE.size + _SIGNATURE_BYTES:
         raise _refused("truncated")
     if not credential.certified(writer, certificate):
         raise _refused("foreign_writer")
@@ -90,7 +88,7 @@ def decode(data: bytes, credential: Credential, namespace: str) -> Segment:
     if not verify(writer, data[-_SIGNATURE_BYTES:], data[:-_SIGNATURE_BYTES]):
         raise _refused("bad_signature")
     body = memoryview(data)[_HEAD.size : -_SIGNATURE_BYTES]
-    return Segment(writer, sequence, [_unpack(fields) for fields in _ENTRY.iter_unpack(body)])
+    return Segment(writer, sequence, [_unpack(fields) for fields in _LINE.iter_unpack(body)])
 
 
 def _head(data: bytes) -> tuple[bytes, bytes, bytes, int, int]:
@@ -110,28 +108,21 @@ def _head(data: bytes) -> tuple[bytes, bytes, bytes, int, int]:
     return space, writer, certificate, sequence, count
 
 
-def _pack(entry: Entry) -> bytes:
-    return _ENTRY.pack(
-        entry.key,
-        entry.kind,
-        entry.flags,
-        len(entry.tags),
-        entry.digest,
-        entry.size,
-        entry.created,
-        entry.expires,
-        entry.grace,
-        entry.seconds,
-        b"".join(entry.tags),
-    )
+def split_tags(tags: bytes) -> tuple[bytes, ...]:
+    """The HMACs that stand one after the other in `tags`."""
+    return tuple(tags[at : at + TAG_BYTES] for at in range(0, len(tags), TAG_BYTES))
 
 
-def _unpack(fields: tuple[bytes, int, int, int, bytes, int, int, int, float, float, bytes]) -> Entry:
-    key, kind, flags, count, digest, size, created, expires, grace, seconds, tags = fields
+def _pack(line: Line) -> bytes:
+    *head, tags = line
+    return _LINE.pack(*head[:3], len(tags), *head[3:], b"".join(tags))
+
+
+def _unpack(fields: tuple[Any, ...]) -> Line:
+    key, kind, flags, count, *rest, tags = fields
     if count > MAX_TAGS:
         raise _refused("malformed")
-    split = tuple(tags[at : at + TAG_BYTES] for at in range(0, count * TAG_BYTES, TAG_BYTES))
-    return Entry(key, kind, flags, digest, size, created, expires, grace, seconds, split)
+    return Line._make((key, kind, flags, *rest, split_tags(tags[: count * TAG_BYTES])))
 
 
 def _refused(reason: str) -> IntegrityError:

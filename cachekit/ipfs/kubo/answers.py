@@ -1,6 +1,6 @@
-"""What can go wrong between here and Kubo, in cachekit's words: every failure is sorted in this one place.
+"""What Kubo answered, believing none of it, and what can go wrong on the way, in cachekit's words.
 
-Reading what an RPC answered, believing none of it: each function raises where the answer is not one of Kubo's.
+Every failure is sorted here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from typing import Any, Final
 
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 
+OLDEST: Final = (0, 30)
+"""The oldest Kubo we speak to."""
+
+_OK: Final = 200
 _FORBIDDEN: Final = (401, 403)
 _SERVER_ERROR: Final = 500
 _DEPTH: Final = 12
@@ -30,14 +34,14 @@ class NotThere(TierError):
 
 def from_status(status: int, message: str | None) -> TierError:
     """The error of an answer that is not 200; `message` is what Kubo's JSON said, None where there was none."""
-    said = f"{status}: {message}" if message is not None else str(status)
-    if status == _SERVER_ERROR and message is not None and any(words in message for words in _ABSENT):
+    words = f"{status}: {message}" if message is not None else str(status)
+    if status == _SERVER_ERROR and message is not None and any(absent in message for absent in _ABSENT):
         return NotThere(message)
     if status in _FORBIDDEN:
-        return TierUnavailable(f"the RPC refuses us ({said}); set CACHEKIT_IPFS_AUTH", reason="forbidden")
+        return TierUnavailable(f"the RPC refuses us ({words}); set CACHEKIT_IPFS_AUTH", reason="forbidden")
     if status >= _SERVER_ERROR or message is not None:
-        return TierError(f"the RPC answered {said}", reason=f"http_{status}")
-    return IntegrityError(f"no Kubo RPC: it answered {said}", reason="not_kubo")
+        return TierError(f"the RPC answered {words}", reason=f"http_{status}")
+    return IntegrityError(f"no Kubo RPC: it answered {words}", reason="not_kubo")
 
 
 @contextlib.contextmanager
@@ -96,11 +100,18 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
 def message_of(body: bytes) -> str | None:
     """What Kubo's JSON error says, or None where `body` is no such thing."""
     try:
-        found = json.loads(body)
+        answer = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    message = found.get("Message") if isinstance(found, dict) else None
+    message = answer.get("Message") if isinstance(answer, dict) else None
     return message if isinstance(message, str) else None
+
+
+def reject_refusal(response: http.client.HTTPResponse, body: bytes) -> None:
+    """Raise what an answer says that is not 200, or that is none of Kubo's; `body` is what a refusal came with."""
+    if response.status != _OK:
+        raise from_status(response.status, message_of(body))
+    reject_html(response.headers.get("Content-Type", ""))
 
 
 def reject_html(content_type: str) -> None:
@@ -109,36 +120,28 @@ def reject_html(content_type: str) -> None:
         raise IntegrityError("no Kubo RPC: it answered with a web page", reason="not_kubo")
 
 
-def exactly(stream: Any, size: int) -> bytes:
-    """All of `stream`, and `size` bytes exactly, or IntegrityError."""
-    parts: list[bytes] = []
-    got = 0
-    with stream:
-        for part in stream:
-            got += len(part)
-            if got > size:
-                raise IntegrityError(f"the file has more than its {size} bytes", reason="oversized")
-            parts.append(part)
-    if got != size:
-        raise IntegrityError(f"the answer ended after {got} of {size} bytes", reason="truncated")
-    return b"".join(parts)
+def exactly(data: bytes, size: int) -> bytes:
+    """`data`, which must be `size` bytes, or IntegrityError."""
+    if len(data) != size:
+        raise IntegrityError(f"the answer ended after {len(data)} of {size} bytes", reason="truncated")
+    return data
 
 
-def entries(told: Any) -> list[tuple[str, str, int]]:
-    """(name, CID, bytes) of each entry that `files/ls` told."""
-    return [(string(entry, "Name"), string(entry, "Hash"), int(entry["Size"])) for entry in told["Entries"] or ()]
+def entries(answer: Any) -> list[tuple[str, str, int]]:
+    """(name, CID, bytes) of each entry in what `files/ls` answered."""
+    return [(string(entry, "Name"), string(entry, "Hash"), int(entry["Size"])) for entry in answer["Entries"] or ()]
 
 
-def string(told: Any, name: str) -> str:
+def string(answer: Any, name: str) -> str:
     """The text under `name`; TypeError or KeyError where there is none."""
-    return text(told[name])
+    return text(answer[name])
 
 
-def text(told: Any) -> str:
-    """`told`, which must be text, or TypeError."""
-    if not isinstance(told, str):
-        raise TypeError(f"expected text, got {type(told).__name__}")
-    return told
+def text(value: Any) -> str:
+    """`value`, which must be text, or TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value
 
 
 def numbers(version: str) -> tuple[int, ...]:

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from cachekit.errors import TierUnavailable, UsageError
 from cachekit.ipfs.kubo.answers import from_status, reject_html
-from cachekit.ipfs.kubo.http import Dialer, Line, allowed
+from cachekit.ipfs.kubo.http import Dialer, KeptConnection, allowed
 
 
 class Connections:
     """What belongs to one thread of one process."""
 
-    def __init__(self, dialer: Dialer, headers: Mapping[str, str]) -> None:
+    def __init__(self, dialer: Dialer) -> None:
         self.pid = os.getpid()
-        self.line = Line(dialer, headers)
-        self._dialer, self._headers = dialer, headers
+        self.kept = KeptConnection(dialer)
+        self._dialer = dialer
         self._client: Any = None
 
     @contextmanager
     def using(self, seconds: float, limit: int) -> Iterator[Any]:
         """The client, whose answers may take `seconds` and have `limit` bytes; it is dropped where a call failed."""
         if self._client is None:
-            self._client = _new_client(self._dialer, self._headers)
+            self._client = _new_client(self._dialer)
         errors = import_module("ipfshttpclient.exceptions")
         try:
             with allowed(seconds, limit):
@@ -54,7 +54,7 @@ def authorization(auth: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {auth}"}
 
 
-def _new_client(dialer: Dialer, headers: Mapping[str, str]) -> Any:
+def _new_client(dialer: Dialer) -> Any:
     try:
         package = import_module("ipfshttpclient")
         backend = import_module("ipfshttpclient.http_requests")
@@ -68,15 +68,15 @@ def _new_client(dialer: Dialer, headers: Mapping[str, str]) -> Any:
     client = package.Client(address, chunk_size=1 << 20)
     # Set, not configured: an environment variable could have chosen another backend.
     client._client = backend.ClientSync(address, "api/v0")
-    client._client._session = _session(wrapper, dialer, headers)
+    client._client._session = _session(wrapper, dialer)
     return client
 
 
-def _session(wrapper: Any, dialer: Dialer, headers: Mapping[str, str]) -> Any:
+def _session(wrapper: Any, dialer: Dialer) -> Any:
     session = wrapper.Session()
     session.trust_env = False
     session.max_redirects = 0
-    session.headers.update(headers)
+    session.headers.update(dialer.headers)
     session.hooks["response"].append(_reject_page)
     manager = session.get_adapter("http://").poolmanager
     # urllib3 warns of this argument, and an error under `-W error` is all that ipfshttpclient gets from it.

@@ -1,6 +1,6 @@
 """A connection to one address, and to no other: no proxy, no redirect, and no call that outlives its time.
 
-Sockets that cannot outlive a call: each operation gets what is left of the call's time and bytes, and no more.
+Each operation of a socket gets what is left of its call's time and bytes, and no more.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlencode
 
 from cachekit.errors import IntegrityError, UsageError
+from cachekit.ipfs.kubo.answers import reject_refusal
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -107,23 +108,22 @@ class BoundedTLS(Bounded, ssl.SSLSocket):
 def resolve(host: str, port: int, family: int) -> list[tuple[int, Any]]:
     """(family, socket address) pairs of `host`; raises OSError, TimeoutError among them."""
     # The resolver takes no timeout, and a hung one would take half a minute of the caller's.
-    found: list[list[tuple[int, Any]] | OSError] = []
+    outcome: list[list[tuple[int, Any]] | OSError] = []
 
     def look() -> None:
         try:
             infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-            found.append([(info[0], info[4]) for info in infos])
+            outcome.append([(info[0], info[4]) for info in infos])
         except OSError as error:
-            found.append(error)
+            outcome.append(error)
 
     thread = threading.Thread(target=look, name="cachekit-resolve", daemon=True)
     thread.start()
     thread.join(_current.allowance.seconds())
-    if not found:
-        raise TimeoutError("the resolver did not answer in time")
-    if isinstance(found[0], OSError):
-        raise found[0]
-    return found[0]
+    addresses = outcome[0] if outcome else TimeoutError("the resolver did not answer in time")
+    if isinstance(addresses, OSError):
+        raise addresses
+    return addresses
 
 
 _FAMILIES: Final = {
@@ -162,10 +162,14 @@ class Address:
 
 
 class Dialer:
-    """Opens sockets to `address`, to be used under `allowed`; a secure one verifies the host's certificate."""
+    """Opens sockets to `address`, to be used under `allowed`; a secure one verifies the host's certificate.
 
-    def __init__(self, address: Address) -> None:
+    `headers` go with every request there.
+    """
+
+    def __init__(self, address: Address, headers: Mapping[str, str]) -> None:
         self.address = address
+        self.headers = headers
         self._tls: ssl.SSLContext | None = None
 
     def dial(self) -> socket.socket:
@@ -208,66 +212,63 @@ def _places(address: Address) -> list[tuple[int, Any]]:
     return resolve(address.host, address.port, family)
 
 
-class Answer(NamedTuple):
-    """What came back, whatever the status."""
+class Connection(http.client.HTTPConnection):
+    """HTTP over what a dialer dials."""
 
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-
-class Line:
-    """A kept-alive connection for one thread of one process."""
-
-    def __init__(self, dialer: Dialer, headers: Mapping[str, str]) -> None:
-        self._connection = _Connection(dialer)
-        self._headers = dict(headers)
-
-    def post(self, call: str, options: Mapping[str, str], *, timeout: float, limit: int) -> Answer:
-        """POST `call` and read all of the answer: `timeout` seconds in all, `limit` bytes and some framing.
-
-        For calls that may be made twice: one is repeated when a kept connection turns out closed. Raises OSError,
-        http.client.HTTPException, or IntegrityError for an answer that is far too long.
-        """
-        url = f"/api/v0/{call}?{urlencode(options)}"
-        with allowed(timeout, limit) as left:
-            try:
-                response = self._ask(url, left)
-                body = response.read()
-            except BaseException:
-                # What is left of this answer must never be read as the next one's.
-                self.close()
-                raise
-        return Answer(response.status, response.headers, body)
-
-    def close(self) -> None:
-        """Drop the connection; the next call opens another."""
-        self._connection.close()
-
-    def _ask(self, url: str, left: Allowance) -> http.client.HTTPResponse:
-        if self._connection.sock is not None and _readable(self._connection.sock):
-            self._connection.close()
-        kept = self._connection.sock is not None
-        try:
-            return self._send(url)
-        except ConnectionError:
-            if not kept or left.received:
-                raise
-            self._connection.close()
-            return self._send(url)
-
-    def _send(self, url: str) -> http.client.HTTPResponse:
-        self._connection.request("POST", url, headers=self._headers)
-        return self._connection.getresponse()
-
-
-class _Connection(http.client.HTTPConnection):
     def __init__(self, dialer: Dialer) -> None:
         super().__init__(dialer.address.host, dialer.address.port)
         self._dialer = dialer
 
     def connect(self) -> None:
         self.sock = self._dialer.dial()
+
+    def begin(self, call: str, options: Mapping[str, str], headers: Mapping[str, str], body: bytes = b"") -> None:
+        """POST a call of the RPC, or the beginning of one whose `headers` speak of more."""
+        url = f"/api/v0/{call}?{urlencode(options)}"
+        self.request("POST", url, body, {**self._dialer.headers, **headers})
+
+
+class KeptConnection:
+    """A kept-alive connection for one thread of one process."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        self._connection = Connection(dialer)
+
+    def post(self, call: str, options: Mapping[str, str], *, timeout: float, limit: int) -> bytes:
+        """POST `call` and read all of the answer: `timeout` seconds in all, at most `limit` bytes.
+
+        For calls that may be made twice: one is repeated when a kept connection turns out closed. Raises OSError,
+        http.client.HTTPException, or the TierError of what was answered.
+        """
+        with allowed(timeout, limit) as allowance:
+            try:
+                response = self._answered(call, options, allowance)
+                body = response.read()
+            except BaseException:
+                # What is left of this answer must never be read as the next one's.
+                self.close()
+                raise
+        reject_refusal(response, body)
+        if len(body) > limit:
+            raise IntegrityError(f"the answer is longer than the {limit} bytes it may have", reason="oversized")
+        return body
+
+    def close(self) -> None:
+        """Drop the connection; the next call opens another."""
+        self._connection.close()
+
+    def _answered(self, call: str, options: Mapping[str, str], allowance: Allowance) -> http.client.HTTPResponse:
+        if self._connection.sock is not None and _readable(self._connection.sock):
+            self._connection.close()
+        kept = self._connection.sock is not None
+        try:
+            self._connection.begin(call, options, {})
+            return self._connection.getresponse()
+        except ConnectionError:
+            if not kept or allowance.received:
+                raise
+            self._connection.close()
+            return self._answered(call, options, allowance)
 
 
 def _readable(kept: socket.socket) -> bool:

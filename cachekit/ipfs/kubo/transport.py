@@ -1,6 +1,6 @@
-"""Kubo's RPC: the calls of `protocols.Transport`, and nothing else of it.
+"""The calls of Kubo's RPC that cachekit makes.
 
-The calls a lookup waits for go over `kubo_http`; all the rest through `kubo_client`.
+Those a lookup waits for go over a line of our own (`http`), files over `streams`, all the rest through `client`.
 """
 
 from __future__ import annotations
@@ -11,36 +11,27 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
 
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.ipfs.content.cids import CHUNK_BYTES, LINKS, encode_car
-from cachekit.ipfs.content.unixfs import FILE_LINKS
 from cachekit.ipfs.kubo.answers import (
+    OLDEST,
     NotThere,
     boundary,
     dotted,
     entries,
     exactly,
-    from_status,
-    message_of,
     numbers,
-    reject_html,
     string,
     text,
 )
 from cachekit.ipfs.kubo.client import Connections, authorization
 from cachekit.ipfs.kubo.http import Address, Dialer
-from cachekit.ipfs.kubo.streams import Streams
+from cachekit.ipfs.kubo.streams import download, upload
 
-OLDEST: Final = (0, 30)
-"""The oldest Kubo we speak to."""
-
-_WIDE_NODES: Final = (0, 35)
 _NAMED_ADD: Final = (0, 38)
-_NARROW_BYTES: Final = 174 * CHUNK_BYTES
-_OK: Final = 200
 _VERSION_SECONDS: Final = 2.0
 _BLOCK_BYTES: Final = 2 << 20
 _JSON_BYTES: Final = 16 << 20
@@ -50,7 +41,7 @@ _FILE: Final = {
     "raw-leaves": "true",
     "chunker": f"size-{CHUNK_BYTES}",
     "hash": "sha2-256",
-    "max-file-links": str(FILE_LINKS),
+    "max-file-links": str(LINKS),
     "cid-base": "base32",
     "trickle": "false",
     "inline": "false",
@@ -64,52 +55,20 @@ _FILE: Final = {
 """A daemon's own configuration decides whatever is not said."""
 
 
-class Transport(Protocol):
-    """The Kubo calls cachekit makes. CIDs are text (base32 CIDv1); paths are MFS paths.
-
-    Everything raises TierError and nothing else: TierUnavailable when nobody answered within `timeout` seconds,
-    IntegrityError when the answer is not what Kubo answers. "Not there" is None, not an error. Bytes that come back
-    are NOT verified here: the caller compares them with the CID.
-
-    `add_stream` and `cat_stream` have no deadline: only `idle` seconds in which nothing moves end them. They hold one
-    piece in memory. `add_stream` stores `size` bytes as a UnixFS file (`unixfs.FileCid`), pinned under `pin_name` in
-    the same call unless that is None, and gives its CID; what `pieces` raises passes through, and nothing is stored.
-    `cat_stream` gives exactly `length` bytes from `offset` on, 1 MiB at a time; `offline` keeps it to what the daemon
-    has. `block_find` is `block_get` that asks other daemons too.
-    """
-
-    def version(self) -> str: ...
-    def block_get(self, cid: str, *, timeout: float) -> bytes | None: ...
-    def cat(self, cid: str, *, size: int, timeout: float) -> bytes | None: ...
-    def import_blocks(self, blocks: Sequence[tuple[bytes, bytes]], *, timeout: float) -> None: ...
-    def add(self, data: bytes, *, timeout: float) -> str: ...
-    def stat(self, path: str, *, timeout: float) -> str | None: ...
-    def list(self, path: str, *, timeout: float) -> list[tuple[str, str, int]] | None: ...
-    def read(self, path: str, *, limit: int, timeout: float) -> bytes | None: ...
-    def write(self, path: str, data: bytes, *, timeout: float) -> None: ...
-    def remove(self, path: str, *, timeout: float) -> None: ...
-    def add_stream(self, pieces: Iterable[bytes], *, size: int, pin_name: str | None, idle: float) -> str: ...
-    def cat_stream(
-        self, cid: str, *, offset: int, length: int, idle: float, offline: bool
-    ) -> Generator[bytes, None, None]: ...
-    def block_find(self, cid: str, *, timeout: float) -> bytes | None: ...
-    def pin(self, cid: str, name: str, *, timeout: float) -> None: ...
-    def unpin(self, cid: str, *, timeout: float) -> None: ...
-    def close(self) -> None: ...
-
-
 class KuboTransport:
-    """`protocols.Transport` over the RPC at the multiaddr `api`.
+    """The RPC at the multiaddr `api`. CIDs are text (base32 CIDv1); paths are MFS paths.
 
     `auth` is `user:password`, or a bearer token with or without the word. One connection per thread and process, opened
-    on first use; every call is over within its `timeout`, in seconds, whatever the other side does. Raises UsageError
-    for an address or credential that cannot be meant.
+    on first use. UsageError for an address or credential that cannot be meant.
+
+    Every call is over within its `timeout`, in seconds, whatever the other side does; `add_stream` and `cat_stream`
+    have no deadline: only `idle` seconds in which nothing moves end them. All raise TierError and nothing else:
+    TierUnavailable where nobody answered in time, IntegrityError where the answer is not what Kubo answers. "Not there"
+    is None, not an error. Bytes that come back are NOT verified here: the caller compares them with the CID.
     """
 
     def __init__(self, api: str, *, auth: str | None = None) -> None:
-        self._dialer = Dialer(Address.parse(api))
-        self._headers = authorization(auth)
-        self._streams = Streams(self._dialer, self._headers)
+        self._dialer = Dialer(Address.parse(api), authorization(auth))
         self._local = threading.local()
         self._version: tuple[int, ...] = ()
 
@@ -137,43 +96,33 @@ class KuboTransport:
 
     def cat(self, cid: str, *, size: int, timeout: float) -> bytes | None:
         """The file of `cid`: exactly `size` bytes or IntegrityError, for Kubo ends a broken answer like a whole one."""
-        with boundary():
-            try:
-                with self._client(timeout, limit=size) as client:
-                    return exactly(client.cat(cid, offline=True, stream=True), size)
-            except NotThere:
-                return None
+        options = {"arg": cid, "offline": "true"}
+        return _or_none(lambda: exactly(self._bytes("cat", options, timeout, size), size))
 
     def import_blocks(self, blocks: Sequence[tuple[bytes, bytes]], *, timeout: float) -> None:
         """Store (binary CID, block) pairs, unpinned, as one CAR."""
         if not blocks:
             return
-        with boundary(), self._client(timeout) as client:
+        with self._client(timeout) as client:
             # With stats there is an answer to hold Kubo to; without, success and a failure half-way look alike.
             options = {"pin-roots": "false", "stats": "true"}
-            told = client.dag.imprt(io.BytesIO(encode_car(blocks)), opts=options).as_json()
-            if told["Stats"]["BlockCount"] != len(blocks):
+            answer = client.dag.imprt(io.BytesIO(encode_car(blocks)), opts=options).as_json()
+            if answer["Stats"]["BlockCount"] != len(blocks):
                 raise IntegrityError("Kubo imported another number of blocks than it was sent", reason="not_kubo")
 
     def add(self, data: bytes, *, timeout: float) -> str:
         """Store `data` unpinned as a file, and give its CID: the one `cids.file_cid` computes."""
-        with boundary(), self._client(timeout) as client:
-            self._require_wide_nodes(len(data))
-            options = {
-                "cid-version": "1",
-                "raw-leaves": "true",
-                "chunker": f"size-{CHUNK_BYTES}",
-                "hash": "sha2-256",
-                "pin": "false",
-                "max-file-links": str(LINKS),
-            }
-            return text(client.add_bytes(data, opts=options))
+        with self._client(timeout) as client:
+            return text(client.add_bytes(data, opts={**_FILE, "pin": "false"}))
 
     def add_stream(self, pieces: Iterable[bytes], *, size: int, pin_name: str | None, idle: float) -> str:
-        """Store `size` bytes as a file, pinned under a name in the same call; its CID is what `FileCid` computes."""
+        """Store `size` bytes as a file, pinned under a name unless that is None; its CID is what `cids.FileCid` computes.
+
+        What `pieces` raises passes through, and nothing is stored.
+        """
         self._known_version()
         pinning = {"pin": "false"} if pin_name is None else {"pin": "true", "pin-name": pin_name}
-        answer = self._streams.upload("add", {**_FILE, **pinning}, pieces, size=size, idle=idle)
+        answer = upload(self._dialer, "add", {**_FILE, **pinning}, pieces, size=size, idle=idle)
         with boundary():
             cid = string(json.loads(answer), "Hash")
         # Older ones overlook the name, and pin without it.
@@ -181,46 +130,32 @@ class KuboTransport:
             self.pin(cid, pin_name, timeout=idle)
         return cid
 
-    def cat_stream(
-        self, cid: str, *, offset: int, length: int, idle: float, offline: bool
-    ) -> Generator[bytes, None, None]:
+    def cat_stream(self, cid: str, *, offset: int, length: int, idle: float) -> Generator[bytes, None, None]:
         """`length` bytes of a file from `offset` on, 1 MiB at a time; TierError `not_found`, or fewer is `truncated`."""
-        options = {"arg": cid, "offset": str(offset), "length": str(length), "offline": str(offline).lower()}
-        return self._streams.download("cat", options, length=length, idle=idle)
-
-    def block_find(self, cid: str, *, timeout: float) -> bytes | None:
-        """The block of `cid`, from this daemon or from another one that it reaches."""
-        return _or_none(lambda: self._bytes("block/get", {"arg": cid}, timeout, _BLOCK_BYTES))
+        options = {"arg": cid, "offset": str(offset), "length": str(length), "offline": "true"}
+        return download(self._dialer, "cat", options, length=length, idle=idle)
 
     def write(self, path: str, data: bytes, *, timeout: float) -> None:
         """Make `data` the MFS file at `path`, and flush; directories are made as needed."""
-        with boundary(), self._client(timeout) as client:
+        with self._client(timeout) as client:
             options = {"parents": "true", "flush": "true", "cid-version": "1", "raw-leaves": "true"}
             client.files.write(path, io.BytesIO(data), create=True, truncate=True, opts=options)
 
     def remove(self, path: str, *, timeout: float) -> None:
         """Remove what is at the MFS `path`, with all below it; nothing there is fine."""
-        with boundary():
-            try:
-                with self._client(timeout) as client:
-                    client.files.rm(path, recursive=True, opts={"force": "true"})
-            except NotThere:
-                return
+        with suppress(NotThere), self._client(timeout) as client:
+            client.files.rm(path, recursive=True, opts={"force": "true"})
 
     def pin(self, cid: str, name: str, *, timeout: float) -> None:
         """Pin what this daemon has under `cid`, recursively; TierError `not_found` where a part is missing."""
-        with boundary(), self._client(timeout) as client:
+        with self._client(timeout) as client:
             # Offline: a pin that has to search the network hangs, which would look like a dead daemon.
             client.pin.add(cid, offline=True, opts={"name": name})
 
     def unpin(self, cid: str, *, timeout: float) -> None:
         """Undo `pin`; not pinned is fine."""
-        with boundary():
-            try:
-                with self._client(timeout) as client:
-                    client.pin.rm(cid)
-            except NotThere:
-                return
+        with suppress(NotThere), self._client(timeout) as client:
+            client.pin.rm(cid)
 
     def close(self) -> None:
         """Drop the connections, those of other threads once their call is over. A later call opens new ones."""
@@ -229,24 +164,19 @@ class KuboTransport:
     # -- the hot calls ------------------------------------------------------------------------------
 
     def _bytes(self, call: str, options: Mapping[str, str], timeout: float, limit: int) -> bytes:
-        answer = self._mine().line.post(call, options, timeout=timeout, limit=limit)
-        if answer.status != _OK:
-            raise from_status(answer.status, message_of(answer.body))
-        reject_html(answer.headers.get("Content-Type", ""))
-        if len(answer.body) > limit:
-            raise IntegrityError(f"the answer is longer than the {limit} bytes it may have", reason="oversized")
-        return answer.body
+        return self._mine().kept.post(call, options, timeout=timeout, limit=limit)
 
     def _ask(self, call: str, options: Mapping[str, str], timeout: float) -> Any:
         return json.loads(self._bytes(call, options, timeout, _JSON_BYTES))
 
     def _checked_version(self, timeout: float) -> str:
         with boundary():
-            told = string(self._ask("version", {}, timeout), "Version")
-            self._version = numbers(told)
+            version = string(self._ask("version", {}, timeout), "Version")
+            self._version = numbers(version)
         if self._version < OLDEST:
-            raise TierUnavailable(f"Kubo {told} is too old; cachekit needs {dotted(OLDEST)} or newer", reason="too_old")
-        return told
+            message = f"Kubo {version} is too old; cachekit needs {dotted(OLDEST)} or newer"
+            raise TierUnavailable(message, reason="too_old")
+        return version
 
     def _known_version(self, timeout: float = _VERSION_SECONDS) -> None:
         # Kubo ignores options it does not know, so a call that did not fail proves nothing about an old one.
@@ -257,24 +187,20 @@ class KuboTransport:
         mine: Connections | None = getattr(self._local, "mine", None)
         # After a fork both processes would read each other's answers from one connection.
         if mine is None or mine.pid != os.getpid():
-            mine = self._local.mine = Connections(self._dialer, self._headers)
+            mine = self._local.mine = Connections(self._dialer)
         return mine
 
     # -- through ipfshttpclient ---------------------------------------------------------------------
 
     @contextmanager
-    def _client(self, timeout: float, *, limit: int = _JSON_BYTES) -> Iterator[Any]:
-        began = time.monotonic()
-        self._known_version(timeout)
-        # Importing the client, below, takes its time once; that is not the daemon's fault.
-        left = timeout - (time.monotonic() - began)
-        with self._mine().using(left, limit) as client:
-            yield client
-
-    def _require_wide_nodes(self, size: int) -> None:
-        if size > _NARROW_BYTES and self._version < _WIDE_NODES:
-            message = f"before Kubo {dotted(_WIDE_NODES)} a file of {size} bytes gets another CID; upgrade it"
-            raise TierUnavailable(message, reason="too_old")
+    def _client(self, timeout: float) -> Iterator[Any]:
+        with boundary():
+            began = time.monotonic()
+            self._known_version(timeout)
+            # Importing the client, below, takes its time once; that is not the daemon's fault.
+            left = timeout - (time.monotonic() - began)
+            with self._mine().using(left, _JSON_BYTES) as client:
+                yield client
 
 
 def _or_none(call: Callable[[], _T]) -> _T | None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
+import math
 import os
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cachekit.errors import UsageError
+from cachekit.errors import TierError, UsageError
+from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.node.binary import environment, last_line
 from cachekit.ipfs.node.process import answering_version, asked_to_shut_down, locked, own_pid
-from cachekit.ipfs.node.process import rpc as _rpc  # noqa: F401 - the tests stop daemons with it
-from cachekit.ipfs.node.repo import api_address, clear_traces, configure, create, environment, last_line, recorded_api
+from cachekit.ipfs.node.repo import api_address, clear_traces, configure, create, recorded_api
 
 _POLL_SECONDS = 0.05
 
@@ -39,12 +41,12 @@ def start(data_dir: Path, *, binary: Path, socket: bool = False, timeout: float 
     that runs already. `timeout` is in seconds, for the whole call.
     Raises UsageError when the node cannot be started, naming the remedy.
     """
-    deadline = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     data_dir = data_dir.absolute()
     node = data_dir / "node"
     node.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(node / "lock", timeout):
-        now = _awaited_leftover(data_dir, deadline)
+        now = _settled(data_dir, deadline)
         if now.running:
             return now
         api = api_address(node, socket)
@@ -80,7 +82,7 @@ def status(data_dir: Path) -> NodeStatus:
     api = recorded_api(repo)
     try:
         version = answering_version(repo, api)
-    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+    except TierError as error:
         return NodeStatus(False, "", "", pid, repo, _why_silent(node, pid, error))
     return NodeStatus(True, api, version, pid, repo, f"answers at {api}")
 
@@ -88,15 +90,29 @@ def status(data_dir: Path) -> NodeStatus:
 # -- the process -------------------------------------------------------------------------------
 
 
-def _launch(data_dir: Path, binary: Path, deadline: float) -> NodeStatus:
-    process = _spawn(data_dir / "node", binary)
+def _settled(data_dir: Path, deadline: Deadline) -> NodeStatus:
+    """The status, once a daemon whose starter died while it came up had the time to answer."""
+    node = data_dir / "node"
+    _in_time(lambda: not own_pid(node) or status(data_dir).running, deadline)
+    now = status(data_dir)
+    if now.pid and not now.running:
+        raise UsageError(f"the node (pid {now.pid}) does not answer; run `cachekit node stop`, then start it again.")
+    return now
+
+
+def _launch(data_dir: Path, binary: Path, deadline: Deadline) -> NodeStatus:
+    node = data_dir / "node"
+    process = _spawn(node, binary)
     try:
-        now = _awaited(data_dir, process, deadline)
+        _in_time(lambda: process.poll() is not None or status(data_dir).running, deadline)
+        now = status(data_dir)
+        if not now.running:
+            raise _silent(node / "daemon.log", ended=process.poll() is not None)
     except BaseException:
         # Interrupted or not: a daemon nobody heard from would hold the repository.
         process.kill()
         process.wait()
-        clear_traces(data_dir / "node")
+        clear_traces(node)
         raise
     # Reaps the daemon when it ends before this process does.
     threading.Thread(target=process.wait, daemon=True, name="cachekit-node").start()
@@ -124,47 +140,32 @@ def _spawn(node: Path, binary: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def _awaited(data_dir: Path, process: subprocess.Popen[bytes], deadline: float) -> NodeStatus:
-    log = data_dir / "node" / "daemon.log"
-    while time.monotonic() < deadline:
-        now = status(data_dir)
-        if now.running:
-            return now
-        if process.poll() is not None:
-            said = last_line(log.read_text(errors="replace"))
-            raise UsageError(f"the node ended while starting ({said}); {log} says more.")
-        time.sleep(_POLL_SECONDS)
-    raise UsageError(f"the node did not answer in time; read {log}, or start it with a longer timeout.")
-
-
-def _awaited_leftover(data_dir: Path, deadline: float) -> NodeStatus:
-    """Give a daemon whose starter died while it came up the time to answer."""
-    now = status(data_dir)
-    while now.pid and not now.running:
-        if time.monotonic() >= deadline:
-            raise UsageError(
-                f"the node (pid {now.pid}) does not answer; run `cachekit node stop`, then start it again."
-            )
-        time.sleep(_POLL_SECONDS)
-        now = status(data_dir)
-    return now
+def _silent(log: Path, *, ended: bool) -> UsageError:
+    if ended:
+        return UsageError(
+            f"the node ended while starting ({last_line(log.read_text(errors='replace'))}); {log} says more."
+        )
+    return UsageError(f"the node did not answer in time; read {log}, or start it with a longer timeout.")
 
 
 def _end(node: NodeStatus, data_dir: Path, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
     if not (node.running and asked_to_shut_down(node.api)):
         _signal(node.pid, signal.SIGTERM)
-    while _alive(data_dir):
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(_POLL_SECONDS)
-    else:
+    if _in_time(lambda: not _alive(data_dir), Deadline(timeout)):
         return
     if not node.pid:
         raise UsageError(f"the node at {node.api} does not end and its pid is not recorded; end that process yourself.")
     _signal(node.pid, signal.SIGKILL)
-    while own_pid(data_dir / "node"):
+    _in_time(lambda: not own_pid(data_dir / "node"), Deadline(math.inf))
+
+
+def _in_time(condition: Callable[[], bool], deadline: Deadline) -> bool:
+    """Waits for `condition`; whether it came true."""
+    while not condition():
+        if not deadline.rest:
+            return False
         time.sleep(_POLL_SECONDS)
+    return True
 
 
 def _alive(data_dir: Path) -> bool:
@@ -177,7 +178,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _why_silent(node: Path, pid: int, error: Exception) -> str:
+def _why_silent(node: Path, pid: int, error: TierError) -> str:
     if pid:
         return f"pid {pid} runs but does not answer ({error})"
     if not (node / "repo").is_dir():

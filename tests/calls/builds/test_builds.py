@@ -140,7 +140,7 @@ def test_threads_build_once() -> None:
 def test_a_coroutine_function() -> None:
     """An async builder likewise."""
 
-    @persist_artifact(scratch="work")
+    @persist_artifact(scratch="work", version="1")
     async def slowly(text: str, work: Path | None = None) -> Path:
         BUILT.append(text)
         assert work is not None

@@ -18,7 +18,7 @@ import pytest
 
 import cachekit
 from cachekit import MISS, UsageError, distributed_cache, persist_artifact, restore, stats
-from cachekit.artifacts.contents import Blobs
+from cachekit.artifacts.trees import Trees
 from cachekit.cache import operations
 from cachekit.cache.default import default
 from cachekit.errors import TierUnavailable
@@ -267,15 +267,15 @@ def test_without_a_store_the_function_is_called(tmp_path: Path, monkeypatch: pyt
 def test_no_room_once_the_tree_stands_takes_nothing_from_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was moved into the store is handed out of it, with or without a note of its signatures."""
 
-    write = Blobs.write
+    write = Trees._write
 
-    def full(self: Blobs, path: Path, data: bytes) -> None:
+    def full(self: Trees, path: Path, data: bytes) -> None:
         if path.suffix == ".seen":
             raise OSError(errno.ENOSPC, "no space left")
         write(self, path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Blobs, "write", full)
+        patch.setattr(Trees, "_write", full)
         path = tree("text")
         assert len(list(path.iterdir())) == 20
     assert tree("text") == path

@@ -49,14 +49,17 @@ def _added(port: int, data: bytes, options: str) -> str:
 def test_a_file_has_the_cid_that_kubo_gives_it(kubo_port: int, size: int) -> None:
     """On both sides of every boundary of one chunk."""
     data = os.urandom(size)
-    assert cids.file_cid(data) == _added(kubo_port, data, "chunker=size-1048576&max-file-links=1024")
+    assert cids.file_cid(data) == _added(kubo_port, data, "chunker=size-1048576&max-file-links=174")
 
 
-def test_a_file_of_three_levels_has_the_cid_that_kubo_gives_it(kubo_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More chunks than one node has links; with small nodes and chunks, so that it need not be a gigabyte."""
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 16, 17, 18, 64, 65, 80])
+def test_a_deep_tree_has_the_cid_that_kubo_gives_it(
+    kubo_port: int, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Up to four levels; with small nodes and chunks, so that it need not be a gigabyte."""
     monkeypatch.setattr(cids, "CHUNK_BYTES", 1024)
     monkeypatch.setattr(cids, "LINKS", 4)
-    data = os.urandom(17 * 1024 + 1)
+    data = os.urandom(1024 * count - 3)
     assert cids.file_cid(data) == _added(kubo_port, data, "chunker=size-1024&max-file-links=4")
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from cachekit.errors import IntegrityError, TierError
-from cachekit.ipfs.content import cids
 from cachekit.ipfs.content.chunks import ChunkCipher, pieces, sealed_size
-from cachekit.ipfs.content.cids import DAG_PB, binary_cid, cid_from, file_cid, raw_cid
-from cachekit.ipfs.content.unixfs import FileCid, leaves
+from cachekit.ipfs.content.cids import DAG_PB, FileCid, binary_cid, cid_from, file_cid, raw_cid
+from cachekit.ipfs.content.unixfs import leaves
 from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.kubo.transport import KuboTransport
 
@@ -46,8 +45,8 @@ def kubo(kubo_api: str) -> Iterator[KuboTransport]:
     transport.close()
 
 
-def cid_of(parts: Iterator[bytes], links: int = 174) -> str:
-    cid = FileCid(links)
+def cid_of(parts: Iterator[bytes]) -> str:
+    cid = FileCid()
     for part in parts:
         cid.update(part)
     return cid.digest()
@@ -80,16 +79,6 @@ def test_pieces_may_have_any_length(width: int) -> None:
     """The CID is the file's, however it was cut."""
     data = os.urandom(2 * MIB + 3 if width > 1 else 1000)
     assert cid_of(iter([data[at : at + width] for at in range(0, len(data), width)])) == file_cid(data)
-
-
-@pytest.mark.parametrize("count", [1, 3, 4, 5, 16, 17, 64, 65, 80])
-def test_deep_trees_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Up to four levels, the same as what is computed with all of the file in memory."""
-    monkeypatch.setattr(cids, "LINKS", 4)
-    monkeypatch.setattr(cids, "CHUNK_BYTES", 8)
-    monkeypatch.setattr("cachekit.ipfs.content.unixfs.CHUNK_BYTES", 8)
-    data = os.urandom(8 * count - 3)
-    assert cid_of(iter([data]), 4) == file_cid(data)
 
 
 def test_the_leaves_are_found_in_order(kubo: KuboTransport) -> None:
@@ -140,7 +129,7 @@ def test_a_node_that_links_too_deep_is_refused() -> None:
     blocks: dict[str, bytes] = {}
     cid = raw_cid(b"x")
     for _ in range(40):
-        block = b"\x12\x26\x0a\x24" + binary_cid(cid)
+        block = b"\x12\x26\x0a\x24" + binary_cid(cid) + b"\x0a\x02\x08\x02"
         cid = cid_from(DAG_PB, hashlib.sha256(block).digest())
         blocks[cid] = block
     with pytest.raises(IntegrityError, match="not a file"):

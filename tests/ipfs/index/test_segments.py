@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from cachekit.errors import IntegrityError
 from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index import segments
-from cachekit.ipfs.index.segments import Entry, decode, encode
+from cachekit.ipfs.index.segments import Line, decode, encode
 
 ONE = Credential.create()
 _singles = st.floats(0, 1e9, width=32)
 _entries = st.builds(
-    Entry,
+    Line,
     key=st.binary(min_size=16, max_size=16),
     kind=st.integers(0, 4),
     flags=st.integers(0, 7),
@@ -37,7 +37,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> WriterKey:
 
 
 def _segment(writer: WriterKey, count: int = 3, namespace: str = "team", credential: Credential = ONE) -> bytes:
-    entries = [Entry(os.urandom(16), created=number) for number in range(count)]
+    entries = [Line(os.urandom(16), created=number) for number in range(count)]
     return encode(entries, credential=credential, namespace=namespace, writer=writer, sequence=7)
 
 
@@ -49,7 +49,7 @@ def _reason(data: bytes, credential: Credential = ONE, namespace: str = "team") 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(_entries, min_size=1, max_size=5))
-def test_entries_come_back(writer: WriterKey, entries: list[Entry]) -> None:
+def test_entries_come_back(writer: WriterKey, entries: list[Line]) -> None:
     """Every field, exactly."""
     data = encode(entries, credential=ONE, namespace="team", writer=writer, sequence=9)
     assert decode(data, ONE, "team") == (writer.public, 9, entries)
@@ -57,13 +57,13 @@ def test_entries_come_back(writer: WriterKey, entries: list[Entry]) -> None:
 
 def test_an_entry_takes_at_most_128_bytes_and_a_segment_1_mib(writer: WriterKey) -> None:
     """As measured on a full segment."""
-    full = _segment(writer, segments.MAX_ENTRIES)
+    full = _segment(writer, segments.MAX_LINES)
     assert len(full) <= 1 << 20
-    assert (len(full) - len(_segment(writer, 1))) / (segments.MAX_ENTRIES - 1) <= 128
+    assert (len(full) - len(_segment(writer, 1))) / (segments.MAX_LINES - 1) <= 128
     with pytest.raises(ValueError, match="not 0"):
         _segment(writer, 0)
     with pytest.raises(ValueError, match="holds 1 to"):
-        _segment(writer, segments.MAX_ENTRIES + 1)
+        _segment(writer, segments.MAX_LINES + 1)
 
 
 def test_each_refusal_has_its_reason(writer: WriterKey, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_each_refusal_has_its_reason(writer: WriterKey, tmp_path: Path) -> None:
     good = _segment(writer)
     stranger = Credential.create()
     foreign = encode(
-        [Entry(bytes(16))], credential=stranger, namespace="team", writer=WriterKey.load(tmp_path, stranger), sequence=1
+        [Line(bytes(16))], credential=stranger, namespace="team", writer=WriterKey.load(tmp_path, stranger), sequence=1
     )
     assert _reason(b"") == "empty_segment"
     assert _reason(b"PK\3\4" + good[4:]) == "not_a_segment"

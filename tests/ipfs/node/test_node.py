@@ -21,6 +21,7 @@ import pytest
 from stopping import stop
 
 from cachekit.errors import UsageError
+from cachekit.ipfs.kubo.answers import OLDEST, numbers
 from cachekit.ipfs.node import daemon, install, process
 
 PROGRAM = f"#!/bin/sh\necho {install.VERSION}\n".encode()
@@ -95,7 +96,7 @@ def publish(tmp_path: Path) -> Iterator[Publish]:
 def test_installed_kubo_runs(kubo: Path) -> None:
     """What install returns is a Kubo that runs."""
     said = subprocess.run([kubo, "version", "-n"], capture_output=True, text=True, check=True)
-    assert install._numbers(said.stdout) >= (0, 30)
+    assert numbers(said.stdout) >= OLDEST
 
 
 @pytest.mark.usefixtures("empty_cache")

@@ -7,88 +7,19 @@ definition whose code object equals the function's counts. Where there is none, 
 from __future__ import annotations
 
 import ast
-import builtins
 import dis
 import functools
-import hashlib
 import linecache
-import threading
+import os
 import types
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-_SKIPPED: Final = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
-
-
-_parsing: Final = threading.Lock()
-_PARSE_ATTEMPTS: Final = 20
-
-
-def parse(text: str) -> ast.Module:
-    """`ast.parse`, one thread at a time. Raises what it raises.
-
-    Python 3.11 before 3.11.8 counts the depth of the tree for all threads together, and two that parse at once may get
-    a SystemError (python/cpython#106905); others may parse beside us, so it is tried again.
-    """
-    # With a bound: the child of a fork inherits a lock that nobody in it will release.
-    locked = _parsing.acquire(timeout=5)
-    try:
-        for _ in range(_PARSE_ATTEMPTS):
-            try:
-                return ast.parse(text)
-            except SystemError:
-                continue
-        raise MemoryError("ast.parse did not succeed beside other threads")
-    finally:
-        if locked:
-            _parsing.release()
-
-
-def normalised(node: ast.AST) -> str:
-    """Text of a syntax tree without positions, and without the docstring and decorators of the definition itself."""
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
-        fields = [(name, value) for name, value in ast.iter_fields(node) if name not in ("body", "decorator_list")]
-        return _render(type(node).__name__, [*fields, ("body", body)])
-    return dump_tree(node)
-
-
-def dump_tree(value: Any) -> str:
-    """Text of a syntax tree, or of any part of one, without positions."""
-    if isinstance(value, ast.JoinedStr):
-        return f"JoinedStr({dump_tree(_merged(value.values))})"
-    if isinstance(value, ast.AST):
-        return _render(type(value).__name__, list(ast.iter_fields(value)))
-    if isinstance(value, list):
-        return "[" + ",".join(map(dump_tree, value)) + "]"
-    return hex(value) if type(value) is int else ascii(value)
-
-
-def _render(name: str, fields: list[tuple[str, Any]]) -> str:
-    # Python versions add fields; one that is absent and one that is empty say the same. None as a constant is a value.
-    kept = [(n, v) for n, v in fields if n not in _SKIPPED and v != [] and (v is not None or name == "Constant")]
-    return f"{name}({','.join(f'{n}={dump_tree(v)}' for n, v in sorted(kept, key=lambda item: item[0]))})"
-
-
-def _merged(parts: list[ast.expr]) -> list[ast.expr]:
-    """Pieces of an f-string with neighbouring texts joined: Python versions split them differently."""
-    merged: list[ast.expr] = []
-    for part in parts:
-        last = merged[-1] if merged else None
-        if isinstance(part, ast.Constant) and isinstance(last, ast.Constant):
-            merged[-1] = ast.Constant(f"{last.value!s}{part.value!s}")
-        elif not (isinstance(part, ast.Constant) and part.value == ""):
-            merged.append(part)
-    return merged
-
-
-def text_digest(text: str) -> str:
-    """Hex SHA-256."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
+from cachekit.keys.code.names import Names, Outer, names_of
+from cachekit.keys.code.text import dump_tree, normalised, parse, text_digest
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -127,7 +58,8 @@ def definition_of(function: types.FunctionType) -> Definition | None:
         lined = [found for found in named if found.line == function.__code__.co_firstlineno]
         lined = lined or (named if numbered else [])
         if lined:
-            return lined[0].node if len({normalised(found.node) for found in lined}) == 1 else None
+            alike = len(lined) == 1 or len({normalised(found.node) for found in lined}) == 1
+            return lined[0].node if alike else None
     return None
 
 
@@ -216,32 +148,59 @@ def _constant(value: Any) -> tuple[Any, ...]:
 
 
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
-# Module attributes that say where the code stands: a key depends on no path.
-_WHEREABOUTS: Final = frozenset(
-    {
-        *("__name__", "__file__", "__doc__", "__package__", "__spec__", "__loader__"),
-        *("__path__", "__builtins__", "__cached__"),
-    }
-)
 _MEMO_LIMIT: Final = 4096
 _SCRIPT: Final = ("__main__", "__mp_main__")  # the second is the same script in a spawned worker
 
 _Known = dict[int, tuple[weakref.ref[types.CodeType], str, Any]]
 # By the identity of the code: a lambda written in a call is a new function, of the same code, each time. (Code objects
 # compare equal across files, so they cannot be the keys themselves.)
-_digests: _Known = {}
-_scripts: _Known = {}
+_facts: _Known = {}
+
+
+class Facts(NamedTuple):
+    """What the code of a function says for itself, whatever it meets when it runs.
+
+    `portable`: whether other machines can compute the same (False: read from the bytecode, where no source is). `place`
+    is `file:line`; `returns` the annotation of what comes back.
+    """
+
+    digest: str
+    portable: bool
+    names: Names
+    place: str
+    returns: str = ""
+
+
+def facts_of(function: types.FunctionType) -> Facts:
+    """What is read of the code once."""
+    facts: Facts = _remembered(_facts, function, _find_facts)
+    return facts
 
 
 def source_digest(function: types.FunctionType) -> tuple[str, bool]:
     """Hex SHA-256 of the normalised source, and whether other machines can compute the same (False: from bytecode)."""
-    answer: tuple[str, bool] = _remembered(_digests, function, _find_digest)
-    return answer
+    return facts_of(function)[:2]
 
 
-def _find_digest(function: types.FunctionType) -> tuple[str, bool]:
+def _find_facts(function: types.FunctionType) -> Facts:
+    node, code = definition_of(function), function.__code__
+    place = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"
+    if node is None:
+        digest = _code_digest(code)
+        return Facts(digest, False, _names_in_bytecode(code), place)
+    returns = "" if isinstance(node, ast.Lambda) or node.returns is None else dump_tree(node.returns)
+    return Facts(text_digest(normalised(node)), True, names_of(node), place, returns)
+
+
+def documented(function: types.FunctionType) -> str:
+    """The digest with the docstrings, for code that reads them."""
     node = definition_of(function)
-    return (_code_digest(function.__code__), False) if node is None else (text_digest(normalised(node)), True)
+    return "" if node is None else text_digest(normalised(node, documented=True))
+
+
+def _names_in_bytecode(code: types.CodeType) -> Names:
+    """Every name that is loaded from outside, as read: without a source nothing better can be told."""
+    return Names({name: Outer({()}) for name in {*_globals_read(code), *code.co_freevars}})
 
 
 def _remembered(memo: _Known, function: types.FunctionType, find: Callable[[types.FunctionType], Any]) -> Any:
@@ -256,43 +215,19 @@ def _remembered(memo: _Known, function: types.FunctionType, find: Callable[[type
     return found
 
 
-def module_name(function: types.FunctionType, versioned: bool) -> str:
-    """The module as every machine knows it: a script or a notebook cell is what its source says.
-
-    With an explicit version (`versioned`) a script is just `__main__`: the version says what it is.
-    """
+def module_name(function: types.FunctionType) -> str:
+    """The module as every machine knows it: a script or a notebook is just `__main__`, what its code is says the rest."""
     if function.__module__ not in _SCRIPT:
         return function.__module__ or ""
     spec = function.__globals__.get("__spec__")
-    if spec is not None and spec.name:
-        return str(spec.name)
-    return "__main__" if versioned else f"__main__:{_remembered(_scripts, function, _script_digest)}"
-
-
-def plain_globals(function: types.FunctionType) -> tuple[str, ...]:
-    """Sorted names that the code, nested code included, reads from its module; builtins only where shadowed."""
-    loaded = function.__globals__
-    return tuple(n for n in _globals_read(function.__code__) if n in loaded or not hasattr(builtins, n))
+    return str(spec.name) if spec is not None and spec.name else "__main__"
 
 
 @functools.lru_cache(maxsize=1024)
 def _globals_read(code: types.CodeType) -> tuple[str, ...]:
     steps = (step for part in nested_codes(code) for step in dis.get_instructions(part))
-    return tuple(sorted({str(step.argval) for step in steps if step.opname in _LOADS} - _WHEREABOUTS))
+    return tuple(sorted({str(step.argval) for step in steps if step.opname in _LOADS}))
 
 
 def _code_digest(code: types.CodeType) -> str:
     return text_digest("code:" + ascii(code_shape(code)))
-
-
-def _script_digest(function: types.FunctionType) -> str:
-    """The digest of the file or cell, if all its functions are still what the file says; else of those functions."""
-    filename, text = function.__code__.co_filename, source_of(function)
-    loaded = [
-        value
-        for _, value in sorted(function.__globals__.items())
-        if type(value) is types.FunctionType and value.__code__.co_filename == filename
-    ]
-    if text and all(definition_of(value) is not None for value in (function, *loaded)):
-        return text_digest(dump_tree(parse(text)))
-    return text_digest("".join(_code_digest(value.__code__) for value in (function, *loaded)))

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from cachekit.keys.source import dump_tree, module_name, parse, plain_globals, source_digest
+from cachekit.keys.code.source import documented, facts_of, module_name, source_digest
+from cachekit.keys.code.text import dump_tree, parse
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # The package without its __init__: other interpreters here lack the third-party parts, and sources.py needs none.
 BARE = (
     f"import sys, types; p = types.ModuleType('cachekit'); p.__path__ = [{str(ROOT / 'cachekit')!r}]; "
@@ -113,7 +114,6 @@ def test_formatting_comments_docstring_and_decorators_do_not_count(load: Load) -
         "def f(x):\n    return x + 2", "def f(x):\n    return x - 1", "def f(x, y=1):\n    return x + 1",
         "def f(x):\n    return x + 1.0", "def f(x):\n    return x + True", "async def f(x):\n    return x + 1",
         "def f(x):\n    return 'x + 1'", "def f(x):\n    return None", "def f(x):\n    return",
-        "def f(x: int):\n    return x + 1",
     ],
 )  # fmt: skip
 def test_an_edit_counts(load: Load, edited: str) -> None:
@@ -121,10 +121,12 @@ def test_an_edit_counts(load: Load, edited: str) -> None:
     assert digest(load, edited) != digest(load, "def f(x):\n    return x + 1")
 
 
-def test_nested_docstrings_count(load: Load) -> None:
-    """A nested docstring may be a prompt or a tool description, so it is code."""
-    text = "def f():\n    def tool():\n        '{}'\n    return tool\n"
-    assert digest(load, text.format("one")) != digest(load, text.format("two"))
+def test_docstrings_do_not_count(load: Load) -> None:
+    """Neither the function's own docstring nor one inside it, but for code that reads docstrings."""
+    text = "def f():\n    'doc'\n    def tool():\n        '{}'\n    return tool\n"
+    assert digest(load, text.format("one")) == digest(load, text.format("two"))
+    one, two = (documented(load(text.format(word)).f) for word in ("one", "two"))
+    assert one != two
 
 
 def test_file_edited_after_import_does_not_lend_its_source(load: Load, tmp_path: Path) -> None:
@@ -182,11 +184,12 @@ def test_every_definition_of_a_varied_file_is_found(load: Load) -> None:
     assert all(source_digest(function)[1] for function in functions)
 
 
-def test_same_code_in_two_classes(load: Load) -> None:
-    """Methods with equal code but other annotations each get their own source."""
-    module = load("class A:\n    def m(self, x: int): return x\nclass B:\n    def m(self, x: str): return x\n")
-    assert source_digest(module.A.m) != source_digest(module.B.m)
+def test_annotations_do_not_count(load: Load) -> None:
+    """What only checkers read is no code; what comes back is annotated for codecs, and stands apart."""
+    module = load("class A:\n    def m(self, x: int): return x\nclass B:\n    def m(self, x: str) -> str: return x\n")
+    assert source_digest(module.A.m) == source_digest(module.B.m)
     assert source_digest(module.A.m)[1]
+    assert facts_of(module.A.m).returns != facts_of(module.B.m).returns
 
 
 def interpreters() -> list[str]:
@@ -201,8 +204,9 @@ def test_digests_agree_between_processes_and_versions(tmp_path: Path, python: st
     (tmp_path / "varied.py").write_text(VARIED)
     script = (
         f"{BARE}; sys.path.insert(0, sys.argv[1])\n"
-        "import varied\nfrom cachekit.keys.source import source_digest, plain_globals\n"
-        "for f in (varied.a.__wrapped__, varied.b, varied.C.m, varied.c): print(source_digest(f), plain_globals(f))\n"
+        "import varied\nfrom cachekit.keys.code.source import facts_of\n"
+        "for f in (varied.a.__wrapped__, varied.b, varied.C.m, varied.c):\n"
+        "    print(facts_of(f)[:2], sorted(facts_of(f).names.outer))\n"
     )
     outputs = []
     for executable, seed in ((sys.executable, "1"), (python, "2")):
@@ -217,10 +221,9 @@ def test_digests_agree_between_processes_and_versions(tmp_path: Path, python: st
 
 SCRIPT = """
 {bare}
-from cachekit.keys.source import module_name, source_digest
+from cachekit.keys.code.source import module_name
 def ask(): return 1
-def helper(): return {helper}
-print(module_name(ask, False), module_name(ask, True))
+print(module_name(ask))
 """
 
 
@@ -229,64 +232,34 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout.strip()
 
 
-def test_scripts_never_share_a_module_name(tmp_path: Path) -> None:
-    """A script is what its whole source says, wherever it stands; with a version it is `__main__`."""
-    for name, helper in (("one", 1), ("two", 2), ("again", 1)):
-        (tmp_path / f"{name}.py").write_text(SCRIPT.format(bare=BARE, helper=helper))
-    one, two, again = (run(f"{name}.py", cwd=tmp_path).split() for name in ("one", "two", "again"))
-    assert one[0].startswith("__main__:")
-    assert one[0] != two[0]
-    assert one == again
-    assert one[1] == "__main__"
+def test_a_script_is_main(tmp_path: Path) -> None:
+    """A script's name says nothing of what else stands in it: its functions are what their code says."""
+    (tmp_path / "one.py").write_text(SCRIPT.format(bare=BARE))
+    assert run("one.py", cwd=tmp_path) == "__main__"
 
 
 def test_dash_m_uses_the_spec_name(tmp_path: Path) -> None:
     """Under `python -m` the module has its importable name."""
-    (tmp_path / "one.py").write_text(SCRIPT.format(bare=BARE, helper=1))
-    assert run("-m", "one", cwd=tmp_path) == "one one"
+    (tmp_path / "one.py").write_text(SCRIPT.format(bare=BARE))
+    assert run("-m", "one", cwd=tmp_path) == "one"
 
 
-def test_a_script_edited_while_it_runs_has_a_name_of_its_own(tmp_path: Path) -> None:
-    """A running script whose file changed shares its name neither with the old file nor with the new."""
-    text = SCRIPT.format(bare=BARE, helper=1)
-    edit = "t = open(__file__).read()\nopen(__file__, 'w').write(t.replace('return 1', 'return 3'))\nprint(module_name("
-    (tmp_path / "s.py").write_text(text)
-    before = run("s.py", cwd=tmp_path).split()[0]
-    (tmp_path / "s.py").write_text(text.replace("print(module_name(", edit))
-    during = run("s.py", cwd=tmp_path).split()[0]
-    after = run("s.py", cwd=tmp_path).split()[0]
-    assert len({before, during, after}) == 3
-
-
-def test_notebook_cells_count_by_their_text() -> None:
-    """A cell known to linecache is its text: two cells with one function name differ."""
-    names = []
-    for number, text in enumerate(("def f(): return 1\n", "def f(): return 1\nA = 2\n", "def f(): return 1\n")):
+def test_a_cell_has_a_source() -> None:
+    """A cell known to linecache is its text, and a line more in it changes none of its functions."""
+    digests = []
+    for number, text in enumerate(("def f(): return 1\n", "def f(): return 1\nA = 2\n", "def f(): return 2\n")):
         filename = f"<cell {number}>"
         linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
         space: dict[str, Any] = {"__name__": "__main__"}
         exec(compile(text, filename, "exec"), space)  # noqa: S102
-        names.append(module_name(space["f"], versioned=False))
-        assert source_digest(space["f"])[1]
-    assert names[0] == names[2]
-    assert names[0] != names[1]
+        digests.append(source_digest(space["f"]))
+    assert digests[0] == digests[1] and digests[0][1]
+    assert digests[0] != digests[2]
 
 
 def test_an_ordinary_module_keeps_its_name() -> None:
     """A function of an imported module has that module's name."""
-    assert module_name(textwrap.dedent, versioned=False) == "textwrap"
-
-
-def test_globals_are_those_the_code_reads(load: Load) -> None:
-    """Names read from the module, in nested code too; builtins only when shadowed; never where the module stands."""
-    module = load("""
-        MODEL = "m"; PROMPT = "p"; UNUSED = 1
-        sorted = 3
-        def f(x):
-            def g(): return PROMPT
-            return MODEL, len(x), sorted, g, LATER, [MODEL for _ in x], __file__, __name__
-    """)
-    assert plain_globals(module.f) == ("LATER", "MODEL", "PROMPT", "sorted")
+    assert module_name(textwrap.dedent) == "textwrap"
 
 
 def test_a_parse_that_another_thread_upset_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

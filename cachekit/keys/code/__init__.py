@@ -1,0 +1,1 @@
+"""What code a function is, and all own code and data that it reaches."""

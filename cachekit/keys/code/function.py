@@ -1,0 +1,124 @@
+"""What a decorated function is besides its arguments: its name, its version or all that its code reaches, its codec."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cachekit.files.digests import frame
+from cachekit.keys.canonical import canonical
+from cachekit.keys.code.reach import Part, Reach, stamp
+from cachekit.keys.code.source import facts_of, module_name
+from cachekit.keys.code.watch import Watch, Watched, can_change
+from cachekit.keys.plain import plain
+from cachekit.keys.secrets import is_secret_name, seal
+from cachekit.model import ARTIFACT, Policy
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_PREFIX_LIMIT: Final = 64
+_numbers: Final = itertools.count(1)
+
+
+class Code:
+    """What the walk over one function gave, and the digests of its calls. `number` tells walks apart."""
+
+    def __init__(self, identity: bytes, walk: Reach, held: tuple[Any, ...]) -> None:
+        self.number = next(_numbers)
+        self.portable, self.inputs = walk.portable, tuple(walk.inputs)
+        self.parts: list[Part] = walk.parts
+        self.unfollowed = walk.unfollowed
+        watched = [*walk.watched, *_held(held)]
+        self.watch = Watch(watched, stamp)
+        self.nothing_read = not watched
+        self._identity = identity
+        self._prefixes: dict[tuple[str, int], _Hash] = {}
+
+    def digest(
+        self, identifying: dict[str, Any], namespace: str, sample: int, *, extra: str | None
+    ) -> tuple[bytes, bool, tuple[tuple[Path, bytes], ...]]:
+        """The digest of a call, whether other machines can compute the same, and the paths that count by content.
+
+        `extra` names the parameter that takes any keywords; None where what identifies the call is not its arguments.
+        Raises CannotKey, which names the argument.
+        """
+        digest = self._prefix(namespace, sample).copy()
+        tag = b"key" if extra is None else b"call"
+        data = plain(identifying)
+        if data is not None:
+            digest.update(frame(tag, b"plain", data))
+            return digest.digest(), self.portable, self.inputs
+        walk = Reach()
+        # One by one, so that a refusal names the argument, and **kwargs by their own names.
+        texts = [_argument(name, identifying[name], walk, extra=name == extra) for name in sorted(identifying)]
+        digest.update(frame(tag, b"named", *texts, walk.finished()))
+        return digest.digest(), self.portable and walk.portable, (*self.inputs, *walk.inputs)
+
+    def _prefix(self, namespace: str, sample: int) -> _Hash:
+        """The digest of everything but the arguments; to be copied."""
+        known = self._prefixes.get((namespace, sample))
+        if known is None:
+            if len(self._prefixes) >= _PREFIX_LIMIT:
+                self._prefixes.clear()
+            # Without a sample the digest is what it was before anybody sampled.
+            index = [b"%d" % sample] if sample else []
+            parts = frame(b"cachekit key v2", self._identity, namespace.encode(), *index)
+            known = self._prefixes[namespace, sample] = hashlib.sha256(parts)
+        return known
+
+
+def _held(held: tuple[Any, ...]) -> list[Watched]:
+    """What a partial or a bound method adds: it stands in the key as an argument, and the lane does not see it."""
+    return [Watched({"held": held}, "held", held, stamp(held) if can_change(held) else None)] if held else []
+
+
+def _argument(name: str, value: Any, reach: Reach, *, extra: bool) -> bytes:
+    if extra:
+        return frame(name.encode(), *[_argument(one, value[one], reach, extra=False) for one in sorted(value)])
+    data = canonical(value, where=name, describe=reach)
+    # With an encoding for every text that can be a keyword.
+    return frame(name.encode("utf-8", "surrogatepass"), seal(data) if is_secret_name(name) else data)
+
+
+def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
+    """One walk over the function as it is now. Raises CannotKey for what must not be identified by less than it is."""
+    walk = Reach(_named_packages(policy))
+    names = [str(getattr(function, "__module__", "")), str(getattr(function, "__qualname__", ""))]
+    code = b""
+    if isinstance(function, types.FunctionType):
+        names[0] = module_name(function)
+    if policy.version is not None:
+        python = isinstance(function, types.FunctionType)
+        code = frame(b"version", policy.version.encode(), walk.closure_of(function, policy.ignore) if python else b"")
+    elif isinstance(function, types.FunctionType):
+        # The annotation of what comes back is read by codecs.
+        code = frame(b"code", walk.of(function, policy.ignore), facts_of(function).returns.encode())
+    else:
+        walk.portable = False
+    if policy.depends:
+        from cachekit.keys.code.depends import describe
+
+        code = frame(code, *[describe(one, walk) for one in policy.depends], walk.finished())
+    return Code(frame(*(name.encode() for name in names), code, _codec(policy)), walk, held)
+
+
+def _named_packages(policy: Policy) -> frozenset[str]:
+    if not policy.depends:
+        return frozenset()
+    from cachekit.keys.code.depends import packages_of
+
+    return packages_of(policy.depends)
+
+
+def _codec(policy: Policy) -> bytes:
+    """What the stored form of a value depends on. Codecs by name read each other's entries, but for files."""
+    codec = policy.codec
+    if isinstance(codec, str):
+        return codec.encode() if codec == ARTIFACT else b""
+    walk = Reach()
+    data = walk.value("codec", codec), walk.value("codec", getattr(codec, "__dict__", {}))
+    return frame(*data, b"" if policy.version is not None else walk.finished())

@@ -1,0 +1,88 @@
+"""A module that a function imports when it is called: found where it would be imported from, never executed for this.
+
+Before it was imported nobody can say what its names are, so its whole source counts, and that of the own modules it imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Final
+
+from cachekit.files.digests import frame
+from cachekit.keys.code.own import is_own_file
+from cachekit.keys.code.text import dump_tree, parse, text_digest
+
+_digests: dict[tuple[str, bytes], tuple[bytes, tuple[str, ...]]] = {}
+_LIMIT: Final = 1024
+
+
+def unloaded(name: str) -> bytes:
+    """Bytes of a module that is not in `sys.modules`; of a foreign one its name only."""
+    texts, seen, waiting = [], set[str](), [name]
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        digest, imported = _found(module)
+        texts.append(frame(module.encode(), digest))
+        waiting.extend(imported)
+    return frame(*sorted(texts))
+
+
+def _found(name: str) -> tuple[bytes, tuple[str, ...]]:
+    spec = find(name)
+    if spec is None:
+        return b"absent", ()
+    if not spec.origin or not spec.has_location or not is_own_file(spec.origin):
+        return b"foreign", ()
+    try:
+        data = Path(spec.origin).read_bytes()
+    except OSError:
+        return b"unreadable", ()
+    key = (name, hashlib.sha256(data).digest())
+    if key not in _digests:
+        if len(_digests) >= _LIMIT:
+            _digests.clear()
+        _digests[key] = _read(name, data, is_package=spec.submodule_search_locations is not None)
+    return _digests[key]
+
+
+def _read(name: str, data: bytes, *, is_package: bool) -> tuple[bytes, tuple[str, ...]]:
+    try:
+        tree = parse(data.decode("utf-8", "surrogateescape"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return hashlib.sha256(data).digest(), ()
+    package = name if is_package else name.rpartition(".")[0]
+    return text_digest(dump_tree(tree)).encode(), tuple(sorted(set(_imports(tree, package))))
+
+
+def _imports(tree: ast.Module, package: str) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def find(name: str) -> ModuleSpec | None:
+    """Where the module would be imported from; its parent packages are not executed either."""
+    path: list[str] | None = None
+    spec: ModuleSpec | None = None
+    above = ""
+    for part in name.split("."):
+        above = f"{above}.{part}" if above else part
+        loaded = sys.modules.get(above)
+        spec = getattr(loaded, "__spec__", None) or PathFinder.find_spec(above, path)
+        if spec is None:
+            return None
+        path = list(spec.submodule_search_locations or [])
+    return spec

@@ -1,0 +1,114 @@
+"""The disk tier: the suite of all tiers, then what is its own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import diskcache
+import pytest
+from tiers.conformance import Place, TierConformance, key, record
+
+from cachekit.errors import IntegrityError, TierError
+from cachekit.files.places import prepare
+from cachekit.tiers.disk import BytesDisk, DiskTier
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    prepare(tmp_path / "tier")
+    tier = DiskTier(tmp_path / "tier", 1 << 24)
+    yield Place(tier)
+    tier.close()
+
+
+class TestDisk(TierConformance):
+    """Disk, as every tier."""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[DiskTier]:
+    prepare(tmp_path / "disk")
+    tier = DiskTier(tmp_path / "disk", 1 << 20)
+    yield tier
+    tier.close()
+
+
+def test_a_torn_record_is_a_miss_and_dropped(disk: DiskTier, tmp_path: Path) -> None:
+    """An altered byte raises IntegrityError once, and the row is gone."""
+    disk.put(key(1), record())
+    with sqlite3.connect(tmp_path / "disk" / "cache.db") as connection:
+        (value,) = connection.execute("SELECT value FROM Cache").fetchone()
+        connection.execute("UPDATE Cache SET value = ?", (value[:-1] + bytes([value[-1] ^ 1]),))
+    with pytest.raises(IntegrityError):
+        disk.get(key(1))
+    assert disk.get(key(1)) is None
+
+
+def test_a_row_under_another_key_is_refused(disk: DiskTier, tmp_path: Path) -> None:
+    """A record answers its own key only."""
+    disk.put(key(1), record())
+    with sqlite3.connect(tmp_path / "disk" / "cache.db") as connection:
+        connection.execute("UPDATE Cache SET key = ?", (key(2).digest,))
+    with pytest.raises(IntegrityError):
+        disk.get(key(2))
+
+
+def test_a_pickle_is_refused_both_ways(disk: DiskTier, tmp_path: Path) -> None:
+    """A row marked as a pickle is never loaded, and a value that needs one is never stored."""
+    disk.put(key(1), record())
+    with sqlite3.connect(tmp_path / "disk" / "cache.db") as connection:
+        connection.execute("UPDATE Cache SET mode = 4")
+    with pytest.raises(IntegrityError, match="pickle"):
+        disk.get(key(1))
+    with diskcache.Cache(str(tmp_path / "disk"), disk=BytesDisk) as cache:
+        with pytest.raises(IntegrityError, match="pickle"):
+            cache.set(b"k", object())
+        with pytest.raises(IntegrityError, match="pickle"):
+            cache.set("text", b"v")
+        with pytest.raises(IntegrityError, match="pickle"):
+            cache.get(key(1).digest)
+
+
+def test_culling_spares_what_is_pinned(disk: DiskTier) -> None:
+    """The oldest unpinned entries go until the limit holds."""
+    for number in range(40):
+        disk.put(key(number), record(os.urandom(60_000), codec="bytes", pin=number < 3))
+    assert disk.wants_culling()
+    assert disk.cull() > 0
+    assert disk.volume() <= 1 << 20
+    assert [disk.get(key(n)) is not None for n in (0, 1, 2, 3, 39)] == [True, True, True, False, True]
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_corrupt_file_is_set_aside(tmp_path: Path, when: str) -> None:
+    """Named, kept beside, and the cache starts empty."""
+    said: list[str] = []
+    prepare(tmp_path / "disk")
+    tier = DiskTier(tmp_path / "disk", 1 << 20, report=said.append)
+    tier.put(key(1), record())
+    if when == "before":
+        tier.close()
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / "disk" / f"cache.db{suffix}").unlink(missing_ok=True)
+    (tmp_path / "disk" / "cache.db").write_bytes(b"not a database, " * 1000)
+    if when == "while":
+        tier.close()
+    try:
+        assert tier.get(key(1)) is None
+    except TierError:
+        assert tier.get(key(1)) is None
+    tier.put(key(1), record(b"[2]"))
+    assert tier.get(key(1)).payload == b"[2]"  # type: ignore[union-attr]
+    assert "corrupt" in said[0]
+    assert list((tmp_path / "disk").glob("cache.db.corrupt-*"))
+    tier.close()
+
+
+def test_entries_are_listed(disk: DiskTier) -> None:
+    """Headers without payloads, for `cachekit ls`."""
+    disk.put(key(1), record(tags=("a",)))
+    ((digest, header),) = list(disk.entries())
+    assert (digest, header.namespace, header.function) == (key(1).digest, "n", "tests.f")
