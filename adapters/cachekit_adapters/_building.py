@@ -9,13 +9,25 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cachekit import UsageError
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _COMMIT: Final = re.compile("[0-9a-f]{40}")
+
+
+def named(name: str) -> Callable[[F], F]:
+    """Gives a function the name that it has in keys and statistics, so that no key says in which module it stands."""
+
+    def renamed(function: F) -> F:
+        function.__module__, function.__qualname__ = "cachekit_adapters", name
+        return function
+
+    return renamed
 
 
 def needed(module: str) -> Any:

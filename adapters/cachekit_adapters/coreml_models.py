@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cachekit import UsageError, persist_artifact
-from cachekit_adapters._building import existing, needed, versions
+from cachekit_adapters._building import existing, named, needed, versions
 
 
 def convert(
@@ -59,6 +59,7 @@ def convert(
 
 
 @persist_artifact(version="1", scratch="scratch")
+@named("coreml_models._converted")
 def _converted(
     model: Path,
     exported: bool,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, persist_artifact
-from cachekit_adapters._building import existing, flags, only, run, versions_in
+from cachekit_adapters._building import existing, flags, named, only, run, versions_in
 
 StrPath = str | os.PathLike[str]
 
@@ -109,6 +109,7 @@ def _arguments(
 
 
 @persist_artifact(version="1", ignore=("command",), scratch="scratch")
+@named("gguf._converted")
 def _converted(
     names: Mapping[str, str],
     inputs: Mapping[str, Path],

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, bypass, persist_artifact
-from cachekit_adapters._building import UNKNOWN, commit, needed, source, spoken, versions
+from cachekit_adapters._building import UNKNOWN, commit, named, needed, source, spoken, versions
 
 TASKS: Final = {
     "feature-extraction": "AutoModel",
@@ -77,6 +77,7 @@ def convert(
 
 
 @persist_artifact(version="1", ignore=("options",), scratch="scratch")
+@named("openvino_models._converted")
 def _converted(
     model: str | Path,
     revision: str | None,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, persist_artifact
-from cachekit_adapters._building import existing, only, run
+from cachekit_adapters._building import existing, named, only, run
 
 StrPath = str | os.PathLike[str]
 
@@ -59,6 +59,7 @@ def build(
 
 
 @persist_artifact(version="1", ignore=("executable",), scratch="scratch")
+@named("qualcomm_models._built")
 def _built(
     words: Sequence[str],
     model: Path,

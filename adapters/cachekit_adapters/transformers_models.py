@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cachekit import persist_artifact
-from cachekit_adapters._building import UNKNOWN, commit, needed, source, spoken, versions
+from cachekit_adapters._building import UNKNOWN, commit, named, needed, source, spoken, versions
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ def from_pretrained(
 
 
 @persist_artifact(version="1", ignore=("options",), scratch="scratch")
+@named("transformers_models._saved")
 def _saved(
     cls: Any,
     model: str | Path,
