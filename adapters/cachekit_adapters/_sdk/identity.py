@@ -16,22 +16,22 @@ from cachekit_adapters._wire.headers import counts
 from cachekit_adapters._wire.versions import Version
 
 
-def identity(place: Mapping[str, Any], options: Any, neutral: frozenset[str]) -> dict[str, Any]:
+def identified(place: Mapping[str, Any], options: Any, neutral: frozenset[str]) -> dict[str, Any]:
     """What identifies a request: who is asked (`place`), body, and what headers and query say besides. No API key."""
     body = (
         {**(options.json_data or {}), **(options.extra_json or {})}
         if isinstance(options.json_data, Mapping)
         else options.json_data
     )
-    found = {**place, "body": without({} if body is None else body, neutral)}
+    identity = {**place, "body": without({} if body is None else body, neutral)}
     headers = {name: text for name, text in headers_of(options).items() if counts(name)}
     if headers:
-        found["headers"] = headers
+        identity["headers"] = headers
     if options.params:
-        found["query"] = dict(options.params)
+        identity["query"] = dict(options.params)
     if options.files:
-        found["files"] = files_of(options.files)
-    return found
+        identity["files"] = files_of(options.files)
+    return identity
 
 
 def without(body: Any, neutral: frozenset[str]) -> Any:
@@ -70,13 +70,13 @@ def _left_out(value: Any) -> bool:
 def files_of(files: Any) -> list[list[str]] | None:
     """Name of the field and digest of the content of each file; None for one that can be read only once."""
     pairs = files.items() if isinstance(files, Mapping) else files
-    found = []
+    digests = []
     for field, file in pairs:
         content = _content(file[1] if isinstance(file, tuple) else file)
         if content is None:
             return None
-        found.append([str(field), hashlib.sha256(content).hexdigest()])
-    return found
+        digests.append([str(field), hashlib.sha256(content).hexdigest()])
+    return digests
 
 
 def _content(file: Any) -> bytes | None:

@@ -42,10 +42,10 @@ def wrap(client: Any, *, adapter: Adapter | None = None, **keywords: Any) -> Any
         raise UsageError(f"wrap() of plain HTTP knows clients of httpx and httpx2, not {type(client).__qualname__}")
     is_async = hasattr(client, "aclose")
     versions = _versions(operation, keywords, is_async=is_async)
-    found = copy.copy(client)
-    sending = CachedSend(found, operation, Answers(adapter, **keywords), versions, is_async=is_async)
-    found.send = method(sending.flow, is_async=is_async)
-    return found
+    new = copy.copy(client)
+    sending = CachedSend(new, operation, Answers(adapter, **keywords), versions, is_async=is_async)
+    new.send = method(sending.flow, is_async=is_async)
+    return new
 
 
 def _operation(adapter: Adapter | None) -> Operation:
@@ -116,7 +116,7 @@ class CachedSend:
         if question.divisible:
             sending = Sending(self.operation, question.request)
             outcome = yield from divided(
-                *(self.answers, question.identity, self.operation.parts, path, body),
+                *(self.answers, question.identity, self.operation.batches, path, body),
                 lambda part: fetch(sending.request(part)),
                 form=sending.form(),
                 scope=question.scope,

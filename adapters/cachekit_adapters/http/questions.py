@@ -40,8 +40,8 @@ def question_of(operation: Operation, request: Any, base: str, *, is_async: bool
     place, identifying = identified
     origin = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
     identity = {"base": origin, "path": prefix + place, "tenant": None, **_besides(request)}
-    batch = None if operation.parts is None else operation.parts.split(path, body)
-    divisible = batch is not None and (len(batch.items) != 1 or batch.items[0] != identifying)
+    parts = None if operation.batches is None else operation.batches.split(path, body)
+    divisible = parts is not None and parts != [identifying]
     if not divisible:
         identity["body"] = identifying
     return Question(ClientRequest(request, path, body, is_async), identity, divisible, origin + prefix, origin + prefix)
@@ -66,11 +66,11 @@ def _body(request: Any) -> Any:
 def _besides(request: Any) -> dict[str, Any]:
     """Headers and query that may change the answer; what may be a secret is left out."""
     headers = [[name, value.decode("latin-1")] for raw, value in request.headers.raw if (name := _counting(raw, value))]
-    found: dict[str, Any] = {"headers": sorted(headers)} if headers else {}
+    besides: dict[str, Any] = {"headers": sorted(headers)} if headers else {}
     if request.url.query:
         query = [[name, text] for name, text in request.url.params.multi_items() if not is_secret(name)]
-        found |= {"query": sorted(query)} if query else {}
-    return found
+        besides |= {"query": sorted(query)} if query else {}
+    return besides
 
 
 def _counting(raw: bytes, value: bytes) -> str:

@@ -115,12 +115,12 @@ def _path(operation: Operation) -> str:
 
 def _question(operation: Operation, response: Any) -> tuple[str, Any]:
     """Route and JSON of the request that a response answers, as far as they can be told."""
-    found = operation.route(response.request.url.path)
+    route = operation.route(response.request.url.path)
     try:
         body = json.loads(response.request.content)
     except (ValueError, RuntimeError):
         body = None
-    return (_path(operation) if found is None else found[1]), body
+    return (_path(operation) if route is None else route[1]), body
 
 
 def _imagined(head: Head) -> Any:

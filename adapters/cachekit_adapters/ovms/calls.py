@@ -28,7 +28,7 @@ NEUTRAL: Final = wire.NEUTRAL | {
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Inference:
     """One call of `infer`. `versions` are those that the server says it serves, None where nobody asked it.
 
     `place` is the part of `identity` that says which model of which server; `metadata` the arguments to ask for it.
@@ -48,7 +48,7 @@ class Call:
     def model(self) -> tuple[Any, Any]:
         return self.place["model"], self.place["version"]
 
-    def at(self, versions: tuple[str, ...]) -> Call:
+    def at(self, versions: tuple[str, ...]) -> Inference:
         return replace(self, versions=versions, identity={**self.identity, "serves": versions})
 
     def surprised_by(self, version: str | None) -> bool:
@@ -56,11 +56,11 @@ class Call:
         return self.versions is not None and version not in self.versions
 
 
-ASKED_BY: Final[WeakKeyDictionary[Any, Call]] = WeakKeyDictionary()
+ASKED_BY: Final[WeakKeyDictionary[Any, Inference]] = WeakKeyDictionary()
 """By what call a live result came: the result itself does not say."""
 
 
-def call_of(client: Any, base: str, args: Any, kwargs: Any) -> Call | None:
+def call_of(client: Any, base: str, args: Any, kwargs: Any) -> Inference | None:
     """None for what only the server can answer (sequences, shared memory), and for what the SDK itself refuses."""
     given = dict(zip(PLACES, args, strict=False))
     if len(args) > len(PLACES) or not given.keys().isdisjoint(kwargs):
@@ -88,11 +88,11 @@ def _plain(given: Mapping[str, Any]) -> bool:
     return not reserved and wire.cacheable(inputs, outputs, given.get("sequence_id", 0))
 
 
-def _identified(client: Any, base: str, given: Mapping[str, Any]) -> Call:
+def _identified(client: Any, base: str, given: Mapping[str, Any]) -> Inference:
     model, version = given["model_name"], given.get("model_version", "")
     headers, query = dict(given.get("headers") or {}), dict(given.get("query_params") or {})
-    asked = wire.identity(model, version, given["inputs"], given.get("outputs"), given.get("parameters"))
-    asked["inputs"] = [_digested(tensor) for tensor in cast("list[dict[str, Any]]", asked["inputs"])]
+    question = wire.identity(model, version, given["inputs"], given.get("outputs"), given.get("parameters"))
+    question["inputs"] = [_digested(tensor) for tensor in cast("list[dict[str, Any]]", question["inputs"])]
     place = {"base": base, "model": model, "version": version, "query": query}
     place["headers"] = _counting(_going_out(client, headers))
     # What this version of the SDK does not have yet counts.
@@ -104,7 +104,7 @@ def _identified(client: Any, base: str, given: Mapping[str, Any]) -> Call:
         "headers": {name: value for name, value in headers.items() if str(name).lower() not in FRAMING} or None,
         "query_params": query or None,
     }
-    return Call({**place, **asked, **unknown}, place, metadata, given.get("request_id") or "")
+    return Inference({**place, **question, **unknown}, place, metadata, given.get("request_id") or "")
 
 
 def _digested(tensor: dict[str, Any]) -> dict[str, Any]:
