@@ -25,22 +25,24 @@ _HOMES: Final = {
 }
 
 
-def wrap(client: C, *, adapter: Adapter | None = None, prices: str | os.PathLike[str] | None = None, **said: Any) -> C:
+def wrap(
+    client: C, *, adapter: Adapter | None = None, prices: str | os.PathLike[str] | None = None, **keywords: Any
+) -> C:
     """A client of the same class whose calls are cached; the one passed in stays as it was.
 
-    `said` are keywords of `distributed_cache`, `cache_sampled` and `cache_truncated` among them. `adapter` says what a
+    `keywords` are keywords of `distributed_cache`, `cache_sampled` and `cache_truncated` among them. `adapter` says what a
     plain HTTP client is used for, such as `tei.EMBED`. `prices` is a table in LiteLLM's format, for `cost_saved`.
     Raises UsageError for a client that no adapter knows.
     """
     if prices is not None:
         use_prices(prices)
     if adapter is not None:
-        said["adapter"] = adapter
+        keywords["adapter"] = adapter
     for kind in type(client).__mro__:
         home = _HOMES.get(kind.__module__.partition(".")[0])
         if home is not None:
             module = importlib.import_module(f"cachekit_adapters.{home}")
-            return module.wrap(client, **said)  # type: ignore[no-any-return]
+            return module.wrap(client, **keywords)  # type: ignore[no-any-return]
     raise UsageError(
         f"wrap() knows clients of {', '.join(sorted(_HOMES))}, not {type(client).__qualname__}; decorate a function that "
         "calls it with @distributed_cache"

@@ -9,13 +9,25 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cachekit import UsageError
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _COMMIT: Final = re.compile("[0-9a-f]{40}")
+
+
+def named(name: str) -> Callable[[F], F]:
+    """Gives a function the name that it has in keys and statistics, so that no key says in which module it stands."""
+
+    def renamed(function: F) -> F:
+        function.__module__, function.__qualname__ = "cachekit_adapters", name
+        return function
+
+    return renamed
 
 
 def needed(module: str) -> Any:
@@ -50,12 +62,12 @@ def versions_in(python: str, *distributions: str) -> dict[str, str]:
 
     It is asked once, and again after something was installed where it imports from.
     """
-    asked = (python, *distributions)
-    known = _known.get(asked)
+    environment = (python, *distributions)
+    known = _known.get(environment)
     if known is None or any(_changed(place) != at for place, at in known[1].items()):
-        said = json.loads(run([python, "-c", _ASK, *distributions]).splitlines()[-1])
-        known = (said["versions"], {place: _changed(place) for place in said["places"]})
-        _known[asked] = known
+        report = json.loads(run([python, "-c", _ASK, *distributions]).splitlines()[-1])
+        known = (report["versions"], {place: _changed(place) for place in report["places"]})
+        _known[environment] = known
     return {name: version.partition("+")[0] for name, version in known[0].items()}
 
 
@@ -101,10 +113,10 @@ def _failed(error: subprocess.CalledProcessError) -> subprocess.CalledProcessErr
 
 def existing(path: str | os.PathLike[str], what: str) -> Path:
     """`path`, absolute; its own name stays, links and all. UsageError where nothing stands there."""
-    found = Path(os.path.abspath(path))
-    if not found.exists():
+    absolute = Path(os.path.abspath(path))
+    if not absolute.exists():
         raise UsageError(f"{what}: there is nothing at {os.fspath(path)}; pass a path that exists")
-    return found
+    return absolute
 
 
 def source(name_or_path: str | os.PathLike[str]) -> str | Path:
@@ -138,8 +150,8 @@ def commit(model: str | Path, revision: str | None) -> str | None:
 
 
 def _commit_here(hub: Any, model: str, revision: str | None) -> str:
-    found = hub.try_to_load_from_cache(model, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else UNKNOWN
+    config = hub.try_to_load_from_cache(model, "config.json", revision=revision)
+    return Path(config).parent.name if isinstance(config, str) else UNKNOWN
 
 
 def spoken(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,10 +169,10 @@ def _plain(value: Any) -> Any:
 
 def only(directory: Path, made_by: str) -> Path:
     """The one file of `directory`, or `directory` itself where there are several. Raises UsageError where it is empty."""
-    found = sorted(directory.iterdir())
-    if not found:
+    entries = sorted(directory.iterdir())
+    if not entries:
         raise UsageError(f"{made_by} ended well and wrote nothing; see that its options let it write its output")
-    return found[0] if len(found) == 1 else directory
+    return entries[0] if len(entries) == 1 else directory
 
 
 def flags(options: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cachekit import UsageError, persist_artifact
-from cachekit_adapters._building import existing, needed, versions
+from cachekit_adapters._building import existing, named, needed, versions
 
 
 def convert(
@@ -38,13 +38,13 @@ def convert(
     The key holds the model's content, all of these, and the versions of coremltools and torch. Raises UsageError for a
     name that coremltools does not know, a file that does not exist, or where coremltools is missing.
     """
-    found, coremltools = existing(model, "model"), needed("coremltools")
+    path, coremltools = existing(model, "model"), needed("coremltools")
     for place, name in (("ComputeUnit", compute_units), ("target", target), ("precision", precision)):
         if name is not None and not hasattr(getattr(coremltools, place), name):
             raise UsageError(f"coremltools {coremltools.__version__} has no {place}.{name}; name one that it has")
     return _converted(
-        found,
-        found.suffix == ".pt2",
+        path,
+        path.suffix == ".pt2",
         {name: tuple(shape) for name, shape in inputs.items()},
         # The order of a mapping is not in a key, and here it says which input is which.
         tuple(inputs),
@@ -59,6 +59,7 @@ def convert(
 
 
 @persist_artifact(version="1", scratch="scratch")
+@named("coreml_models._converted")
 def _converted(
     model: Path,
     exported: bool,

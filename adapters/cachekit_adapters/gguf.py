@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, persist_artifact
-from cachekit_adapters._building import existing, flags, only, run, versions_in
+from cachekit_adapters._building import existing, flags, named, only, run, versions_in
 
 StrPath = str | os.PathLike[str]
 
@@ -109,6 +109,7 @@ def _arguments(
 
 
 @persist_artifact(version="1", ignore=("command",), scratch="scratch")
+@named("gguf._converted")
 def _converted(
     names: Mapping[str, str],
     inputs: Mapping[str, Path],
@@ -140,15 +141,15 @@ def _code(script: Path) -> dict[str, Path]:
 
     File by file, because Python leaves its bytecode beside them: as trees they would differ after the first run.
     """
-    found, todo = {script.name: script}, [script]
+    modules, todo = {script.name: script}, [script]
     while todo:
         for name in _imported(todo.pop()):
             module = script.parent / f"{name}.py"
-            if module.is_file() and module.name not in found:
-                found[module.name] = module
+            if module.is_file() and module.name not in modules:
+                modules[module.name] = module
                 todo.append(module)
-            found |= _sources(script.parent / name, script.parent)
-    return found | _sources(script.parent / "gguf-py", script.parent)
+            modules |= _sources(script.parent / name, script.parent)
+    return modules | _sources(script.parent / "gguf-py", script.parent)
 
 
 def _sources(package: Path, root: Path) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, bypass, persist_artifact
-from cachekit_adapters._building import UNKNOWN, commit, needed, source, spoken, versions
+from cachekit_adapters._building import UNKNOWN, commit, named, needed, source, spoken, versions
 
 TASKS: Final = {
     "feature-extraction": "AutoModel",
@@ -56,14 +56,16 @@ def convert(
         there_are = f"tasks: {', '.join(TASKS)}; formats: {', '.join(_FORMATS)}"
         raise UsageError(f"task={task!r} with weight_format={weight_format!r} is not to be had; {there_are}")
     needed("openvino")
-    found = source(model)
+    original = source(model)
     libraries = ["openvino"] + (["nncf"] if _FORMATS[weight_format] else [])
-    if _is_file(found):
-        return _converted(found, None, "", weight_format, None, spoken(options), versions(*libraries), options=options)
-    known = commit(found, revision)
+    if _is_file(original):
+        return _converted(
+            original, None, "", weight_format, None, spoken(options), versions(*libraries), options=options
+        )
+    known = commit(original, revision)
     with bypass() if known == UNKNOWN else contextlib.nullcontext():
         return _converted(
-            found,
+            original,
             known or revision,
             task,
             weight_format,
@@ -75,6 +77,7 @@ def convert(
 
 
 @persist_artifact(version="1", ignore=("options",), scratch="scratch")
+@named("openvino_models._converted")
 def _converted(
     model: str | Path,
     revision: str | None,

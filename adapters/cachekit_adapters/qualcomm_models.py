@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit import UsageError, persist_artifact
-from cachekit_adapters._building import existing, only, run
+from cachekit_adapters._building import existing, named, only, run
 
 StrPath = str | os.PathLike[str]
 
@@ -59,6 +59,7 @@ def build(
 
 
 @persist_artifact(version="1", ignore=("executable",), scratch="scratch")
+@named("qualcomm_models._built")
 def _built(
     words: Sequence[str],
     model: Path,
@@ -79,7 +80,7 @@ def _built(
 
 
 def _filled(word: str, places: Mapping[str, Any]) -> str:
-    return _PLACE.sub(lambda found: str(places.get(found[1], found[0])), word)
+    return _PLACE.sub(lambda match: str(places.get(match[1], match[0])), word)
 
 
 def _checked(words: Sequence[StrPath]) -> list[str]:
@@ -94,9 +95,9 @@ def _checked(words: Sequence[StrPath]) -> list[str]:
 
 def _sdk(executable: str) -> str:
     try:
-        said = run([executable, "--version"]).strip()
+        version = run([executable, "--version"]).strip()
     except subprocess.CalledProcessError:
-        said = ""
-    if not said:
+        version = ""
+    if not version:
         raise UsageError(f"{os.path.basename(executable)} does not tell its version: say it with sdk=")
-    return said
+    return version

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cachekit import persist_artifact
-from cachekit_adapters._building import UNKNOWN, commit, needed, source, spoken, versions
+from cachekit_adapters._building import UNKNOWN, commit, named, needed, source, spoken, versions
 
 T = TypeVar("T")
 
@@ -39,17 +39,18 @@ def from_pretrained(
     """
     needed("transformers")
     model = source(name_or_dir)
-    found = commit(model, revision)
-    if found == UNKNOWN:
+    pinned = commit(model, revision)
+    if pinned == UNKNOWN:
         return cls.from_pretrained(model, revision=revision, **options)  # type: ignore[attr-defined,no-any-return]
     keyed = spoken({name: value for name, value in options.items() if name not in _NEUTRAL})
-    directory = _saved(cls, model, found, keyed, versions("transformers"), options=options)
+    directory = _saved(cls, model, pinned, keyed, versions("transformers"), options=options)
     loading = {name: value for name, value in options.items() if name not in _FETCHING | _ORIGINAL}
     loaded = cls.from_pretrained(os.fspath(directory), **loading)  # type: ignore[attr-defined]
-    return _told(loaded, os.fspath(name_or_dir))  # type: ignore[no-any-return]
+    return _renamed(loaded, os.fspath(name_or_dir))  # type: ignore[no-any-return]
 
 
 @persist_artifact(version="1", ignore=("options",), scratch="scratch")
+@named("transformers_models._saved")
 def _saved(
     cls: Any,
     model: str | Path,
@@ -67,7 +68,7 @@ def _saved(
     return directory
 
 
-def _told(loaded: Any, name: str) -> Any:
+def _renamed(loaded: Any, name: str) -> Any:
     """`loaded`, saying that it came from where it was asked for; the store's own path means nothing to anybody."""
     for part in (loaded, getattr(loaded, "config", None)):
         if isinstance(getattr(part, "name_or_path", None), str):

@@ -25,15 +25,15 @@ Embed = Callable[..., Any]
 _REFUSED: Final = ("stale_while_revalidate", "stale_if_error", "retry", "codec", "key", "adapter", "cacheable")
 
 
-class _Unknown(Exception):
+class _UnknownText(Exception):
     """A text whose vector is not stored; never leaves this module."""
 
 
 @overload
 def embed(function: Embed, /) -> Embed: ...
 @overload
-def embed(*, model: str | os.PathLike[str] | None = ..., **said: Any) -> Callable[[Embed], Embed]: ...
-def embed(function: Embed | None = None, /, *, model: str | os.PathLike[str] | None = None, **said: Any) -> Any:
+def embed(*, model: str | os.PathLike[str] | None = ..., **keywords: Any) -> Callable[[Embed], Embed]: ...
+def embed(function: Embed | None = None, /, *, model: str | os.PathLike[str] | None = None, **keywords: Any) -> Any:
     """A function of the same signature whose answers are kept text by text; bare (`@embed`) or called.
 
     The function takes a sequence of texts first, and gives a vector for each: an array of shape (texts, width), or a
@@ -41,26 +41,26 @@ def embed(function: Embed | None = None, /, *, model: str | os.PathLike[str] | N
     not depend on its neighbours.
 
     `model` says which model it is: a name with its revision, or a Path, which means its content. It replaces the
-    function's source and closure in the key, and is needed where those hold the model itself. `said` are keywords of
+    function's source and closure in the key, and is needed where those hold the model itself. `keywords` are keywords of
     `distributed_cache`; vectors are kept for 24 h unless `ttl=` says otherwise.
 
     Raises UsageError for a keyword that cannot mean a single text, and for an answer that is not a vector for each text.
     """
-    refused = [name for name in _REFUSED if name in said]
+    refused = [name for name in _REFUSED if name in keywords]
     if refused:
         raise UsageError(f"{refused[0]}= is not for single vectors: say it of the function that embed() wraps")
     if function is None:
-        return functools.partial(_embedding, model=model, said=said)
-    return _embedding(function, model=model, said=said)
+        return functools.partial(_embedding, model=model, keywords=keywords)
+    return _embedding(function, model=model, keywords=keywords)
 
 
-def _embedding(function: Embed, *, model: str | os.PathLike[str] | None, said: Mapping[str, Any]) -> Embed:
+def _embedding(function: Embed, *, model: str | os.PathLike[str] | None, keywords: Mapping[str, Any]) -> Embed:
     signature = inspect.signature(function)
     first = next(iter(signature.parameters), "")
     if first in ("", "self", "cls") or inspect.iscoroutinefunction(function):
         raise UsageError("embed() takes a plain function whose first argument is the texts; call the method from one")
-    one, ignored = _one(function, said), _listed(said.get("ignore", ()))
-    identity = _identity(function, model, said)
+    one, ignored = _one(function, keywords), _listed(keywords.get("ignore", ()))
+    identity = _identity(function, model, keywords)
 
     @functools.wraps(function)
     def embedded(*args: Any, **kwargs: Any) -> Any:
@@ -68,27 +68,27 @@ def _embedding(function: Embed, *, model: str | os.PathLike[str] | None, said: M
         bound.apply_defaults()
         texts = _texts(bound.arguments[first], first)
         keyed = {name: value for name, value in bound.arguments.items() if name != first and name not in ignored}
-        return _vectors(texts, lambda missing: _asked(function, bound, first, missing), one, (identity, keyed))
+        return _vectors(texts, lambda missing: _embedded(function, bound, first, missing), one, (identity, keyed))
 
     return embedded
 
 
-def _one(function: Embed, said: Mapping[str, Any]) -> Cached[Any, Any]:
+def _one(function: Embed, keywords: Mapping[str, Any]) -> Cached[Any, Any]:
     """What keeps one vector; named after `function`, so that statistics show whose it is."""
 
-    def one(text: str, model: Any, arguments: Mapping[str, Any], found: Any) -> Any:
-        if found is None:
-            raise _Unknown
-        return found
+    def one(text: str, model: Any, arguments: Mapping[str, Any], vector: Any) -> Any:
+        if vector is None:
+            raise _UnknownText
+        return vector
 
     one.__module__, one.__qualname__ = function.__module__, f"{function.__qualname__}.vector"
-    policy = {"ttl": "24h", "version": "1", **said, "ignore": ("found",), "codec": "ndarray"}
+    policy = {"ttl": "24h", "version": "1", **keywords, "ignore": ("vector",), "codec": "ndarray"}
     return distributed_cache(**policy)(one)
 
 
-def _identity(function: Embed, model: str | os.PathLike[str] | None, said: Mapping[str, Any]) -> Any:
+def _identity(function: Embed, model: str | os.PathLike[str] | None, keywords: Mapping[str, Any]) -> Any:
     if model is None:
-        return None if said.get("version") else function
+        return None if keywords.get("version") else function
     return Path(model) if isinstance(model, os.PathLike) else model
 
 
@@ -99,7 +99,7 @@ def _vectors(
     for text in dict.fromkeys(texts):
         try:
             known[text] = one(text, *key, None)
-        except _Unknown:
+        except _UnknownText:
             missing.append(text)
     if not texts:
         return ask(texts)
@@ -109,7 +109,7 @@ def _vectors(
     return numpy.stack([known[text] for text in texts])
 
 
-def _asked(function: Embed, bound: inspect.BoundArguments, first: str, missing: list[str]) -> Any:
+def _embedded(function: Embed, bound: inspect.BoundArguments, first: str, missing: list[str]) -> Any:
     arguments = inspect.BoundArguments(bound.signature, type(bound.arguments)({**bound.arguments, first: missing}))
     answer = function(*arguments.args, **arguments.kwargs)
     if callable(getattr(answer, "detach", None)):

@@ -44,19 +44,19 @@ def pixels(image: Any) -> tuple[Any, ...]:
     raise UsageError(f"an image is a PIL image, an array, a path or a file's bytes, not {type(image).__qualname__}")
 
 
-def cached(*images: str, model: str | os.PathLike[str], revision: str | None = None, **said: Any) -> Any:
+def cached(*images: str, model: str | os.PathLike[str], revision: str | None = None, **keywords: Any) -> Any:
     """Decorates a function that looks at images: detections, captions, generated text.
 
     `images` name the arguments that hold them, one or a list or mapping of them; None is none. All other arguments
     (thresholds, prompts, the number of tokens) are part of the key as they are, and so are `model`, which is a name or a
-    Path meaning its content, and `revision`. `said` are keywords of `distributed_cache`, with `key=` taken; `ignore`
+    Path meaning its content, and `revision`. `keywords` are keywords of `distributed_cache`, with `key=` taken; `ignore`
     leaves arguments out; answers are kept for 24 h unless `ttl=` says otherwise, and not pinned.
 
     The function returns what `distributed_cache` can keep: lists and numbers (`tensor.tolist()`), text, an array.
     """
-    if "key" in said or not images:
+    if "key" in keywords or not images:
         raise UsageError('vision.cached("image", …) names the arguments that hold images; key= is taken')
-    ignored = frozenset([said["ignore"]] if isinstance(said.get("ignore"), str) else said.get("ignore", ()))
+    ignored = frozenset([keywords["ignore"]] if isinstance(keywords.get("ignore"), str) else keywords.get("ignore", ()))
     place = (Path(model) if isinstance(model, os.PathLike) else model, revision)
 
     def key(bound: Mapping[str, Any]) -> Any:
@@ -65,14 +65,16 @@ def cached(*images: str, model: str | os.PathLike[str], revision: str | None = N
         }
         return (*place, arguments)
 
-    return functools.partial(_decorated, images=images, said={"ttl": "24h", **said, "key": key})
+    return functools.partial(_decorated, images=images, keywords={"ttl": "24h", **keywords, "key": key})
 
 
-def _decorated(function: Callable[..., Any], *, images: tuple[str, ...], said: Mapping[str, Any]) -> Cached[..., Any]:
+def _decorated(
+    function: Callable[..., Any], *, images: tuple[str, ...], keywords: Mapping[str, Any]
+) -> Cached[..., Any]:
     unknown = sorted(set(images) - inspect.signature(function).parameters.keys())
     if unknown:
         raise UsageError(f"{function.__qualname__} has no argument {unknown[0]!r} that could hold images")
-    decorated: Cached[..., Any] = distributed_cache(**said)(function)
+    decorated: Cached[..., Any] = distributed_cache(**keywords)(function)
     return decorated
 
 
@@ -99,19 +101,19 @@ def _opened(image: Any) -> Any:
 def _picture(image: Any) -> tuple[Any, ...]:
     """The pixels of each frame, in the image's own mode, and what its file says of how they stand."""
     frames = getattr(image, "n_frames", 1)
-    found = _frame(image) if frames == 1 else _frames(image, frames)
+    digest = _frame(image) if frames == 1 else _frames(image, frames)
     orientation = image.getexif().get(_ORIENTATION, 1)
-    return found if orientation == 1 else (*found, ("orientation", int(orientation)))
+    return digest if orientation == 1 else (*digest, ("orientation", int(orientation)))
 
 
 def _frames(image: Any, frames: int) -> tuple[Any, ...]:
     place = image.tell()
     try:
-        found = []
+        digests = []
         for at in range(frames):
             image.seek(at)
-            found.append(_frame(image))
-        return tuple(found)
+            digests.append(_frame(image))
+        return tuple(digests)
     finally:
         image.seek(place)
 
@@ -119,8 +121,8 @@ def _frames(image: Any, frames: int) -> tuple[Any, ...]:
 def _frame(image: Any) -> tuple[Any, ...]:
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
-    found = _digest(needed("numpy").asarray(image))
-    return found if image.mode in _EVIDENT else (*found, image.mode)
+    digest = _digest(needed("numpy").asarray(image))
+    return digest if image.mode in _EVIDENT else (*digest, image.mode)
 
 
 def _digest(array: Any) -> tuple[Any, ...]:

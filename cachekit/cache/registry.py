@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.ipfs.breaker import Deadline
-from cachekit.ipfs.index.pins import Holdings
+from cachekit.ipfs.content.artifacts import Holdings
 from cachekit.ipfs.index.rows import cid_of
 from cachekit.ipfs.index.segments import PINNED
 from cachekit.keys.keyer import parse_key

@@ -20,8 +20,7 @@ from cachekit.calls.lanes import Known, Lane, serve
 from cachekit.calls.prepare import driven
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
-from cachekit.model import MISS, Policy
-from cachekit.values.codecs import check_codec
+from cachekit.model import ARTIFACT, MISS, Policy
 
 if TYPE_CHECKING:
     from cachekit.calls.answers.asking import Wanted
@@ -219,7 +218,10 @@ def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
 
 def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
     """`function`, decorated. Raises UsageError where what was said does not fit it, or each other."""
-    check_codec(policy.codec)
+    if policy.codec not in ("auto", ARTIFACT):
+        from cachekit.values.codecs import check_codec
+
+        check_codec(policy.codec)
     target = Target(function, policy)
     _check(target, policy)
     if target.keeps_files:

@@ -261,4 +261,4 @@ def retried(target: Target, origin: Callable[[], Any]) -> Callable[[], Any]:
     retry = target.policy.retry
     if retry is None:
         return origin
-    return functools.partial(retrying.acall if target.is_async else retrying.call, retry, origin)
+    return functools.partial(retrying.call, retry, origin, is_async=target.is_async)

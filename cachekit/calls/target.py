@@ -11,13 +11,15 @@ import types
 import typing
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cachekit.errors import CannotKey, UsageError
 from cachekit.keys.binding import Unbound
 from cachekit.keys.keyer import Keyer
-from cachekit.model import Key, Policy
-from cachekit.values.codecs import LoadingCodec, codec_for, keeps_files
+from cachekit.model import ARTIFACT, Key, Policy
+
+if TYPE_CHECKING:
+    from cachekit.values.codecs import LoadingCodec
 
 Kind = Literal["value", "coroutine", "generator", "async_generator"]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -46,7 +48,12 @@ class Target:
     @property
     def keeps_files(self) -> bool:
         """Whether what the function builds is an artifact."""
-        return keeps_files(self.policy.codec)
+        codec = self.policy.codec
+        if isinstance(codec, str):
+            return bool(codec == ARTIFACT)
+        from cachekit.values.codecs import keeps_files
+
+        return keeps_files(codec)
 
     def _chosen_codec(self) -> LoadingCodec:
         # Imported where they are wanted: most programs have no adapter, no artifact and no generator.
@@ -58,6 +65,8 @@ class Target:
             from cachekit.artifacts.manifest import PathCodec
 
             return PathCodec()
+        from cachekit.values.codecs import codec_for
+
         codec = codec_for(self.policy.codec, self._annotation)
         if not self.kind.endswith("generator"):
             return codec

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from cachekit.errors import TierError, TierFull, TierUnavailable
 from cachekit.files.locks import NO_LOCKS, has_locks, try_lock, unlock
@@ -55,6 +55,11 @@ class Database:
         """As `use`, all or nothing."""
         with self.use() as connection, all_or_nothing(connection):
             yield connection
+
+    def rows(self, query: str, *values: str | bytes | float | None) -> list[Any]:
+        """All that one statement gives; as `use`."""
+        with self.use() as connection:
+            return connection.execute(query, values).fetchall()
 
     def close(self) -> None:
         """Close every thread's connection; nobody may be using one."""

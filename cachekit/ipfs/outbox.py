@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -46,8 +46,8 @@ class Item(NamedTuple):
     @property
     def tag_list(self) -> list[str]:
         """The tags as text."""
-        found: list[str] = json.loads(self.tags) if self.tags else []
-        return found
+        tags: list[str] = json.loads(self.tags) if self.tags else []
+        return tags
 
 
 _COLUMNS: Final = ", ".join(Item._fields[1:])
@@ -65,15 +65,14 @@ class Outbox:
         self._database = Database(path, _SCHEMA, report)
         self._lock_path = path.with_suffix(".lock")
 
-    def add(self, key: Key, record: Record, *, encrypt: bool = True, pin: bool | None = None) -> None:
-        """Queue one record; `pin` None means what the record says. TierFull above MAX_PAYLOAD_BYTES."""
+    def add(self, key: Key, record: Record, *, encrypt: bool = True) -> None:
+        """Queue one record. TierFull above MAX_PAYLOAD_BYTES."""
         if len(record.payload) > MAX_PAYLOAD_BYTES:
             raise TierFull(f"{len(record.payload)} bytes are too many for one shared entry", reason="too_large")
-        pinned = record.pin if pin is None else pin
         tags = json.dumps(record.tags) if record.tags else ""
         times = record.created, record.expires, record.grace, record.seconds
         where = key.namespace, key.digest, record.codec, record.payload
-        self._insert(Item(0, "entry", *where, *times, tags, int(pinned), int(encrypt)))
+        self._insert(Item(0, "entry", *where, *times, tags, int(record.pin), int(encrypt)))
 
     def add_mark(self, mark: Mark) -> None:
         """Queue an invalidation for the other machines."""
@@ -91,8 +90,7 @@ class Outbox:
 
     def last(self) -> int:
         """The number of the newest item; 0 where none waits."""
-        with self._database.use() as connection:
-            return int(connection.execute("SELECT coalesce(max(id), 0) FROM queue").fetchone()[0])
+        return int(self._database.rows("SELECT coalesce(max(id), 0) FROM queue")[0][0])
 
     def batch(self, limit: int = 1024, *, last: int = _ANY) -> list[Item]:
         """The oldest items: at most `limit`, up to the number `last`, and about 32 MiB."""
@@ -112,19 +110,15 @@ class Outbox:
 
     def pending(self) -> int:
         """How many items wait."""
-        with self._database.use() as connection:
-            return int(connection.execute("SELECT count(*) FROM queue").fetchone()[0])
+        return int(self._database.rows("SELECT count(*) FROM queue")[0][0])
 
-    @contextlib.contextmanager
-    def exclusive(self, deadline: Deadline) -> Iterator[None]:
+    def exclusive(self, deadline: Deadline) -> AbstractContextManager[None]:
         """Be the only one, of all processes, who sends; TierUnavailable `locked` where it waited too long."""
-        with locked(self._lock_path, deadline.at):
-            yield
+        return locked(self._lock_path, deadline.at)
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""
         self._database.close()
 
     def _insert(self, item: Item) -> None:
-        with self._database.use() as connection:
-            connection.execute(_INSERT, item[1:])
+        self._database.rows(_INSERT, *item[1:])

@@ -92,7 +92,9 @@ class Puller:
         """Take in what is new, invalidations too."""
         if not self._times.get(namespace):
             self._table.remember(namespace)
-        self._taken += self._index.refresh(namespace, timeout)
+        taken = self._index.refresh(namespace, timeout)
+        # Not in one line: what another thread adds during the call would be lost.
+        self._taken += taken
         self._times[namespace] = time.monotonic()
 
     def taken(self) -> int:

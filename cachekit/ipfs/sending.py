@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from cachekit.errors import IntegrityError
 from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.content.artifacts import Holdings
 from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
 from cachekit.ipfs.credential import WriterKey
 from cachekit.ipfs.index.index import Index
-from cachekit.ipfs.index.pins import Holdings
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport

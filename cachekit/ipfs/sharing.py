@@ -18,6 +18,7 @@ from cachekit.ipfs.content.artifacts import SharedFiles
 from cachekit.ipfs.credential import Credential, WriterKey, load_credential
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.node.repo import recorded_api
 from cachekit.ipfs.outbox import Outbox
 from cachekit.ipfs.tier import IpfsTier
 from cachekit.model import Key, Mark, Record, TierState
@@ -119,11 +120,4 @@ def discovered(environ: Mapping[str, str]) -> str:
     """The multiaddr of the node that `cachekit node start` runs; else of the user's own; else Kubo's default."""
     home = Path(environ.get("HOME") or Path.home())
     repositories = [data_dir() / "node" / "repo", Path(environ.get("IPFS_PATH") or home / ".ipfs")]
-    for repository in repositories:
-        try:
-            found = (repository / "api").read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-        if found:
-            return found
-    return DEFAULT_API
+    return next(filter(None, map(recorded_api, repositories)), DEFAULT_API)

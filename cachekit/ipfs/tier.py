@@ -36,7 +36,7 @@ _BY_HAND: Final = ""
 
 
 class IpfsTier:
-    """`protocols.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
+    """`model.Tier` over a Kubo daemon. Owns its threads; closing the rest is its maker's business.
 
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
     `files` sends an artifact's files, until a deadline; whether it could.
@@ -68,13 +68,13 @@ class IpfsTier:
         self._writable = writable
         self._timeout = timeout
         self._report = report
-        index = Index(transport, table)
-        self._sender = Sender(transport, index, table, outbox, writer=writer, report=report, files=files)
-        self._puller = Puller(index, table, breaker, timeout, report)
+        self._index = Index(transport, table)
+        self._sender = Sender(transport, self._index, table, outbox, writer, report, files)
+        self._puller = Puller(self._index, table, breaker, timeout, report)
         delays = BATCHING_SECONDS, RETRY_SECONDS
         self._sending = Worker("cachekit-outbox", self._flushed_quietly, delays, lasting=True)
 
-    # -- protocols.Tier -------------------------------------------------------------------------------
+    # -- model.Tier ----------------------------------------------------------------------------------
 
     def get(self, key: Key) -> Record | None:
         """The verified record, or None: unknown, dead, collected, or barred. Raises TierError within the timeout."""
@@ -121,6 +121,7 @@ class IpfsTier:
 
     def renew_after_fork(self) -> None:
         """Threads do not survive a fork: the child listens for itself; it sends when it has something to send."""
+        self._index.renew_after_fork()
         self._breaker.renew_after_fork()
         self._puller.worker.wake()
 

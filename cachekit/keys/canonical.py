@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Final, Protocol
 
-from cachekit.errors import CannotKey
+from cachekit.errors import CannotKey, UsageError
 from cachekit.files.digests import content_digest, frame
 from cachekit.keys.code.classes import parts_of
 from cachekit.keys.plain import plain
@@ -127,19 +127,30 @@ _COMPOSITES: Final[dict[type, Callable[[_Encoder, Any], bytes]]] = {
 
 
 def _other(encoder: _Encoder, value: Any) -> bytes:
+    if not encoder.lenient or encoder.describe is None:
+        data = _by_shape(encoder, value)
+        if data is None:
+            raise encoder.refuse(value)
+        return data
+    try:
+        return _by_shape(encoder, value) or _held_by(encoder, value, encoder.describe)
+    except (UsageError, RecursionError):
+        raise
+    except (
+        Exception
+    ):  # a proxy outside of its context raises whatever it is asked: `explain` says that it is not followed
+        return encoder.describe.opaque(encoder.where, value)
+
+
+def _by_shape(encoder: _Encoder, value: Any) -> bytes | None:
     """What is recognised by its shape, most explicit first."""
     if is_mock(value):
         raise CannotKey(f"{encoder.where!r} holds a mock: nothing is read or stored", encoder.where, "mocked")
-    for rule in (_own, _callable, _array, _secret, _enumerated, _record, _located):
-        data = rule(encoder, value)
-        if data is not None:
-            return data
-    if encoder.lenient and encoder.describe is not None:
-        return _opaque(encoder, value, encoder.describe)
-    raise encoder.refuse(value)
+    rules = (_own, _callable, _array, _secret, _enumerated, _record, _located)
+    return next((data for rule in rules if (data := rule(encoder, value)) is not None), None)
 
 
-def _opaque(encoder: _Encoder, value: Any, describe: Describe) -> bytes:
+def _held_by(encoder: _Encoder, value: Any, describe: Describe) -> bytes:
     """An object that says nothing of itself: of own code by all that it holds, else by its class."""
     kind = describe(type(value))
     held = leftover(value, set()) if kind is not None else []

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.errors import CannotKey, UsageError
-from cachekit.files.digests import frame
 from cachekit.keys.binding import Arguments, Binder, paths_of
-from cachekit.keys.plain import plain
 from cachekit.keys.secrets import is_secret_name
 from cachekit.model import Key, Policy
 
 if TYPE_CHECKING:
     # Imported by the first key: many programs decorate functions that one run of them never calls.
-    from cachekit.keys.code.function import Code, Walk
+    from cachekit.keys.code.function import Code
 
 Part = tuple[str, str]
 
@@ -107,9 +105,15 @@ class Keyer:
     ) -> Key:
         """The key of one call. Raises CannotKey, which names the argument; Unbound where the call itself would fail."""
         # What a `key=` of the caller's raises is its author's, and so are arguments that the function does not take.
-        identifying = self._identifying(self.bind(args, kwargs))
+        identifying = self._identifying(self._bind(args, kwargs))
         try:
-            return self._key(identifying, namespace, sample)
+            digest, portable, inputs = self._current().digest(
+                identifying,
+                self._space(namespace),
+                self._policy.sample if sample is None else sample,
+                # Behind `key=` nothing is a parameter.
+                extra=None if self._policy.key is not None else self._bind.extra_kwargs,
+            )
         except UsageError:
             raise
         except Exception as error:  # whatever an object raises that is asked what it is: the call cannot be keyed
@@ -117,19 +121,8 @@ class Keyer:
                 f"its key cannot be built ({type(error).__name__}: {error}): leave the argument out with ignore=, or say "
                 "what identifies the call with key="
             ) from error
-
-    def _key(self, identifying: dict[str, Any], namespace: str | None, sample: int | None) -> Key:
-        space, code = self._space(namespace), self._current()
-        digest = code.prefix(space, self._policy.sample if sample is None else sample).copy()
-        tag = b"call" if self._policy.key is None else b"key"
-        data, portable, inputs = plain(identifying), code.portable, code.inputs
-        if data is not None:
-            digest.update(frame(tag, b"plain", data))
-        else:
-            walk = self._walk(identifying)
-            digest.update(frame(tag, b"named", walk.data))
-            portable, inputs = portable and walk.portable, (*inputs, *walk.inputs)
-        return Key(space, digest.digest(), self.name, portable or self._policy.version is not None, inputs=inputs)
+        portable = portable or self._policy.version is not None
+        return Key(self._space(namespace), digest, self.name, portable, inputs=inputs)
 
     def explain(
         self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None
@@ -190,11 +183,6 @@ class Keyer:
             kept[extra] = {name: value for name, value in kept[extra].items() if name not in ignore}
         return kept
 
-    def _walk(self, identifying: dict[str, Any]) -> Walk:
-        from cachekit.keys.code.function import Walk
-
-        return Walk(identifying, "" if self._policy.key is not None else self._bind.extra_kwargs)
-
     def _own_parts(self) -> list[Part]:
         version, code = self._policy.version, self._current()
         parts = [("function", self.name), *([("version", version)] if version is not None else [])]
@@ -216,4 +204,7 @@ _UNSAID: Final = (object(),)
 def _text(name: str, value: Any) -> str:
     from cachekit.keys.readable import readable
 
-    return "<secret>" if is_secret_name(name) else readable(value)
+    try:
+        return "<secret>" if is_secret_name(name) else readable(value)
+    except Exception:  # a proxy outside of its context raises whatever it is asked; its class is all that counts
+        return f"<{type(value).__name__}>"

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.plan.steps import Pause, Steps
 
@@ -23,25 +23,12 @@ if TYPE_CHECKING:
     from cachekit.model import Retry
 
 
-T = TypeVar("T")
-
-
-def call(retry: Retry, origin: Callable[[], T]) -> T:
-    """Calls `origin` at most `retry.attempts` times."""
+def call(retry: Retry, origin: Callable[[], Any], *, is_async: bool = False) -> Any:
+    """Calls `origin` at most `retry.attempts` times; of a coroutine function (`is_async`) it gives an awaitable."""
     import tenacity
 
-    controller: Any = tenacity.Retrying(**_rules(retry))
-    result: T = controller(origin)
-    return result
-
-
-async def acall(retry: Retry, origin: Callable[[], Awaitable[T]]) -> T:
-    """Like `call`, for a coroutine function."""
-    import tenacity
-
-    controller: Any = tenacity.AsyncRetrying(**_rules(retry))
-    result: T = await controller(origin)
-    return result
+    controller: Any = (tenacity.AsyncRetrying if is_async else tenacity.Retrying)(**_rules(retry))
+    return controller(origin)
 
 
 def retry_after(error: BaseException, now: float | None = None) -> float | None:

@@ -31,19 +31,17 @@ def test_a_partly_known_batch_is_answered_like_a_whole_one(inputs: list[Any], da
     request = {"input": inputs, "model": "m", "user": "u"}
     batch = items.split(PATH, request)
     assert batch is not None
-    known = data.draw(st.sets(st.integers(0, len(batch.items) - 1)))
-    answers: dict[int, object] = {
-        at: items.take(PATH, batch.items[at], [0], server(batch.items[at]))[0] for at in known
-    }
-    wanted = [at for at in range(len(batch.items)) if at not in known]
+    known = data.draw(st.sets(st.integers(0, len(batch) - 1)))
+    answers: dict[int, object] = {at: items.take(PATH, batch[at], [0], server(batch[at]))[0] for at in known}
+    wanted = [at for at in range(len(batch)) if at not in known]
     if wanted:
         sent: Any = items.ask(PATH, request, wanted)
         assert len({repr(each) for each in sent["input"]}) == len(sent["input"])
         answers |= dict(zip(wanted, items.take(PATH, request, wanted, server(sent)), strict=True))
-    merged: Any = items.merge(PATH, request, [answers[at] for at in range(len(batch.items))])
-    whole = server({**request, "input": [item["input"] for item in batch.items]})  # type: ignore[index]
+    merged: Any = items.merge(PATH, request, [answers[at] for at in range(len(batch))])
+    whole = server({**request, "input": [item["input"] for item in batch]})  # type: ignore[index]
     assert merged["data"] == whole["data"]
-    shares = [answers[at]["usage"]["prompt_tokens"] for at in range(len(batch.items))]  # type: ignore[index]
+    shares = [answers[at]["usage"]["prompt_tokens"] for at in range(len(batch))]  # type: ignore[index]
     assert merged["usage"]["prompt_tokens"] == sum(shares)
 
 
@@ -53,7 +51,7 @@ def test_an_answer_taken_apart_and_merged_is_itself(inputs: list[Any]) -> None:
     request = {"input": inputs, "model": "m"}
     batch = items.split(PATH, request)
     assert batch is not None
-    everything = list(range(len(batch.items)))
+    everything = list(range(len(batch)))
     body = server(request)
     assert items.merge(PATH, request, items.take(PATH, request, everything, body)) == body
 
@@ -95,7 +93,7 @@ def test_shares_follow_the_length() -> None:
 def test_what_an_item_is(given: object, expected: object) -> None:
     """A text, or one list of token numbers; anything else is not divided, and the server says what it thinks of it."""
     batch = items.split(PATH, {"input": given})
-    assert (None if batch is None else [item["input"] for item in batch.items]) == expected  # type: ignore[index]
+    assert (None if batch is None else [item["input"] for item in batch]) == expected  # type: ignore[index]
 
 
 def test_a_single_text_is_the_item_of_a_batch() -> None:
@@ -104,7 +102,7 @@ def test_a_single_text_is_the_item_of_a_batch() -> None:
     batch = items.split(PATH, {"input": ["zero", "one"], "model": "m", "user": "u"})
     other = items.split(PATH, {"input": "one", "model": "m", "dimensions": 3})
     assert single and batch and other
-    assert single.items[0] == batch.items[1] != other.items[0]
+    assert single[0] == batch[1] != other[0]
 
 
 def test_an_unknown_parameter_keeps_the_batch_whole() -> None:

@@ -40,9 +40,9 @@ def test_a_partly_known_batch_is_answered_like_a_whole_one(
     """What was known from single calls, and what was asked for now, are together what the server says to the whole."""
     batch = wire.split(path, request_)
     assert batch is not None
-    every = range(len(batch.items))
-    alone = {at: client.post(path, json=batch.items[at]).json() for at in every if at in known}
-    answers = {at: wire.take(path, batch.items[at], [0], body)[0] for at, body in alone.items()}
+    every = range(len(batch))
+    alone = {at: client.post(path, json=batch[at]).json() for at in every if at in known}
+    answers = {at: wire.take(path, batch[at], [0], body)[0] for at, body in alone.items()}
     wanted = [at for at in every if at not in known]
     if wanted:
         reply = client.post(path, json=wire.ask(path, request_, wanted)).json()
@@ -83,9 +83,9 @@ def test_an_item_s_answer_is_the_reply_to_it_alone(client: Any, path: str, reque
     """What is recorded for an item of a batch is what the server says when it is asked for alone."""
     batch = wire.split(path, request_)
     assert batch is not None
-    every = list(range(len(batch.items)))
+    every = list(range(len(batch)))
     reply = client.post(path, json=wire.ask(path, request_, every)).json()
-    for item, answer in zip(batch.items, wire.take(path, request_, every, reply), strict=True):
+    for item, answer in zip(batch, wire.take(path, request_, every, reply), strict=True):
         assert without_usage(client.post(path, json=item).json()) == without_usage(answer)
 
 
@@ -141,8 +141,8 @@ def test_predict_tells_a_pair_from_two_texts() -> None:
         wire.split("/predict", {"inputs": given}) for given in (["a", "b"], ["a"], [["a"], ["a", "b"]])
     )
     assert pair and single and batch
-    assert single.items == [{"inputs": "a"}]
-    assert batch.items == [*single.items, *pair.items]
+    assert single == [{"inputs": "a"}]
+    assert batch == [*single, *pair]
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/", "", "/prefix/rerank", "/rerank?x=1", "/rerank/"])
@@ -150,8 +150,8 @@ def test_a_rerank_is_known_wherever_it_is_mounted(path: str) -> None:
     """Its query is in every item, so that a text's score for one query is never another's."""
     one, other = (wire.split(path, {"query": query, "texts": ["a", "b"]}) for query in ("q", "p"))
     assert one and other
-    assert one.items == [{"query": "q", "texts": ["a"]}, {"query": "q", "texts": ["b"]}]
-    assert not [item for item in one.items if item in other.items]
+    assert one == [{"query": "q", "texts": ["a"]}, {"query": "q", "texts": ["b"]}]
+    assert not [item for item in one if item in other]
 
 
 @pytest.mark.parametrize(

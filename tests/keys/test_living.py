@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import importlib
+import os
 import sys
+import textwrap
+import threading
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from keys.projects import Project
 
-from cachekit import distributed_cache
+from cachekit import UsageError, distributed_cache, env, stats
 
 CONFIG = {"model": "a", "deep": [1]}
 NAMES = ["a"]
@@ -178,6 +183,117 @@ def test_a_key_that_reads_more_than_its_argument() -> None:
     assert ask("x") == ask("x") == "x1"
     version[0] = "2"
     assert ask("x") == "x2"
+
+
+def test_a_proxy_outside_of_its_context_is_not_followed() -> None:
+    """An object that raises whatever it is asked counts by its class, and `explain` says that it is not followed."""
+
+    class Proxy:
+        __slots__ = ()
+
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError("no context")
+
+    proxy = Proxy()
+
+    @distributed_cache
+    def ask(x: str) -> str:
+        return x if x else str(proxy)
+
+    assert ask("x") == ask("x") == "x"
+    assert "not followed proxy" in dict(ask.explain("x").parts)
+
+
+def test_whatever_an_argument_raises_the_call_goes_on() -> None:
+    """What is raised while a key is built is counted as a call that cannot be keyed."""
+
+    @dataclass(frozen=True)
+    class Odd:
+        n: int = 1
+
+        def __cachekit_key__(self) -> str:
+            raise LookupError("odd")
+
+    @distributed_cache
+    def ask(x: Any) -> int:
+        return 1
+
+    with pytest.warns(UserWarning, match="odd"):
+        assert ask(Odd()) == 1
+    assert stats(ask).as_dict()["bypasses"] == {"unkeyable": 1}
+
+
+def test_a_mock_passes_the_cache_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patched helper, or a mock as an argument: nothing is read or stored, and nobody is warned."""
+    ask, calls = distributed_cache(_calls), mock.Mock(side_effect=["1", "2"])
+    monkeypatch.setattr(HERE, "helper", calls)
+    assert (ask("x"), ask("x")) == ("1", "2")
+    assert stats(ask).as_dict()["bypasses"] == {"mocked": 2}
+
+
+def test_a_thread_local_is_refused() -> None:
+    """Each thread has a value of its own: the call is not cached, and a warning says so."""
+    local = threading.local()
+    local.x = "1"
+
+    @distributed_cache
+    def ask(x: str) -> str:
+        return str(local.x) + x
+
+    with pytest.warns(UserWarning, match=r"threading\.local"):
+        assert ask("x") == "1x"
+    local.x = "2"
+    assert ask("x") == "2x"
+
+
+def test_a_context_variable_counts_by_its_value() -> None:
+    """What a ContextVar is now is part of the call."""
+    model = contextvars.ContextVar("model", default="a")
+
+    @distributed_cache
+    def ask(x: str) -> str:
+        return model.get() + x
+
+    assert ask("x") == ask("x") == "ax"
+    model.set("b")
+    assert ask("x") == "bx"
+
+
+@pytest.mark.parametrize("annotation", [Path, Path | str, os.PathLike, "Path", "str | os.PathLike[str]"], ids=str)
+def test_a_text_for_a_path_counts_by_content(tmp_path: Path, annotation: Any) -> None:
+    """A text passed for a parameter that is annotated as a path is the file that stands there, or the text."""
+    data = tmp_path / "data"
+    data.write_text("one")
+
+    def read(path: Any) -> str:
+        return Path(path).read_text()
+
+    read.__annotations__["path"] = annotation
+    ask = distributed_cache(read)
+    assert ask(str(data)) == ask(str(data)) == "one"
+    data.write_text("three")
+    assert ask(str(data)) == "three"
+    assert ask.key_for(str(data)) == ask.key_for(data)
+    assert ask.key_for("nothing here") != ask.key_for("nothing there")
+
+
+def test_depends_on_the_environment_and_on_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `depends=` names counts: a variable as it is now, a distribution by its version, a package's function."""
+    monkeypatch.setenv("MODEL_URL", "a")
+
+    @distributed_cache(depends=[env("MODEL_URL"), "pytest", textwrap.dedent])
+    def ask(x: str) -> str:
+        return os.environ["MODEL_URL"] + x
+
+    before = ask.key_for("x")
+    assert ask("x") == ask("x") == "ax"
+    monkeypatch.setenv("MODEL_URL", "b")
+    assert ask("x") == "bx"
+    assert ask.key_for("x") != before
+    with pytest.raises(UsageError, match="no distribution"):
+        distributed_cache(depends="no-such-thing")(_calls).key_for("x")
+    with pytest.raises(UsageError, match="depends="):
+        distributed_cache(depends=3)(_calls)  # type: ignore[call-overload]
 
 
 def test_a_reloaded_module(tmp_path: Path) -> None:

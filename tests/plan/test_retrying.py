@@ -37,7 +37,7 @@ class Asker:
         async def awaited() -> Any:
             return origin()
 
-        return asyncio.run(retrying.acall(retry, awaited))
+        return asyncio.run(retrying.call(retry, awaited, is_async=True))
 
 
 @pytest.fixture(params=["call", "acall"])
@@ -160,7 +160,7 @@ def test_who_is_cancelled_while_waiting_does_not_ask_again() -> None:
         return origin()
 
     async def main() -> None:
-        task = asyncio.create_task(retrying.acall(Retry(on=Limited, max_wait=3600.0), awaited))
+        task = asyncio.create_task(retrying.call(Retry(on=Limited, max_wait=3600.0), awaited, is_async=True))
         while not origin.calls:
             await asyncio.sleep(0)
         task.cancel()
@@ -260,6 +260,16 @@ def test_a_busy_server_is_left_alone_until_then(waited: Waiter, status: int) -> 
     waited(cooldowns, "here")
     assert time.monotonic() - begin >= 0.05
     assert cooldowns.left("here") == 0.0
+
+
+def test_what_is_left_grows_less() -> None:
+    """So much of what was asked for is left as has not passed yet."""
+    cooldowns = Cooldowns()
+    cooldowns.heed("here", Limited({"Retry-After": "30"}))
+    first = cooldowns.left("here")
+    while (second := cooldowns.left("here")) == first:
+        pass
+    assert 0 < second < first <= 30
 
 
 def test_every_thread_is_held_back(waited: Waiter) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from cachekit import MISS, Answers, CallOrigin, Wanted
 from cachekit_adapters._sdk import batches
-from cachekit_adapters._sdk.identity import files_of, identity, version_of, without
+from cachekit_adapters._sdk.identity import files_of, identified, version_of, without
 from cachekit_adapters._sdk.values import RAW, SdkRequest, Shape, headers_of, is_async_client
 from cachekit_adapters._wire.flows import Flow, method
 from cachekit_adapters._wire.versions import Version, Versions
@@ -138,10 +138,10 @@ def _requested(
         answers = None if version is None else answers
     if answers is None:
         return (yield CallOrigin(origin=origin)).value
-    asked = identity(server.place(str(options.url), version), options, answers.adapter.neutral)
+    identity = identified(server.place(str(options.url), version), options, answers.adapter.neutral)
     request = SdkRequest(server.client, cast_to, options, stream, stream_cls)
-    scope = f"{asked['base']} {json.dumps(asked['tenant'], sort_keys=True)}"
-    if batches.divides(answers, asked, request):
-        return (yield from batches.answer(answers, asked, request, real, scope))
-    sampled = answers.adapter.sampled(asked["body"])
-    return (yield from answers.asking(asked, origin, Wanted(stream, request, scope, sampled, server.is_async)))
+    scope = f"{identity['base']} {json.dumps(identity['tenant'], sort_keys=True)}"
+    if batches.divides(answers, identity, request):
+        return (yield from batches.answer(answers, identity, request, real, scope))
+    sampled = answers.adapter.sampled(identity["body"])
+    return (yield from answers.asking(identity, origin, Wanted(stream, request, scope, sampled, server.is_async)))

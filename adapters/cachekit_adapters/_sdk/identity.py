@@ -12,33 +12,26 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit_adapters._sdk.values import headers_of
+from cachekit_adapters._wire.headers import counts
 from cachekit_adapters._wire.versions import Version
 
-_NEUTRAL_HEADERS: Final = frozenset(
-    {
-        *("authorization", "x-api-key", "api-key", "accept", "accept-encoding", "connection", "content-type"),
-        *("user-agent", "idempotency-key", "content-length", "host", "cookie", "traceparent", "tracestate"),
-        "anthropic-user-profile-id",  # whom the request is billed to; `user_profile_id` where it is a parameter
-    }
-)
 
-
-def identity(place: Mapping[str, Any], options: Any, neutral: frozenset[str]) -> dict[str, Any]:
+def identified(place: Mapping[str, Any], options: Any, neutral: frozenset[str]) -> dict[str, Any]:
     """What identifies a request: who is asked (`place`), body, and what headers and query say besides. No API key."""
     body = (
         {**(options.json_data or {}), **(options.extra_json or {})}
         if isinstance(options.json_data, Mapping)
         else options.json_data
     )
-    found = {**place, "body": without({} if body is None else body, neutral)}
-    headers = {name: text for name, text in headers_of(options).items() if _counts(name)}
+    identity = {**place, "body": without({} if body is None else body, neutral)}
+    headers = {name: text for name, text in headers_of(options).items() if counts(name)}
     if headers:
-        found["headers"] = headers
+        identity["headers"] = headers
     if options.params:
-        found["query"] = dict(options.params)
+        identity["query"] = dict(options.params)
     if options.files:
-        found["files"] = files_of(options.files)
-    return found
+        identity["files"] = files_of(options.files)
+    return identity
 
 
 def without(body: Any, neutral: frozenset[str]) -> Any:
@@ -74,20 +67,16 @@ def _left_out(value: Any) -> bool:
     return type(value).__name__ in ("Omit", "NotGiven")
 
 
-def _counts(name: str) -> bool:
-    return name not in _NEUTRAL_HEADERS and not name.startswith("x-stainless")
-
-
 def files_of(files: Any) -> list[list[str]] | None:
     """Name of the field and digest of the content of each file; None for one that can be read only once."""
     pairs = files.items() if isinstance(files, Mapping) else files
-    found = []
+    digests = []
     for field, file in pairs:
         content = _content(file[1] if isinstance(file, tuple) else file)
         if content is None:
             return None
-        found.append([str(field), hashlib.sha256(content).hexdigest()])
-    return found
+        digests.append([str(field), hashlib.sha256(content).hexdigest()])
+    return digests
 
 
 def _content(file: Any) -> bytes | None:

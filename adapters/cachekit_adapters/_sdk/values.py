@@ -135,17 +135,17 @@ def _finished(parsing: Coroutine[Any, Any, Any]) -> Any:
 
 def _response(request: SdkRequest, pieces: list[bytes], kind: str) -> Any:
     headers = headers_of(request.options)
-    library = bodies.library(request.client._client)
+    library = bodies.library_of(request.client._client)
     raw = {RAW: headers[RAW]} if RAW in headers else {}
-    asked = library.Request(str(request.options.method).upper(), str(request.client.base_url), headers=raw)
+    sent = library.Request(str(request.options.method).upper(), str(request.client.base_url), headers=raw)
     is_async = is_async_client(request.client)
     if kind == "application/json":
-        return library.Response(200, headers={"content-type": kind}, content=b"".join(pieces), request=asked)
-    return _made(request.client, 200, {"content-type": kind}, pieces, asked, is_async=is_async)
+        return library.Response(200, headers={"content-type": kind}, content=b"".join(pieces), request=sent)
+    return _made(request.client, 200, {"content-type": kind}, pieces, sent, is_async=is_async)
 
 
 def _made(client: Any, status: int, headers: Mapping[str, str], pieces: Any, request: Any, *, is_async: bool) -> Any:
-    library = bodies.library(client._client)
+    library = bodies.library_of(client._client)
     request = request or library.Request("POST", str(client.base_url))
     stream = bodies.body(client._client, pieces, is_async=is_async)
     return library.Response(status, headers=dict(headers), stream=stream, request=request)

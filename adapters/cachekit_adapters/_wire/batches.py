@@ -1,6 +1,6 @@
 """Requests that ask for several things: each is looked up alone, one request asks for what is missing, all are merged.
 
-The wire modules know how a request is divided (`items`, `tei_wire`); here is only who is asked for what.
+The wire modules know how a request is divided (`items`, `tei`); here is only who is asked for what.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cachekit_adapters._wire.flows import Flow
 from cachekit_adapters._wire.prices import saving
 
 
-class Parts(Protocol):
+class BatchWire(Protocol):
     """What a wire module knows of batches."""
 
-    def split(self, path: str, request: object, /) -> items.Batch | None: ...
-    def ask(self, path: str, request: object, wanted: Sequence[int], /) -> object: ...
-    def take(self, path: str, request: object, wanted: Sequence[int], body: object, /) -> list[object]: ...
+    def split(self, path: str, request: object, /) -> list[object] | None: ...
+    def ask(self, path: str, request: object, places: Sequence[int], /) -> object: ...
+    def take(self, path: str, request: object, places: Sequence[int], body: object, /) -> list[object]: ...
     def merge(self, path: str, request: object, answers: Sequence[object], /) -> object: ...
 
 
@@ -63,7 +63,7 @@ def _openai_reply(answer: object, provider: str) -> Reply:
 def divided(
     answers: Answers,
     place: Mapping[str, Any],
-    wire: Parts,
+    wire: BatchWire,
     path: str,
     request: object,
     send: Callable[[object], Any],
@@ -76,12 +76,11 @@ def divided(
     `place` is the identity without "body". Nothing is sent where all is stored. What `send` raises passes untouched.
     `scope` names the endpoint for its rate limit.
     """
-    batch = wire.split(path, request)
-    assert batch is not None
-    names = [items.identity(item) for item in batch.items]
-    return _Division(answers, place, wire, path, request, form or openai_form(), batch.items, names).outcome(
-        send, scope
-    )
+    parts = wire.split(path, request)
+    assert parts is not None
+    names = [items.identity(item) for item in parts]
+    division = _Division(answers, place, wire, path, request, form or openai_form(), parts, names)
+    return division.outcome(send, scope)
 
 
 @dataclass
@@ -90,7 +89,7 @@ class _Division:
 
     answers: Answers
     place: Mapping[str, Any]
-    wire: Parts
+    wire: BatchWire
     path: str
     request: object
     form: Form

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Final
@@ -11,18 +12,17 @@ GONE: Final = frozenset({"content-encoding", "content-length", "transfer-encodin
 """Headers of how the bytes came; the bytes here are decoded."""
 
 
-def library_of(value: Any) -> str | None:
-    """httpx or httpx2, whichever this client, request or response is of, or None."""
-    roots = (kind.__module__.partition(".")[0] for kind in type(value).__mro__)
-    return next((root for root in roots if root in LIBRARIES), None)
+def library_of(value: Any) -> Any:
+    """The module httpx or httpx2, whichever this client, request or response is of, or None."""
+    kind: Any = type(value)
+    return _library_of(kind)
 
 
-def library(value: Any) -> Any:
-    """The module of it. Raises TypeError where it is of neither."""
-    name = library_of(value)
-    if name is None:
-        raise TypeError(f"{type(value)} is none of httpx or httpx2")
-    return importlib.import_module(name)
+@functools.lru_cache(64)
+def _library_of(kind: Any) -> Any:
+    roots = (each.__module__.partition(".")[0] for each in kind.__mro__)
+    name = next((root for root in roots if root in LIBRARIES), None)
+    return None if name is None else importlib.import_module(name)
 
 
 def source(response: Any, *, is_async: bool) -> Any:
@@ -35,7 +35,8 @@ def body(beside: Any, pieces: Any, *, is_async: bool) -> Any:
 
     `beside` is of the library whose response it will be.
     """
-    base = library(beside).AsyncByteStream if is_async else library(beside).SyncByteStream
+    library = library_of(beside)
+    base = library.AsyncByteStream if is_async else library.SyncByteStream
     return type("Body", (_AsyncBody if is_async else _Body, base), {})(pieces)
 
 

@@ -5,14 +5,13 @@ a single call know each other. A body with a parameter that is not known to act 
 vendor's `late_chunking` lets a vector depend on its neighbours).
 
 Here: what every batch needs, and OpenAI's `/v1/embeddings`, which Groq, TEI, OVMS, OPEA and vLLM speak too. Vectors
-keep the form they came in, numbers or base64. TEI's own shapes are in `tei_wire`.
+keep the form they came in, numbers or base64. TEI's own shapes are in `tei`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 # They do not change a vector.
 NEUTRAL = frozenset({"user"})
@@ -20,49 +19,46 @@ _KNOWN = frozenset({"input", "model", "dimensions", "encoding_format", "user", "
 _CHARACTERS_PER_TOKEN = 4
 
 
-class Batch(NamedTuple):
-    """`items`: for each item, in the order of the request, the body that asks for it alone. Equal ones are one item."""
+def split(path: str, request: object) -> list[object] | None:
+    """The items of an OpenAI-shaped embeddings request, in its order, each as the body that asks for it alone.
 
-    items: list[object]
-
-
-def split(path: str, request: object) -> Batch | None:
-    """The items of an OpenAI-shaped embeddings request; None where it is not divisible: ask and cache it whole."""
+    Equal ones are one item. None where it is not divisible: ask and cache it whole.
+    """
     body = _body(request)
     inputs = None if body is None else inputs_of(body["input"])
     if body is None or inputs is None:
         return None
     rest = {name: value for name, value in body.items() if name not in NEUTRAL}
-    return Batch([{**rest, "input": each} for each in inputs])
+    return [{**rest, "input": each} for each in inputs]
 
 
-def ask(path: str, request: object, wanted: Sequence[int]) -> object:
-    """The body that asks for the items `wanted` (their indexes) only, equal ones once, in the order of `wanted`.
+def ask(path: str, request: object, places: Sequence[int]) -> object:
+    """The body that asks for the items `places` (their indexes) only, equal ones once, in the order of `places`.
 
     Raises ValueError where `split` gives None.
     """
     body, inputs = _divided(request)
     if not listed(body["input"]) or is_tokens(body["input"]):
         return dict(body)
-    return {**body, "input": [inputs[at] for at in distinct(inputs, wanted)]}
+    return {**body, "input": [inputs[at] for at in distinct(inputs, places)]}
 
 
-def take(path: str, request: object, wanted: Sequence[int], body: object) -> list[object]:
-    """The answers to `wanted`, in its order, out of the reply to `ask(path, request, wanted)`.
+def take(path: str, request: object, places: Sequence[int], body: object) -> list[object]:
+    """The answers to `places`, in its order, out of the reply to `ask(path, request, places)`.
 
     Each is the reply body to its item alone: `data` of one entry with index 0, and its share of `usage`; equal items
     share one answer, and its share. Raises ValueError where the reply does not fit the question.
     """
     _, inputs = _divided(request)
-    asked = distinct(inputs, wanted)
-    entries = _entries(body, len(asked))
+    sent = distinct(inputs, places)
+    entries = _entries(body, len(sent))
     assert isinstance(body, Mapping)
-    usages = _split_usage(body.get("usage"), [inputs[at] for at in asked])
+    usages = _split_usage(body.get("usage"), [inputs[at] for at in sent])
     answers: list[object] = []
     for entry, usage in zip(entries, usages, strict=True):
         given = {"data": [{**entry, "index": 0} if "index" in entry else dict(entry)], "usage": usage}
         answers.append({name: given.get(name, value) for name, value in body.items()})
-    return spread(inputs, wanted, answers)
+    return spread(inputs, places, answers)
 
 
 def merge(path: str, request: object, answers: Sequence[object]) -> object:
@@ -87,9 +83,9 @@ def judge(path: str, request: object, body: object) -> str:
     """ "" where the reply to an OpenAI-shaped embeddings request may be stored, else error_in_200 or incomplete."""
     if isinstance(body, Mapping) and body.get("error"):
         return "error_in_200"
-    batch = split(path, request)
+    parts = split(path, request)
     data = body.get("data") if isinstance(body, Mapping) else None
-    if not isinstance(data, list) or not data or (batch is not None and len(data) != len(batch.items)):
+    if not isinstance(data, list) or not data or (parts is not None and len(data) != len(parts)):
         return "incomplete"
     return "" if all(isinstance(entry, Mapping) and sound(entry.get("embedding")) for entry in data) else "incomplete"
 
@@ -124,19 +120,19 @@ def identity(item: object) -> str | tuple[str]:
     return item if isinstance(item, str) else (json.dumps(item, sort_keys=True),)
 
 
-def distinct(items: Sequence[object], wanted: Sequence[int]) -> list[int]:
-    """`wanted` without the indexes of items that came before in it."""
+def distinct(items: Sequence[object], places: Sequence[int]) -> list[int]:
+    """`places` without the indexes of items that came before in it."""
     first: dict[str | tuple[str], int] = {}
-    for at in wanted:
+    for at in places:
         first.setdefault(identity(items[at]), at)
     return list(first.values())
 
 
-def spread(items: Sequence[object], wanted: Sequence[int], answers: Iterable[object]) -> list[object]:
-    """One answer for each of `wanted`, from one for each of `distinct(items, wanted)`."""
-    asked = [identity(items[at]) for at in distinct(items, wanted)]
-    found = dict(zip(asked, answers, strict=True))
-    return [found[identity(items[at])] for at in wanted]
+def spread(items: Sequence[object], places: Sequence[int], answers: Iterable[object]) -> list[object]:
+    """One answer for each of `places`, from one for each of `distinct(items, places)`."""
+    names = [identity(items[at]) for at in distinct(items, places)]
+    answered = dict(zip(names, answers, strict=True))
+    return [answered[identity(items[at])] for at in places]
 
 
 def by_index(entries: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:

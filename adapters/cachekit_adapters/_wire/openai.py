@@ -106,16 +106,16 @@ def about(body: Any) -> dict[str, str]:
     """Which model answered: `model` and `system_fingerprint`, each where the answer has it."""
     if not isinstance(body, dict):
         return {}
-    found = {name: body.get(name) for name in ("model", "system_fingerprint")}
-    return {name: text for name, text in found.items() if isinstance(text, str) and text}
+    fields = {name: body.get(name) for name in ("model", "system_fingerprint")}
+    return {name: text for name, text in fields.items() if isinstance(text, str) and text}
 
 
 def about_stream(data: bytes) -> dict[str, str]:
     """Which model answers in a stream, however it ends."""
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for chunk in _readable(data):
-        found = {**about(chunk), **found}
-    return found
+        fields = {**about(chunk), **fields}
+    return fields
 
 
 def sampled(request: Mapping[str, Any], path: str = "") -> bool:
@@ -125,15 +125,15 @@ def sampled(request: Mapping[str, Any], path: str = "") -> bool:
     and then counts as sampled. A seed alone does not make an answer the same.
     """
     extra = request.get("extra_body")
-    asked = {**request, **extra} if isinstance(extra, Mapping) else request
-    temperature = asked.get("temperature")
+    parameters = {**request, **extra} if isinstance(extra, Mapping) else request
+    temperature = parameters.get("temperature")
     if isinstance(temperature, (int, float)) and not isinstance(temperature, bool):
         return temperature != 0
     if path:
         return not path.rstrip("/").endswith(UNSAMPLED_PATHS)
-    if "messages" in asked or "prompt" in asked:
+    if "messages" in parameters or "prompt" in parameters:
         return True
-    return not (_is_embedding(asked) or "documents" in asked or "texts" in asked)
+    return not (_is_embedding(parameters) or "documents" in parameters or "texts" in parameters)
 
 
 def _judge_choice(choice: Any) -> str:
@@ -184,8 +184,8 @@ def _gravest(items: list[Any], judged: Callable[[Any], str]) -> str:
 
 
 def _items(holder: Any, name: str) -> list[Any]:
-    found = holder.get(name) if isinstance(holder, dict) else None
-    return found if isinstance(found, list) else []
+    items = holder.get(name) if isinstance(holder, dict) else None
+    return items if isinstance(items, list) else []
 
 
 def _counts(body: Any) -> dict[str, Any]:
@@ -201,19 +201,19 @@ def _counts(body: Any) -> dict[str, Any]:
 
 def _readable(data: bytes) -> list[dict[str, Any]]:
     """The chunks up to the first that cannot be read; responses without their events."""
-    found: list[dict[str, Any]] = []
+    chunks: list[dict[str, Any]] = []
     try:
         for _, chunk in json_events(data):
             inner = chunk.get("response") if isinstance(chunk, dict) else None
-            found += [each for each in (inner if isinstance(inner, dict) else chunk,) if isinstance(each, dict)]
+            chunks += [each for each in (inner if isinstance(inner, dict) else chunk,) if isinstance(each, dict)]
     except ValueError:
         pass  # what came before it still says who answered
-    return found
+    return chunks
 
 
-def _is_embedding(asked: Mapping[str, Any]) -> bool:
-    given = asked.get("input")
-    if "encoding_format" in asked or "dimensions" in asked:
-        return "input" in asked
+def _is_embedding(request: Mapping[str, Any]) -> bool:
+    given = request.get("input")
+    if "encoding_format" in request or "dimensions" in request:
+        return "input" in request
     # A response's input is a text, or a list of mappings; a batch to embed is a list of texts or of tokens.
     return isinstance(given, list) and bool(given) and not any(isinstance(each, Mapping) for each in given)

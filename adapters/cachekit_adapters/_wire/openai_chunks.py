@@ -74,9 +74,9 @@ def synthesise(body: Json, include_usage: bool = True) -> list[bytes]:
 
 def _chunk(name: str, chunk: Any) -> Json:
     """A chunk; an error in whatever clothes it comes is one with `error`."""
-    told = _mapping(chunk)
-    is_error = "error" in (name, told.get("object"), told.get("type"))
-    return told if told.get("error") or not is_error else {"type": "error", "error": told}
+    body = _mapping(chunk)
+    is_error = "error" in (name, body.get("object"), body.get("type"))
+    return body if body.get("error") or not is_error else {"type": "error", "error": body}
 
 
 def _add_chunk(body: Json, choices: dict[int, Json], chunk: Json) -> None:

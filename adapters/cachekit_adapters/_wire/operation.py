@@ -36,7 +36,7 @@ class Operation:
 
     `identity` gives the place and the body that identify a request, None for one that is never cached; `neutral` names
     parameters that do not change the answer. `fitted(content, kept, path, request)` makes what was kept of the route
-    `kept` the content for this path and request. `parts` divides batches, as `items` does. `headed`: with a head.
+    `kept` the content for this path and request. `batches` divides them, as `items` does. `headed`: with a head.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Operation:
     provider: str = ""
     streaming: Streaming | None = None
     fitted: Callable[[bytes, str, str, Any], bytes] | None = None
-    parts: Any = None
+    batches: Any = None
     server: ServerInfo | None = None
     headed: bool = True
 
@@ -158,7 +158,7 @@ def adapter(operation: Operation, values: Values) -> Adapter:
             return finish(operation.head(exchange) + exchange.content)
         return operation.reply(exchange)
 
-    def head(stream: Any) -> bytes:
+    def head_of(stream: Any) -> bytes:
         exchange = values.exchange(operation, stream, whole=False)
         assert exchange is not None
         expected = operation.streams(exchange.path, exchange.body)
@@ -166,10 +166,10 @@ def adapter(operation: Operation, values: Values) -> Adapter:
 
     def finish(data: bytes) -> Reply:
         kept = Recorded(data)
-        found, content = operation.opened(kept)
+        head, content = operation.opened(kept)
         if stream_of is None:
-            return Reply("stream", kept, dict(found.about))
-        about = {**found.about, **stream_of.about(content)}
+            return Reply("stream", kept, dict(head.about))
+        about = {**head.about, **stream_of.about(content)}
         cost = saving(stream_of.usage(content), about.get("model", ""), operation.provider)
         return Reply("stream", kept, about, cost)
 
@@ -190,7 +190,7 @@ def adapter(operation: Operation, values: Values) -> Adapter:
         streams=values.streams,
         source=values.source,
         retold=values.retold,
-        head=head if operation.headed else lambda _stream: b"",
+        head=head_of if operation.headed else lambda _stream: b"",
         finish=finish,
     )
 
@@ -212,10 +212,11 @@ def _restored(operation: Operation, values: Values, reply: Reply, streamed: bool
     stream_of, is_stream = operation.streaming, reply.kind == "stream"
     if streamed and is_stream:
         return values.stream(head, _pieces(reply, content), context)
-    path, request = values.request(context) or (head.path, None)
     if stream_of is None or not (streamed or is_stream):
-        fitted = content if operation.fitted is None else operation.fitted(content, head.path, path, request)
-        return values.whole(head, fitted, context)
+        if operation.fitted is not None:
+            content = operation.fitted(content, head.path, *(values.request(context) or (head.path, None)))
+        return values.whole(head, content, context)
+    path, request = values.request(context) or (head.path, None)
     if streamed:
         pieces = stream_of.synthesise(json.loads(content), request)
         return values.stream(head._replace(kind=EVENTS), pieces, context)

@@ -38,7 +38,7 @@ class Prices:
         A model without prices per token (images, seconds of audio) counts as unknown.
         """
         table = _table(Path(path))
-        entries = {model: found for model, entry in table.items() if INPUT in (found := _numbers(entry))}
+        entries = {model: prices for model, entry in table.items() if INPUT in (prices := _numbers(entry))}
         if not entries:
             raise ValueError(f"{path} holds no prices: no model in it has an {INPUT}. LiteLLM's format is expected.")
         vendors = {model: table[model].get("litellm_provider") for model in entries}
@@ -59,7 +59,7 @@ class Prices:
 def _cost(entry: Mapping[str, float], usage: Usage) -> float | None:
     """None if something was used that has no price. What caching has no price for costs what other input costs."""
     fresh = usage.input - usage.cached_input - usage.cache_write_5m - usage.cache_write_1h
-    asked = [
+    counts = [
         (max(fresh, 0), (INPUT,)),
         (usage.output, (OUTPUT,)),
         (usage.cached_input, (CACHE_READ, INPUT)),
@@ -67,8 +67,8 @@ def _cost(entry: Mapping[str, float], usage: Usage) -> float | None:
         (usage.cache_write_1h, (CACHE_WRITE_1H, CACHE_WRITE, INPUT)),
     ]
     total = 0.0
-    for count, names in asked:
-        price = next((found for name in names if (found := _price(entry, name, usage.input)) is not None), None)
+    for count, names in counts:
+        price = next((cost for name in names if (cost := _price(entry, name, usage.input)) is not None), None)
         if count and price is None:
             return None
         total += count * (price or 0.0)
@@ -142,8 +142,8 @@ def use_prices(table: str | os.PathLike[str] | Prices | None) -> None:
 
     Raises ValueError for a file that is no such table.
     """
-    found = table if isinstance(table, Prices) or table is None else Prices.load(table)
-    _chosen[:] = [] if found is None else [found]
+    prices = table if isinstance(table, Prices) or table is None else Prices.load(table)
+    _chosen[:] = [] if prices is None else [prices]
 
 
 def saving(usage: Usage, model: str, provider: str) -> Saving:

@@ -17,7 +17,7 @@ _scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_on
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class _Said(NamedTuple):
+class _Read(NamedTuple):
     """What stands in a stream up to its `[DONE]`, or up to what cannot be read."""
 
     events: list[tuple[str, Any]]
@@ -31,7 +31,7 @@ class Recorded(bytes):
     Whoever reads `json_events` of it shares what was parsed, and leaves it as it is.
     """
 
-    said: _Said | None = None
+    read: _Read | None = None
     judged: str | None = None
 
 
@@ -46,15 +46,15 @@ def json_events(data: bytes) -> Iterator[tuple[str, Any]]:
 
     Raises ValueError for data that is no JSON or no UTF-8.
     """
-    said = _said(data)
-    yield from said.events
-    if said.error is not None:
-        raise said.error
+    read = _read(data)
+    yield from read.events
+    if read.error is not None:
+        raise read.error
 
 
 def is_done(data: bytes) -> bool:
     """Whether a finished event `[DONE]` is in it."""
-    if isinstance(data, Recorded) and _said(data).done:
+    if isinstance(data, Recorded) and _read(data).done:
         return True
     return _DONE in data and any(text.strip() == _DONE for _, text in _events(data))
 
@@ -78,44 +78,44 @@ def parsed(text: str | bytes) -> Any:
 
 def _scanned(text: bytes) -> Any:
     """`parsed(text)`; most chunks have no space around them, and then the scanner alone does it in half the time."""
-    told = text.decode()
+    decoded = text.decode()
     try:
-        value, end = _scan(told, 0)
+        value, end = _scan(decoded, 0)
     except (StopIteration, ValueError, RecursionError):
-        return parsed(told)
-    return value if end == len(told) else parsed(told)
+        return parsed(decoded)
+    return value if end == len(decoded) else parsed(decoded)
 
 
-def _said(data: bytes) -> _Said:
-    if isinstance(data, Recorded) and data.said is not None:
-        return data.said
-    found, done, error = list[tuple[str, Any]](), False, None
+def _read(data: bytes) -> _Read:
+    if isinstance(data, Recorded) and data.read is not None:
+        return data.read
+    pairs, done, error = list[tuple[str, Any]](), False, None
     try:
         for name, text in _events(data):
             done = text.strip() == _DONE
             if done:
                 break
-            found.append((name.decode(errors="replace"), _scanned(text)))
+            pairs.append((name.decode(errors="replace"), _scanned(text)))
     except ValueError as raised:
         error = raised
-    said = _Said(found, done, error)
+    read = _Read(pairs, done, error)
     if isinstance(data, Recorded):
-        data.said = said
-    return said
+        data.read = read
+    return read
 
 
 def _events(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    name, found = b"", list[bytes]()
+    name, lines = b"", list[bytes]()
     received = data.removeprefix(_BYTE_ORDER_MARK)
     for line in (_LINE_END.split(received) if b"\r" in received else received.split(b"\n"))[:-1]:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
-            found.append(value)
+            lines.append(value)
         elif field == b"event":
             name = value
         if line:
             continue
-        if found:
-            yield name, b"\n".join(found)
-        name, found = b"", []
+        if lines:
+            yield name, b"\n".join(lines)
+        name, lines = b"", []

@@ -61,15 +61,15 @@ class Versions:
     def of(self, server: str, get: Callable[[str], Any]) -> Flow:
         """A flow: what `get(url)` tells of a server; None where it tells nothing: the call then goes uncached."""
         if self._turn is None:
-            return self.known(server) or (yield from self._asked(server, get))
+            return self.known(server) or (yield from self._fresh(server, get))
         yield CallOrigin(origin=self._turn.acquire)
         try:
             at, version = self._kept.get(server, _NEVER)
-            return version if time.monotonic() - at < LASTS else (yield from self._asked(server, get))
+            return version if time.monotonic() - at < LASTS else (yield from self._fresh(server, get))
         finally:
             self._turn.release()
 
-    def _asked(self, server: str, get: Callable[[str], Any]) -> Flow:
+    def _fresh(self, server: str, get: Callable[[str], Any]) -> Flow:
         answer = yield CallOrigin(Exception, functools.partial(get, server + self._path))
         try:
             version = None if isinstance(answer, Failed) else self._read(answer.value)

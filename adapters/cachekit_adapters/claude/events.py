@@ -126,11 +126,11 @@ def synthesise(body: Json) -> list[bytes]:
     if "output_tokens" in counts:
         start["usage"] = {**counts, "output_tokens": 0}
     totals = {name: counts[name] for name in CUMULATIVE if counts.get(name) is not None}
-    told: list[Json] = [{"type": "message_start", "message": start}]
+    events: list[Json] = [{"type": "message_start", "message": start}]
     for at, block in enumerate(body["content"]):
-        told += _block_events(at, _mapping(block))
-    told += [{"type": "message_delta", "delta": ends, "usage": totals}, {"type": "message_stop"}]
-    return [frame(event, event["type"]) for event in told]
+        events += _block_events(at, _mapping(block))
+    events += [{"type": "message_delta", "delta": ends, "usage": totals}, {"type": "message_stop"}]
+    return [frame(event, event["type"]) for event in events]
 
 
 def _take(reading: _Reading, name: str, event: Any) -> None:
@@ -141,8 +141,8 @@ def _take(reading: _Reading, name: str, event: Any) -> None:
 
 def _add_totals(message: Json, event: Json) -> None:
     """What a `message_delta` says overwrites what stood there; its null, and its silence, do not."""
-    told = _mapping(event.get("delta") or {})
-    message.update({name: value for name, value in told.items() if value is not None or name not in message})
+    delta = _mapping(event.get("delta") or {})
+    message.update({name: value for name, value in delta.items() if value is not None or name not in message})
     counts = {name: value for name, value in _mapping(event.get("usage") or {}).items() if value is not None}
     if counts:
         message["usage"] = {**_mapping(message.get("usage") or {}), **counts}

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cachekit import Adapter, Answers, CallOrigin, Failed, UsageError, Wanted, driven
 from cachekit_adapters._wire.batches import divided
-from cachekit_adapters._wire.bodies import library, library_of
+from cachekit_adapters._wire.bodies import library_of
 from cachekit_adapters._wire.exchange import EVENTS, ClientAnswer
 from cachekit_adapters._wire.flows import Flow, method
 from cachekit_adapters._wire.operation import Operation
@@ -42,10 +42,10 @@ def wrap(client: Any, *, adapter: Adapter | None = None, **keywords: Any) -> Any
         raise UsageError(f"wrap() of plain HTTP knows clients of httpx and httpx2, not {type(client).__qualname__}")
     is_async = hasattr(client, "aclose")
     versions = _versions(operation, keywords, is_async=is_async)
-    found = copy.copy(client)
-    sending = CachedSend(found, operation, Answers(adapter, **keywords), versions, is_async=is_async)
-    found.send = method(sending.flow, is_async=is_async)
-    return found
+    new = copy.copy(client)
+    sending = CachedSend(new, operation, Answers(adapter, **keywords), versions, is_async=is_async)
+    new.send = method(sending.flow, is_async=is_async)
+    return new
 
 
 def _operation(adapter: Adapter | None) -> Operation:
@@ -78,7 +78,7 @@ class CachedSend:
     ) -> None:
         self.operation, self.answers, self.versions, self.is_async = operation, answers, versions, is_async
         self.real, self.build, self.base = client.send, client.build_request, client.base_url.path
-        self.refused = _refused(library(client))
+        self.refused = _refused(library_of(client))
 
     def flow(self, request: Any, *, stream: bool = False, **options: Any) -> Flow:
         """What `send` does in the place of the client's own (`real`)."""
@@ -116,7 +116,7 @@ class CachedSend:
         if question.divisible:
             sending = Sending(self.operation, question.request)
             outcome = yield from divided(
-                *(self.answers, question.identity, self.operation.parts, path, body),
+                *(self.answers, question.identity, self.operation.batches, path, body),
                 lambda part: fetch(sending.request(part)),
                 form=sending.form(),
                 scope=question.scope,

@@ -10,7 +10,7 @@ import orjson
 from cachekit import Reply
 from cachekit_adapters._wire import items
 from cachekit_adapters._wire.batches import Form, Outcome
-from cachekit_adapters._wire.bodies import library
+from cachekit_adapters._wire.bodies import library_of
 from cachekit_adapters._wire.exchange import JSON, ClientAnswer, ClientRequest, Exchange, dumped, opened
 from cachekit_adapters._wire.operation import Operation
 from cachekit_adapters.http.values import kept_headers, kind_of, settled
@@ -31,7 +31,7 @@ class Sending:
         if body == self._request.body:
             return own
         headers = [(name, text) for name, text in own.headers.multi_items() if name.lower() not in _REWRITTEN]
-        return library(own).Request(
+        return library_of(own).Request(
             own.method, own.url, headers=headers, content=dumped(body), extensions=own.extensions
         )
 
@@ -57,7 +57,7 @@ class Sending:
         if None not in counts:
             headers[_COUNT] = str(sum(int(count) for count in counts if count is not None))
         sent, content = self._request.sent, _dumped(outcome.body)
-        return settled(library(sent).Response(200, headers=headers, content=content, request=sent))
+        return settled(library_of(sent).Response(200, headers=headers, content=content, request=sent))
 
     def _replies(self, bodies: Sequence[object], answers: Sequence[object]) -> list[Reply]:
         """The Reply of each item: its answer, and its share of the tokens that the server counted."""

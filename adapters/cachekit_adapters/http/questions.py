@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from typing import Any, Final, NamedTuple
 
 from cachekit_adapters._wire.exchange import EVENTS, JSON, ClientRequest
+from cachekit_adapters._wire.headers import counts, is_secret
 from cachekit_adapters._wire.operation import Operation
 from cachekit_adapters._wire.versions import Version
 
-_NEUTRAL: Final = frozenset(
-    {
-        *("accept-encoding", "connection", "content-type", "content-length", "transfer-encoding", "host"),
-        *("user-agent", "traceparent", "tracestate", "baggage", "idempotency-key", "x-request-id", "x-correlation-id"),
-    }
-)
-_SECRET: Final = re.compile(r"auth|token|secret|key|cookie|signature|passw", re.IGNORECASE)
 _ANY: Final = frozenset({"*/*", JSON, EVENTS})
 
 
@@ -47,8 +40,8 @@ def question_of(operation: Operation, request: Any, base: str, *, is_async: bool
     place, identifying = identified
     origin = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
     identity = {"base": origin, "path": prefix + place, "tenant": None, **_besides(request)}
-    batch = None if operation.parts is None else operation.parts.split(path, body)
-    divisible = batch is not None and (len(batch.items) != 1 or batch.items[0] != identifying)
+    parts = None if operation.batches is None else operation.batches.split(path, body)
+    divisible = parts is not None and parts != [identifying]
     if not divisible:
         identity["body"] = identifying
     return Question(ClientRequest(request, path, body, is_async), identity, divisible, origin + prefix, origin + prefix)
@@ -72,25 +65,27 @@ def _body(request: Any) -> Any:
 
 def _besides(request: Any) -> dict[str, Any]:
     """Headers and query that may change the answer; what may be a secret is left out."""
-    headers: list[list[str]] = []
-    for name, value in request.headers.raw:
-        known = _counting(name)
-        if known and (known != "accept" or _particular(value)):
-            headers.append([known, value.decode("latin-1")])
-    found: dict[str, Any] = {"headers": sorted(headers)} if headers else {}
+    headers = [[name, value.decode("latin-1")] for raw, value in request.headers.raw if (name := _counting(raw, value))]
+    besides: dict[str, Any] = {"headers": sorted(headers)} if headers else {}
     if request.url.query:
-        query = [[name, text] for name, text in request.url.params.multi_items() if not _SECRET.search(name)]
-        found |= {"query": sorted(query)} if query else {}
-    return found
+        query = [[name, text] for name, text in request.url.params.multi_items() if not is_secret(name)]
+        besides |= {"query": sorted(query)} if query else {}
+    return besides
+
+
+def _counting(raw: bytes, value: bytes) -> str:
+    """The name of a header that may change the answer, else ""."""
+    name = _lower(raw)
+    return name if counts(name) or (name == "accept" and _particular(value)) else ""
 
 
 @functools.lru_cache(1024)
-def _counting(name: bytes) -> str:
-    """The name of a header that may change the answer, else ""."""
-    known = name.decode("latin-1").lower()
-    return "" if known in _NEUTRAL or _SECRET.search(known) else known
+def _lower(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
+@functools.lru_cache(256)
 def _particular(accepted: bytes) -> bool:
+    """Whether an `Accept` asks for something else than what the server gives anyway."""
     parts = accepted.decode("latin-1").split(",")
     return not _ANY.issuperset(part.partition(";")[0].strip() for part in parts)

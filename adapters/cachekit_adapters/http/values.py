@@ -31,7 +31,7 @@ class Responses:
             return Exchange(_path(operation), None, dumped(value), about={"library": "json"})
         elif bodies.library_of(value) is not None and hasattr(value, "iter_bytes"):
             response, (path, body) = value, _question(operation, value)
-            about = {"library": str(bodies.library_of(value))}
+            about = {"library": bodies.library_of(value).__name__}
         else:
             return None
         content = response.content if whole else b""
@@ -86,19 +86,20 @@ def again(response: Any, request: ClientRequest, *, whole: bool) -> Any:
 
 def _again(old: Any, **body: Any) -> Any:
     headers = [(name, text) for name, text in old.headers.multi_items() if name.lower() not in bodies.GONE]
-    new = bodies.library(old).Response(old.status_code, headers=headers, extensions=old.extensions, **body)
+    new = bodies.library_of(old).Response(old.status_code, headers=headers, extensions=old.extensions, **body)
     new.request, new.history = old.request, old.history
     return settled(new)
 
 
 def _made(head: Head, context: Any, *, pieces: list[bytes] | None = None, content: bytes | None = None) -> Any:
     """A response of what was kept; what a decorated function gets has a request as well."""
-    request, is_async = _imagined(head), context == "async"
     if isinstance(context, ClientRequest):
         request, is_async = context.sent, context.is_async
+    else:
+        request, is_async = _imagined(head), context == "async"
     body = {"content": content} if pieces is None else {"stream": bodies.body(request, pieces, is_async=is_async)}
     headers = {"content-type": head.kind, **head.headers}
-    return settled(bodies.library(request).Response(200, headers=headers, request=request, **body))
+    return settled(bodies.library_of(request).Response(200, headers=headers, request=request, **body))
 
 
 def settled(response: Any) -> Any:
@@ -114,12 +115,12 @@ def _path(operation: Operation) -> str:
 
 def _question(operation: Operation, response: Any) -> tuple[str, Any]:
     """Route and JSON of the request that a response answers, as far as they can be told."""
-    found = operation.route(response.request.url.path)
+    route = operation.route(response.request.url.path)
     try:
         body = json.loads(response.request.content)
     except (ValueError, RuntimeError):
         body = None
-    return (_path(operation) if found is None else found[1]), body
+    return (_path(operation) if route is None else route[1]), body
 
 
 def _imagined(head: Head) -> Any:

@@ -48,7 +48,7 @@ _CHAT: Final = bare(
 # The same servers as behind plain HTTP, asked at one URL.
 _TEXT: Final = replace(tgi.OPERATION, name="huggingface.text_generation", routes={"": "/"})
 _FEATURES: Final = replace(
-    tei.OPERATIONS["tei.embed"], name="huggingface.feature_extraction", routes={"": "/embed"}, parts=None
+    tei.OPERATIONS["tei.embed"], name="huggingface.feature_extraction", routes={"": "/embed"}, batches=None
 )
 
 CHAT: Final[Adapter] = adapter(_CHAT, LINES)

@@ -47,9 +47,9 @@ LINES: Final = Lines()
 def _source(lines: Any) -> Iterator[bytes]:
     """A line each, up to the last that the client reads."""
     for line in lines:
-        said = line.encode() + b"\n"
-        yield said
-        if _is_done(said):
+        data = line.encode() + b"\n"
+        yield data
+        if _is_done(data):
             # The blank line that ends the event: the client does not read on to it.
             yield b"\n"
             return
@@ -57,9 +57,9 @@ def _source(lines: Any) -> Iterator[bytes]:
 
 async def _asource(lines: Any) -> AsyncIterator[bytes]:
     async for line in lines:
-        said = line.encode() + b"\n"
-        yield said
-        if _is_done(said):
+        data = line.encode() + b"\n"
+        yield data
+        if _is_done(data):
             yield b"\n"
             return
 

@@ -65,7 +65,7 @@ _CHAT: Final = _operation("opea.chat", 1800, "/v1/chat/completions", streaming=_
 _TEXT: Final = _operation(
     "opea.text", 3600, "/v1/completions", "/v1/docsum", "/v1/faqgen", "/v1/lvm", streaming=_STREAMING
 )
-_EMBEDDINGS: Final = _operation("opea.embeddings", 86400, "/v1/embeddings", parts=items)
+_EMBEDDINGS: Final = _operation("opea.embeddings", 86400, "/v1/embeddings", batches=items)
 _RERANKING: Final = _operation("opea.reranking", 86400, "/v1/reranking")
 
 CHAT: Final[Adapter] = adapter(_CHAT, HTTP)

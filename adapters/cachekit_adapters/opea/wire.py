@@ -1,7 +1,7 @@
 """OPEA's GenAI components: which routes may be cached, what identifies a request, which replies are whole.
 
 Its documents (docarray's) get a random `id` each, in requests too, so an identity leaves them out; `relabel` gives a
-stored reranking the ids of the documents that were asked about. Chat is OpenAI's (`openai_wire`); embeddings are
+stored reranking the ids of the documents that were asked about. Chat is OpenAI's (`_wire.openai`); embeddings are
 OpenAI's, or a TextDoc answered by an EmbedDoc; rerankings are its own. A retrieval depends on what the index holds.
 """
 
@@ -140,8 +140,8 @@ def _judge_reranking(request: object, body: object) -> str:
     ranked = body.get("reranked_docs") if isinstance(body, Mapping) else None
     if not isinstance(ranked, list):
         return "incomplete"
-    asked = request if isinstance(request, Mapping) else {}
-    given, top = asked.get("retrieved_docs"), asked.get("top_n", 1)
+    fields = request if isinstance(request, Mapping) else {}
+    given, top = fields.get("retrieved_docs"), fields.get("top_n", 1)
     if not isinstance(given, list) or not isinstance(top, int):
         return ""
     return "" if len(ranked) >= min(top, len(given)) else "incomplete"

@@ -35,7 +35,7 @@ from cachekit import (
 )
 from cachekit_adapters._wire.flows import Flow, changed, method
 from cachekit_adapters.ovms import wire
-from cachekit_adapters.ovms.calls import ASKED_BY, NEUTRAL, Call, call_of, endpoint
+from cachekit_adapters.ovms.calls import ASKED_BY, NEUTRAL, Inference, call_of, endpoint
 
 METADATA_SECONDS: Final = 60.0
 """How long `version="server"` takes the server's word for the versions that it serves."""
@@ -88,7 +88,7 @@ INFER: Final = Adapter(name="ovms.infer", ttl=86400, neutral=NEUTRAL, capture=_c
 METADATA: Final = Adapter(
     name="ovms.metadata",
     ttl=METADATA_SECONDS,
-    capture=lambda told: Reply("plain", json.dumps(told).encode()) if isinstance(told, dict) else None,
+    capture=lambda metadata: Reply("plain", json.dumps(metadata).encode()) if isinstance(metadata, dict) else None,
     restore=lambda reply, _streamed, _context: json.loads(reply.body),
     judge=lambda reply: "" if json.loads(reply.body).get("versions") else "no_versions",
 )
@@ -101,10 +101,10 @@ METADATA: Final = Adapter(
 class CachedInfer:
     """What stands between a wrapped client and the server. It keeps the client that was wrapped, whose end closes."""
 
-    def __init__(self, client: Any, said: Mapping[str, Any]) -> None:
+    def __init__(self, client: Any, keywords: Mapping[str, Any]) -> None:
         self.client, self.base, self.own = client, endpoint(client), vars(client).get("infer")
-        by_server = said.get("version") == "server"
-        kept = {name: value for name, value in said.items() if name != "version" or not by_server}
+        by_server = keywords.get("version") == "server"
+        kept = {name: value for name, value in keywords.items() if name != "version" or not by_server}
         self.answers = Answers(**{"adapter": INFER, **kept})
         about = {"ttl": METADATA_SECONDS, "share": False, "namespace": kept.get("namespace")}
         self.metadata = Answers(METADATA, **about) if by_server else None
@@ -114,7 +114,7 @@ class CachedInfer:
         """`infer` without a cache: the class's, or one that somebody gave the client."""
         return self.own if self.own is not None else functools.partial(infer, client)
 
-    def heard(self, call: Call, result: Any) -> Any:
+    def heard(self, call: Inference, result: Any) -> Any:
         """Notes by what call a live result came, and whether the model was redeployed since the server was asked."""
         if not _is_result(result):
             return result
@@ -123,7 +123,7 @@ class CachedInfer:
         ASKED_BY[result] = call
         return result
 
-    def metadata_block(self, call: Call) -> AbstractContextManager[None]:
+    def metadata_block(self, call: Inference) -> AbstractContextManager[None]:
         """The block to ask for metadata in: what was seen to be outdated is asked for again."""
         if call.model not in self.outdated or current_mode() != "on":
             return nullcontext()
@@ -131,22 +131,22 @@ class CachedInfer:
         return mode("refresh")
 
 
-def wrap(client: Any, **said: Any) -> Any:
+def wrap(client: Any, **keywords: Any) -> Any:
     """A client of the same class whose `infer` is cached; the one passed in stays as it was. They share connections.
 
-    `client` is a `tritonclient.http.InferenceServerClient`, or the one of `tritonclient.http.aio`. `said` are keywords of
+    `client` is a `tritonclient.http.InferenceServerClient`, or the one of `tritonclient.http.aio`. `keywords` are keywords of
     `distributed_cache`; `version="server"` puts the versions that the server serves into the key, asked for once a minute.
     Raises UsageError for gRPC's client, and for `stale_while_revalidate` with the blocking client.
     """
     kind: Any = getattr(type(client), "_cachekit_base", type(client))
     if not any(each.__module__.startswith("tritonclient.http") for each in kind.__mro__):
         raise UsageError("wrap() knows tritonclient's HTTP clients; use one, or decorate a function of your own")
-    if said.get("stale_while_revalidate") and not _is_async(kind):
+    if keywords.get("stale_while_revalidate") and not _is_async(kind):
         raise UsageError(
             "stale_while_revalidate= asks again from another thread, and tritonclient.http is for one; "
             "use tritonclient.http.aio"
         )
-    door = CachedInfer(client, said)
+    door = CachedInfer(client, keywords)
     copy = object.__new__(_kind(kind))
     vars(copy).update({name: value for name, value in vars(client).items() if name != "infer"})
     setattr(copy, _DOOR, door)
@@ -169,8 +169,8 @@ def _kind(base: Any) -> Any:
     infer = functools.wraps(real)(method(flow, is_async=_is_async(base)))
     methods = {"infer": infer, "close": close, "__del__": lambda _self: None}
     body = {**methods, "_cachekit_base": base}
-    told = {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(base.__name__, (base,), {**told, **body})
+    names = {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(base.__name__, (base,), {**names, **body})
 
 
 def _is_async(kind: Any) -> bool:
@@ -188,7 +188,7 @@ def _inferred(client: Any, door: CachedInfer, real: Callable[[], Any], args: Any
     return (yield from door.answers.asking(call.identity, origin, call.wanted._replace(is_async=is_async)))
 
 
-def _versioned(client: Any, door: CachedInfer, metadata: Answers, call: Call) -> Flow:
+def _versioned(client: Any, door: CachedInfer, metadata: Answers, call: Inference) -> Flow:
     """The call with the server's versions in its key, None where the server does not tell them."""
     ask = functools.partial(client.get_model_metadata, **call.metadata)
     wanted = Wanted(False, None, str(call.place["base"]), is_async=_is_async(type(client)))

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from cachekit import Wanted
+from cachekit_adapters._wire.headers import FRAMING, counts
 from cachekit_adapters.ovms import wire
 
 PLACES: Final = (
@@ -25,21 +26,9 @@ NEUTRAL: Final = wire.NEUTRAL | {
 }
 """Those that do not change the answer."""
 
-_FRAMING: Final = frozenset(
-    {
-        *("accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type"),
-        "inference-header-content-length",
-    }
-)
-"""`infer` itself leaves some of them in the caller's dict."""
-
-# Host counts: KServe's ingress finds the model by it.
-_NEUTRAL_HEADERS: Final = _FRAMING | {"user-agent", "traceparent", "tracestate", "x-request-id"}
-_SECRET_WORDS: Final = frozenset({"auth", "authorization", "token", "apikey", "cookie", "secret", "signature"})
-
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Inference:
     """One call of `infer`. `versions` are those that the server says it serves, None where nobody asked it.
 
     `place` is the part of `identity` that says which model of which server; `metadata` the arguments to ask for it.
@@ -59,7 +48,7 @@ class Call:
     def model(self) -> tuple[Any, Any]:
         return self.place["model"], self.place["version"]
 
-    def at(self, versions: tuple[str, ...]) -> Call:
+    def at(self, versions: tuple[str, ...]) -> Inference:
         return replace(self, versions=versions, identity={**self.identity, "serves": versions})
 
     def surprised_by(self, version: str | None) -> bool:
@@ -67,11 +56,11 @@ class Call:
         return self.versions is not None and version not in self.versions
 
 
-ASKED_BY: Final[WeakKeyDictionary[Any, Call]] = WeakKeyDictionary()
+ASKED_BY: Final[WeakKeyDictionary[Any, Inference]] = WeakKeyDictionary()
 """By what call a live result came: the result itself does not say."""
 
 
-def call_of(client: Any, base: str, args: Any, kwargs: Any) -> Call | None:
+def call_of(client: Any, base: str, args: Any, kwargs: Any) -> Inference | None:
     """None for what only the server can answer (sequences, shared memory), and for what the SDK itself refuses."""
     given = dict(zip(PLACES, args, strict=False))
     if len(args) > len(PLACES) or not given.keys().isdisjoint(kwargs):
@@ -99,11 +88,11 @@ def _plain(given: Mapping[str, Any]) -> bool:
     return not reserved and wire.cacheable(inputs, outputs, given.get("sequence_id", 0))
 
 
-def _identified(client: Any, base: str, given: Mapping[str, Any]) -> Call:
+def _identified(client: Any, base: str, given: Mapping[str, Any]) -> Inference:
     model, version = given["model_name"], given.get("model_version", "")
     headers, query = dict(given.get("headers") or {}), dict(given.get("query_params") or {})
-    asked = wire.identity(model, version, given["inputs"], given.get("outputs"), given.get("parameters"))
-    asked["inputs"] = [_digested(tensor) for tensor in cast("list[dict[str, Any]]", asked["inputs"])]
+    question = wire.identity(model, version, given["inputs"], given.get("outputs"), given.get("parameters"))
+    question["inputs"] = [_digested(tensor) for tensor in cast("list[dict[str, Any]]", question["inputs"])]
     place = {"base": base, "model": model, "version": version, "query": query}
     place["headers"] = _counting(_going_out(client, headers))
     # What this version of the SDK does not have yet counts.
@@ -111,10 +100,11 @@ def _identified(client: Any, base: str, given: Mapping[str, Any]) -> Call:
     metadata = {
         "model_name": model,
         "model_version": version,
-        "headers": {name: value for name, value in headers.items() if str(name).lower() not in _FRAMING} or None,
+        # `infer` itself leaves some of these in the caller's dict.
+        "headers": {name: value for name, value in headers.items() if str(name).lower() not in FRAMING} or None,
         "query_params": query or None,
     }
-    return Call({**place, **asked, **unknown}, place, metadata, given.get("request_id") or "")
+    return Inference({**place, **question, **unknown}, place, metadata, given.get("request_id") or "")
 
 
 def _digested(tensor: dict[str, Any]) -> dict[str, Any]:
@@ -135,10 +125,6 @@ def _going_out(client: Any, headers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _counting(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Those that may change the answer. What proves who asks does not, and is a secret."""
-    told = {str(name).lower(): str(value) for name, value in headers.items()}
-    return {name: value for name, value in told.items() if name not in _NEUTRAL_HEADERS and not _secret(name)}
-
-
-def _secret(name: str) -> bool:
-    return name.endswith("api-key") or not _SECRET_WORDS.isdisjoint(name.split("-"))
+    """Those that may change the answer. Host counts: KServe's ingress finds the model by it."""
+    sent = {str(name).lower(): str(value) for name, value in headers.items()}
+    return {name: value for name, value in sent.items() if name == "host" or counts(name)}

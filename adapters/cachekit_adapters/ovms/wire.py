@@ -52,10 +52,10 @@ def cacheable(inputs: Iterable[Any], outputs: Iterable[Any] | None, sequence_id:
 
 def judge(result: Any) -> str:
     """ "" where an `InferResult` may be stored, else error_in_200 or incomplete (an output without all of its data)."""
-    told, buffer = result.get_response(), _buffer(result)
-    if not isinstance(told, Mapping) or "error" in told:
-        return "error_in_200" if isinstance(told, Mapping) else "incomplete"
-    outputs = told.get("outputs")
+    response, buffer = result.get_response(), _buffer(result)
+    if not isinstance(response, Mapping) or "error" in response:
+        return "error_in_200" if isinstance(response, Mapping) else "incomplete"
+    outputs = response.get("outputs")
     if not isinstance(outputs, list) or not outputs:
         return "incomplete"
     sizes = [_binary_size(output) for output in outputs]
@@ -66,10 +66,10 @@ def judge(result: Any) -> str:
 
 def encode(result: Any, request_id: str = "") -> tuple[bytes, int]:
     """An `InferResult` as a reply's body, and the length of its JSON header; `request_id` is left out of it."""
-    told = result.get_response()
-    if request_id and told.get("id") == request_id:
-        told = {name: value for name, value in told.items() if name != "id"}
-    header = json.dumps(told).encode()
+    response = result.get_response()
+    if request_id and response.get("id") == request_id:
+        response = {name: value for name, value in response.items() if name != "id"}
+    header = json.dumps(response).encode()
     return header + _buffer(result), len(header)
 
 
@@ -81,12 +81,12 @@ def rebuild(data: bytes, header_length: int, request_id: str = "") -> Any:
     from tritonclient.http import InferResult
 
     header, buffer = data[:header_length], data[header_length:]
-    told = json.loads(header)
-    if not isinstance(told, dict) or len(header) != header_length:
+    response = json.loads(header)
+    if not isinstance(response, dict) or len(header) != header_length:
         raise ValueError("not a stored result")
     if request_id:
-        header = json.dumps({**told, "id": request_id}).encode()
-    sizes = [_binary_size(output) for output in told.get("outputs", ())]
+        header = json.dumps({**response, "id": request_id}).encode()
+    sizes = [_binary_size(output) for output in response.get("outputs", ())]
     if sum(size or 0 for size in sizes) != len(buffer):
         raise ValueError("a stored result without all of its data")
     binary = any(size is not None for size in sizes)
@@ -95,8 +95,8 @@ def rebuild(data: bytes, header_length: int, request_id: str = "") -> Any:
 
 def about(result: Any) -> dict[str, str]:
     """`model` and `model_version` of an `InferResult`, where the server tells them."""
-    told = result.get_response()
-    named = {"model": told.get("model_name"), "model_version": told.get("model_version")}
+    response = result.get_response()
+    named = {"model": response.get("model_name"), "model_version": response.get("model_version")}
     return {name: str(value) for name, value in named.items() if value not in (None, "")}
 
 

@@ -40,7 +40,7 @@ def _operation(name: str, routes: Mapping[str, str]) -> Operation:
         about=wire.about,
         sampled=wire.sampled,
         identity=identity,
-        parts=wire,
+        batches=wire,
         server=SERVER,
     )
 

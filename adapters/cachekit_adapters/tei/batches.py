@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cachekit_adapters._wire import items
-from cachekit_adapters._wire.items import Batch
 
 _COMMON = frozenset({"inputs", "truncate", "truncation_direction"})
 # A parameter that is not among these may act across items: such a request stays whole.
@@ -36,42 +35,42 @@ def operation(path: str, request: object) -> str:
     return "/rerank" if not route and reranks else ""
 
 
-def split(path: str, request: object) -> Batch | None:
+def split(path: str, request: object) -> list[object] | None:
     """The request's items, each as the body that asks for it alone; None where it is not divisible."""
     route = operation(path, request)
     if route in OPENAI:
         return items.split(path, request)
-    found = _elements(route, request)
-    if found is None or not isinstance(request, Mapping):
+    elements = _elements(route, request)
+    if elements is None or not isinstance(request, Mapping):
         return None
     field = _field(route)
-    return Batch([{**request, field: _alone(route, each)} for each in found])
+    return [{**request, field: _alone(route, each)} for each in elements]
 
 
-def ask(path: str, request: object, wanted: Sequence[int]) -> object:
-    """The body that asks for the items `wanted` only, equal ones once. Raises ValueError where `split` gives None."""
+def ask(path: str, request: object, places: Sequence[int]) -> object:
+    """The body that asks for the items `places` only, equal ones once. Raises ValueError where `split` gives None."""
     route = operation(path, request)
     if route in OPENAI:
-        return items.ask(path, request, wanted)
-    body, found = _divided(route, request)
+        return items.ask(path, request, places)
+    body, elements = _divided(route, request)
     field = _field(route)
     if not _batched(route, body[field]):
         return dict(body)
-    return {**body, field: [found[at] for at in _asked(route, found, wanted)]}
+    return {**body, field: [elements[at] for at in _distinct(route, elements, places)]}
 
 
-def take(path: str, request: object, wanted: Sequence[int], body: object) -> list[object]:
-    """The answers to `wanted`, each the reply body to its item alone. Raises ValueError where the reply does not fit.
+def take(path: str, request: object, places: Sequence[int], body: object) -> list[object]:
+    """The answers to `places`, each the reply body to its item alone. Raises ValueError where the reply does not fit.
 
-    Tokens are told by a header: `items.share(tei_wire.usage(body, headers).input, …)` splits them.
+    Tokens are told by a header: `items.share(wire.usage(body, headers).input, …)` splits them.
     """
     route = operation(path, request)
     if route in OPENAI:
-        return items.take(path, request, wanted, body)
-    whole, found = _divided(route, request)
-    asked = _asked(route, found, wanted)
-    alone = [_alone(route, each) for each in found]
-    return items.spread(alone, wanted, _answers(route, body, len(asked), _batched(route, whole[_field(route)])))
+        return items.take(path, request, places, body)
+    whole, elements = _divided(route, request)
+    sent = _distinct(route, elements, places)
+    alone = [_alone(route, each) for each in elements]
+    return items.spread(alone, places, _answers(route, body, len(sent), _batched(route, whole[_field(route)])))
 
 
 def merge(path: str, request: object, answers: Sequence[object]) -> object:
@@ -79,9 +78,9 @@ def merge(path: str, request: object, answers: Sequence[object]) -> object:
     route = operation(path, request)
     if route in OPENAI:
         return items.merge(path, request, answers)
-    body, found = _divided(route, request)
-    if len(answers) != len(found):
-        raise ValueError(f"{len(answers)} answers for {len(found)} items")
+    body, elements = _divided(route, request)
+    if len(answers) != len(elements):
+        raise ValueError(f"{len(answers)} answers for {len(elements)} items")
     if route == "/predict":
         return list(answers) if _batched(route, body["inputs"]) else answers[0]
     entries = [_only(answer) for answer in answers]
@@ -90,12 +89,12 @@ def merge(path: str, request: object, answers: Sequence[object]) -> object:
 
 def fits(route: str, request: object, body: list[object]) -> bool:
     """Whether the reply has as many entries as there were questions."""
-    found = _elements(route, request)
-    if isinstance(request, Mapping) and found is not None:
+    elements = _elements(route, request)
+    if isinstance(request, Mapping) and elements is not None:
         if not _batched(route, request[_field(route)]):
             return route == "/predict" or len(body) == 1
         try:
-            return len(_answers(route, body, len(found), True)) == len(found)
+            return len(_answers(route, body, len(elements), True)) == len(elements)
         except ValueError:
             return False
     inputs = request.get("inputs") if isinstance(request, Mapping) else None
@@ -153,14 +152,14 @@ def _alone(route: str, element: object) -> object:
 
 
 def _divided(route: str, request: object) -> tuple[Mapping[str, object], list[object]]:
-    found = _elements(route, request)
-    if found is None or not isinstance(request, Mapping):
+    elements = _elements(route, request)
+    if elements is None or not isinstance(request, Mapping):
         raise ValueError("the request is not divisible")
-    return request, found
+    return request, elements
 
 
-def _asked(route: str, found: Sequence[object], wanted: Sequence[int]) -> list[int]:
-    return items.distinct([_alone(route, each) for each in found], wanted)
+def _distinct(route: str, elements: Sequence[object], places: Sequence[int]) -> list[int]:
+    return items.distinct([_alone(route, each) for each in elements], places)
 
 
 def _answers(route: str, body: object, count: int, batched: bool) -> list[object]:

@@ -1,4 +1,4 @@
-"""Text Embeddings Inference, native: which replies are whole, what they cost, who answered; batches: `tei_batches`.
+"""Text Embeddings Inference, native: which replies are whole, what they cost, who answered; its batches: `batches`.
 
 Nothing is sampled and nothing streams. A vector's low bits may depend, at the server, on the batch it was computed in.
 """
@@ -55,9 +55,9 @@ def judge(path: str, request: object, body: object) -> str:
 
 def usage(body: object, headers: Mapping[str, str]) -> Usage:
     """Tokens in: of an OpenAI-shaped reply its `usage`, of the others the header x-compute-tokens."""
-    told = tokens(body.get("usage"), "prompt_tokens") if isinstance(body, Mapping) else 0
-    found = next((value for name, value in headers.items() if name.lower() == "x-compute-tokens"), "")
-    return Usage(input=told or (int(found) if found.isdecimal() else 0))
+    counted = tokens(body.get("usage"), "prompt_tokens") if isinstance(body, Mapping) else 0
+    header = next((value for name, value in headers.items() if name.lower() == "x-compute-tokens"), "")
+    return Usage(input=counted or (int(header) if header.isdecimal() else 0))
 
 
 def about(body: object, headers: Mapping[str, str]) -> dict[str, str]:

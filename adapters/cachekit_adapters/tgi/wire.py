@@ -3,7 +3,7 @@
 A reply without `details` does not say why it ended. It then counts as complete, unless the number of tokens is told
 (by the header x-generated-tokens, or by the events of a stream) and reached the request's max_new_tokens. A stream has
 no [DONE]: its last event alone has `generated_text`, and an error is an event like any other. The chat routes are
-OpenAI's: `openai_wire`.
+OpenAI's: `_wire.openai`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def sampled(path: str, request: object) -> bool:
     """Whether the answer is drawn by lot: do_sample, or any of the parameters with which the server samples anyway."""
     parameters = _parameters(request)
     best_of = parameters.get("best_of")
-    asked = any(parameters.get(name) not in (None, 0) for name in _SAMPLING)
-    return bool(parameters.get("do_sample")) or asked or (isinstance(best_of, int) and best_of > 1)
+    drawn = any(parameters.get(name) not in (None, 0) for name in _SAMPLING)
+    return bool(parameters.get("do_sample")) or drawn or (isinstance(best_of, int) and best_of > 1)
 
 
 def judge(path: str, request: object, body: object, headers: Mapping[str, str] | None = None) -> str:
     """ "" where the reply may be stored, else truncated, error_in_200 or incomplete. `headers` are the reply's."""
-    told = _one(body)
-    if "error" in told:
+    reply = _one(body)
+    if "error" in reply:
         return "error_in_200"
-    if not isinstance(told.get("generated_text"), str):
+    if not isinstance(reply.get("generated_text"), str):
         return "incomplete"
-    details = told.get("details")
+    details = reply.get("details")
     if isinstance(details, Mapping):
         return _finish(details)
     return _by_count(request, _number(headers or {}, "x-generated-tokens"))
@@ -110,11 +110,11 @@ def assemble(data: bytes, path: str = "/generate", request: object = None) -> ob
     events = _events(data)
     if not events or judge_stream(data) not in ("", "truncated"):
         raise ValueError("not a whole stream")
-    told: Json = {"generated_text": events[-1]["generated_text"]}
+    reply: Json = {"generated_text": events[-1]["generated_text"]}
     details = _details(events, keep_length=request is None)
     if details is not None and (request is None or _parameters(request).get("details")):
-        told["details"] = details
-    return told if _route(path).endswith(("/generate", "/generate_stream")) else [told]
+        reply["details"] = details
+    return reply if _route(path).endswith(("/generate", "/generate_stream")) else [reply]
 
 
 def synthesise(body: object, request: object = None) -> list[bytes]:
@@ -123,18 +123,18 @@ def synthesise(body: object, request: object = None) -> list[bytes]:
     `request` tells whether `generated_text` begins with the prompt, which is no token's text. Raises ValueError where
     `body` is no reply.
     """
-    told = _one(body)
-    if not isinstance(told.get("generated_text"), str):
+    reply = _one(body)
+    if not isinstance(reply.get("generated_text"), str):
         raise ValueError("no generated_text")
-    details = _table(told.get("details"))
-    whole = {"id": 0, "text": _said(told, request), "logprob": 0.0, "special": False}
-    found, tops, frames = _listed(details, "tokens") or [whole], _listed(details, "top_tokens"), []
-    for at, token in enumerate(found):
+    details = _table(reply.get("details"))
+    whole = {"id": 0, "text": _generated(reply, request), "logprob": 0.0, "special": False}
+    generated, tops, frames = _listed(details, "tokens") or [whole], _listed(details, "top_tokens"), []
+    for at, token in enumerate(generated):
         event: Json = {"index": at + 1, "token": token, "generated_text": None, "details": None}
         if at < len(tops) and tops[at]:
             event["top_tokens"] = tops[at]
-        if at == len(found) - 1:
-            event.update(generated_text=told["generated_text"], details=_stream_details(details))
+        if at == len(generated) - 1:
+            event.update(generated_text=reply["generated_text"], details=_stream_details(details))
         frames.append(b"data:" + json.dumps(event, separators=(",", ":")).encode() + b"\n\n")
     return frames
 
@@ -159,16 +159,16 @@ def _one(body: object) -> Mapping[str, object]:
     return _table(body[0] if isinstance(body, list) and len(body) == 1 else body)
 
 
-def _number(headers: Mapping[str, str], wanted: str) -> int:
-    found = next((value for name, value in headers.items() if name.lower() == wanted), "")
-    return int(found) if found.isdecimal() else 0
+def _number(headers: Mapping[str, str], header: str) -> int:
+    count = next((value for name, value in headers.items() if name.lower() == header), "")
+    return int(count) if count.isdecimal() else 0
 
 
 def _finish(details: Mapping[str, object]) -> str:
     """The verdict of `details`, those of the other sequences of best_of included."""
     others = details.get("best_of_sequences")
-    told = [details, *(map(_table, others) if isinstance(others, list) else ())]
-    reasons = {str(each.get("finish_reason")) for each in told}
+    sequences = [details, *(map(_table, others) if isinstance(others, list) else ())]
+    reasons = {str(each.get("finish_reason")) for each in sequences}
     if reasons <= _FINISHED:
         return ""
     return "truncated" if reasons <= _FINISHED | {"length"} else "incomplete"
@@ -181,15 +181,15 @@ def _by_count(request: object, generated: int) -> str:
 
 def _events(data: bytes) -> list[Json] | None:
     """The stream's events; None where one is not a JSON object."""
-    found: list[Json] = []
+    events: list[Json] = []
     for name, text in sse.events(data):
-        told = _parsed(text)
+        event = _parsed(text)
         if name == "error":
-            told = {"error": told}
-        if not isinstance(told, dict):
+            event = {"error": event}
+        if not isinstance(event, dict):
             return None
-        found.append(told)
-    return found
+        events.append(event)
+    return events
 
 
 def _parsed(text: str) -> Any:
@@ -208,22 +208,22 @@ def _is_last(event: Json) -> bool:
 
 
 def _details(events: Sequence[Json], *, keep_length: bool) -> Json | None:
-    told = events[-1].get("details")
-    if not isinstance(told, Mapping):
+    given = events[-1].get("details")
+    if not isinstance(given, Mapping):
         return None
-    last = {name: value for name, value in told.items() if keep_length or name != "input_length"}
+    last = {name: value for name, value in given.items() if keep_length or name != "input_length"}
     details: Json = {**last, "prefill": [], "tokens": [event["token"] for event in events]}
     tops = [event.get("top_tokens") or [] for event in events]
     return {**details, "top_tokens": tops} if any(tops) else details
 
 
 def _listed(details: Mapping[str, object], name: str) -> list[object]:
-    found = details.get(name)
-    return list(found) if isinstance(found, list) else []
+    items = details.get(name)
+    return list(items) if isinstance(items, list) else []
 
 
-def _said(told: Mapping[str, object], request: object) -> str:
-    text, prompt = str(told["generated_text"]), _table(request).get("inputs")
+def _generated(reply: Mapping[str, object], request: object) -> str:
+    text, prompt = str(reply["generated_text"]), _table(request).get("inputs")
     full = _parameters(request).get("return_full_text") and isinstance(prompt, str)
     return text.removeprefix(str(prompt)) if full else text
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from cachekit.artifacts.manifest import File, Manifest
 from cachekit.artifacts.progress import Progress, counter, tell
 from cachekit.artifacts.store import ArtifactStore
-from cachekit.errors import TierError, TierUnavailable
+from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.chunks import ChunkCipher
 from cachekit.ipfs.content.transfer import Remote, Transfer
+from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import Credential
+from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item
+from cachekit.model import ARTIFACT
+
+_CODEC: Final = bytes([len(ARTIFACT)]) + ARTIFACT.encode()
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,46 @@ class SharedFiles:
 
     def _transfer(self, namespace: str, *, sealed: bool) -> Transfer:
         return Transfer(self.transport, ChunkCipher.of(self.credential, namespace) if sealed else None)
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What pinned artifacts keep in the daemon besides their own entries: the files of their manifests, which they share.
+
+    Of all machines whose segments were read. Every method may raise TierError.
+    """
+
+    transport: KuboTransport
+    table: Table
+
+    def manifest(self, namespace: str, cid: str, deadline: Deadline) -> Manifest | None:
+        """What an entry's payload says; None where that is no artifact, where it does not open, or is gone."""
+        try:
+            stored = read_file(cid, lambda block: self.transport.block_get(block, timeout=deadline.left()))
+            plain = stored if stored.startswith(_CODEC) else self.table.credential.unseal(namespace, stored)
+            return Manifest.decode(plain[len(_CODEC) :]) if plain.startswith(_CODEC) else None
+        except TierError as error:
+            if isinstance(error, IntegrityError) or error.reason == "not_found":
+                return None
+            raise
+
+    def pinned(self, deadline: Deadline) -> dict[str, tuple[str, Manifest]]:
+        """CID of the entry's payload → namespace and manifest, of every artifact that is still referred to."""
+        manifests = dict[str, tuple[str, Manifest]]()
+        for pin in self.table.pins():
+            # Bytes stored by hand have no namespace: whatever they look like, they are nobody's artifact.
+            manifest = self.manifest(pin.namespace, pin.cid, deadline) if pin.namespace else None
+            if manifest is not None:
+                manifests[pin.cid] = (pin.namespace, manifest)
+        return manifests
+
+    def needless(self, gone: Collection[tuple[str, str]], deadline: Deadline) -> list[str]:
+        """CIDs of files that only these entries, (namespace, CID of the payload), kept pinned."""
+        released = [manifest for one in gone if (manifest := self.manifest(*one, deadline)) is not None]
+        files = {file.cid for manifest in released for file in manifest.files if file.cid}
+        if files:
+            files -= {file.cid for _, manifest in self.pinned(deadline).values() for file in manifest.files}
+        return [cid for cid in sorted(files) if not self.table.references(cid)]
 
 
 def _until(deadline: Deadline, progress: Callable[[int], None]) -> Callable[[int], None]:

@@ -6,7 +6,6 @@ A lookup asks the table; only `refresh` and `publish` ask the daemon.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import threading
 import time
@@ -41,10 +40,10 @@ class Index:
     def __init__(self, transport: KuboTransport, table: Table) -> None:
         self._transport = transport
         self._table = table
-        self._renew()
+        self._pulling = threading.Lock()
 
-    def _renew(self) -> None:
-        self._pid = os.getpid()
+    def renew_after_fork(self) -> None:
+        """A lock that another thread held at the fork would stay locked for ever."""
         self._pulling = threading.Lock()
 
     def refresh(self, namespace: str, timeout: float) -> int:
@@ -60,8 +59,6 @@ class Index:
         root = self._transport.stat(pull.path, timeout=timeout)
         if root == self._table.root(namespace):
             return 0
-        if self._pid != os.getpid():
-            self._renew()
         lock = self._pulling
         if not lock.acquire(timeout=deadline.rest):
             return 0

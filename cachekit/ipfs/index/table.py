@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
@@ -61,7 +61,7 @@ class Table:
     def forget(self, namespace: str, digest: bytes) -> None:
         """Drop what is known about a key."""
         key = self.credential.index_key(namespace, digest)
-        self._rows("DELETE FROM entries WHERE space = ? AND key = ?", self._id(namespace), key)
+        self._database.rows("DELETE FROM entries WHERE space = ? AND key = ?", self._id(namespace), key)
 
     # -- marks --------------------------------------------------------------------------------------
 
@@ -87,39 +87,39 @@ class Table:
 
     def heed(self, namespace: str) -> None:
         """Hand on the marks that were not handed on before, by this process or another."""
-        heeded = self._rows("SELECT number FROM heeded WHERE namespace = ?", namespace)
+        heeded = self._database.rows("SELECT number FROM heeded WHERE namespace = ?", namespace)
         query = "SELECT number, kind, value, at FROM marks WHERE space = ? AND number > ? ORDER BY number"
-        new = self._rows(query, self._id(namespace), heeded[0][0] if heeded else 0)
+        new = self._database.rows(query, self._id(namespace), heeded[0][0] if heeded else 0)
         # Neither the end of a pin nor what later versions may invent invalidates anything.
         marks = [_veiled(namespace, kind, value, at) for _, kind, value, at in new if kind in _NAMES]
         if marks:
             self._heed(marks)
             # Only now: whoever dies in between leaves them to the next one.
-            self._rows(_HEEDED, namespace, new[-1][0])
+            self._database.rows(_HEEDED, namespace, new[-1][0])
 
     def remember(self, namespace: str) -> None:
         """Count a namespace among `namespaces`."""
-        self._rows("INSERT OR IGNORE INTO heeded VALUES (?, 0)", namespace)
+        self._database.rows("INSERT OR IGNORE INTO heeded VALUES (?, 0)", namespace)
 
     def namespaces(self) -> list[str]:
         """Every namespace that was asked for with this file."""
-        return [name for (name,) in self._rows("SELECT namespace FROM heeded")]
+        return [name for (name,) in self._database.rows("SELECT namespace FROM heeded")]
 
     # -- pins ---------------------------------------------------------------------------------------
 
     def pins(self) -> list[Pin]:
         """Every reference, of all namespaces and machines that were seen."""
-        return [Pin(*row) for row in self._rows("SELECT cid, namespace, key FROM pins ORDER BY cid, key")]
+        return [Pin(*row) for row in self._database.rows("SELECT cid, namespace, key FROM pins ORDER BY cid, key")]
 
     def references(self, cid: str) -> list[Pin]:
         """The references to one CID."""
-        return [Pin(*row) for row in self._rows("SELECT cid, namespace, key FROM pins WHERE cid = ?", cid)]
+        return [Pin(*row) for row in self._database.rows("SELECT cid, namespace, key FROM pins WHERE cid = ?", cid)]
 
     def reference(self, namespace: str, key: bytes, cid: str, created: int) -> str:
         """Count (namespace, key) as a reference to `cid`; gives the CID that it referred to until now, or ''."""
         space = self._space(namespace)
         with self._database.transaction() as connection:
-            before = self._rows("SELECT cid FROM pins WHERE space = ? AND key = ?", space.id, key)
+            before = self._database.rows("SELECT cid FROM pins WHERE space = ? AND key = ?", space.id, key)
             rows.add_pin(connection, space, key, cid, created)
         return str(before[0][0]) if before else ""
 
@@ -164,7 +164,7 @@ class Table:
     def files(self, namespace: str, writer: str) -> dict[str, tuple[str, str]]:
         """name → (CID, why it was refused or '') of the files of a directory that were read."""
         query = "SELECT name, cid, reason FROM files WHERE space = ? AND writer = ?"
-        return {name: (cid, reason) for name, cid, reason in self._rows(query, self._id(namespace), writer)}
+        return {name: (cid, reason) for name, cid, reason in self._database.rows(query, self._id(namespace), writer)}
 
     def keep_files(self, namespace: str, writer: str, names: Iterable[str]) -> None:
         """Forget the files of a directory that are not there any more."""
@@ -175,21 +175,21 @@ class Table:
     def writers(self, namespace: str) -> dict[str, tuple[int, str]]:
         """writer → (highest sequence seen, CID of its directory when it was last read completely)."""
         query = "SELECT writer, highest, cid FROM writers WHERE space = ?"
-        return {writer: (highest, cid) for writer, highest, cid in self._rows(query, self._id(namespace))}
+        return {writer: (highest, cid) for writer, highest, cid in self._database.rows(query, self._id(namespace))}
 
     def set_writer(self, namespace: str, writer: str, cid: str) -> None:
         """Note that everything in this state of the writer's directory has been read."""
         query = "INSERT INTO writers VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET cid = excluded.cid"
-        self._rows(query, self._id(namespace), writer, cid)
+        self._database.rows(query, self._id(namespace), writer, cid)
 
     def root(self, namespace: str) -> str | None:
         """The CID of the namespace's directory when it was last read completely."""
-        roots = self._rows("SELECT root FROM spaces WHERE space = ?", self._id(namespace))
+        roots = self._database.rows("SELECT root FROM spaces WHERE space = ?", self._id(namespace))
         return roots[0][0] if roots else None
 
     def set_root(self, namespace: str, root: str | None) -> None:
         """Note that everything below this root has been read."""
-        self._rows("INSERT OR REPLACE INTO spaces VALUES (?, ?)", self._id(namespace), root)
+        self._database.rows("INSERT OR REPLACE INTO spaces VALUES (?, ?)", self._id(namespace), root)
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""
@@ -203,10 +203,6 @@ class Table:
 
     def _space(self, namespace: str) -> Space:
         return Space(self._id(namespace), namespace, self._id(EVERYWHERE))
-
-    def _rows(self, query: str, *values: str | bytes | int | None) -> list[Any]:
-        with self._database.use() as connection:
-            return connection.execute(query, values).fetchall()
 
 
 def _veiled(namespace: str, kind: int, value: bytes, at: int) -> Mark:

@@ -108,23 +108,22 @@ class BoundedTLS(Bounded, ssl.SSLSocket):
 def resolve(host: str, port: int, family: int) -> list[tuple[int, Any]]:
     """(family, socket address) pairs of `host`; raises OSError, TimeoutError among them."""
     # The resolver takes no timeout, and a hung one would take half a minute of the caller's.
-    found: list[list[tuple[int, Any]] | OSError] = []
+    outcome: list[list[tuple[int, Any]] | OSError] = []
 
     def look() -> None:
         try:
             infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-            found.append([(info[0], info[4]) for info in infos])
+            outcome.append([(info[0], info[4]) for info in infos])
         except OSError as error:
-            found.append(error)
+            outcome.append(error)
 
     thread = threading.Thread(target=look, name="cachekit-resolve", daemon=True)
     thread.start()
     thread.join(_current.allowance.seconds())
-    if not found:
-        raise TimeoutError("the resolver did not answer in time")
-    if isinstance(found[0], OSError):
-        raise found[0]
-    return found[0]
+    addresses = outcome[0] if outcome else TimeoutError("the resolver did not answer in time")
+    if isinstance(addresses, OSError):
+        raise addresses
+    return addresses
 
 
 _FAMILIES: Final = {

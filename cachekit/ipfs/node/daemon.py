@@ -15,8 +15,9 @@ from pathlib import Path
 
 from cachekit.errors import TierError, UsageError
 from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.node.binary import environment, last_line
 from cachekit.ipfs.node.process import answering_version, asked_to_shut_down, locked, own_pid
-from cachekit.ipfs.node.repo import api_address, clear_traces, configure, create, environment, last_line, recorded_api
+from cachekit.ipfs.node.repo import api_address, clear_traces, configure, create, recorded_api
 
 _POLL_SECONDS = 0.05
 

@@ -1,10 +1,11 @@
-"""Getting Kubo from outside: the official release, verified, or built from its sources with Go.
+"""Getting Kubo's `ipfs`: found, downloaded and verified, or built from its sources with Go.
 
-Find, download or build Kubo's `ipfs`. Binaries live in the cache directory, repositories in the data directory.
+Binaries live in the cache directory, repositories in the data directory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from cachekit.errors import UsageError
+from cachekit.files.digests import stream_digest
 from cachekit.files.places import cache_dir, data_dir
 from cachekit.files.temporary import replacing
 from cachekit.ipfs.kubo.answers import OLDEST, dotted, numbers
@@ -25,28 +27,69 @@ from cachekit.ipfs.node.binary import (
     VERSION,
     Installed,
     Unavailable,
-    digest_of,
     installed,
     run,
-    sha256,
     version_of,
     write_record,
 )
 from cachekit.ipfs.node.process import locked
 
+__all__ = ["VERSION", "Installed", "cache_dir", "data_dir", "install"]
+
 DIST: Final = "https://dist.ipfs.tech"
-FETCH_SECONDS: Final = 600.0
-BUILD_SECONDS: Final = 1800.0
+_FETCH_SECONDS: Final = 600.0
+_BUILD_SECONDS: Final = 1800.0
 _MODULE: Final = f"github.com/ipfs/kubo@v{VERSION}"
 _MEMBER: Final = "kubo/ipfs"
 _STALL_SECONDS: Final = 10.0
 _LARGEST_BYTES: Final = 512 << 20
-REMEDY: Final = (
+_REMEDY: Final = (
     f"put Kubo >= {dotted(OLDEST)} on PATH (https://docs.ipfs.tech/install/command-line), or install Go, and try again."
 )
 
 
-def obtain(home: Path, report: Callable[[str], None], environ: Mapping[str, str], dist: str) -> Installed:
+def install(
+    data_dir: Path,
+    *,
+    report: Callable[[str], None] = lambda _line: None,
+    environ: Mapping[str, str] | None = None,
+    dist: str = DIST,
+) -> Installed:
+    """Get a Kubo that runs: from PATH, installed earlier, the official release, or built with Go.
+
+    `report` hears one line per step that takes time or fails; a build takes minutes. `environ`
+    (default: the process's) gives PATH; `dist` is the release site.
+    Raises UsageError, naming the remedy, when every way failed.
+    """
+    environ = os.environ if environ is None else environ
+    home = cache_dir() / "kubo" / VERSION
+    ready = _on_path(environ) or installed(home) or installed(data_dir / "kubo" / VERSION)
+    if ready:
+        return ready
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(home / "lock", _FETCH_SECONDS + _BUILD_SECONDS):
+            # Another process may have installed it while this one waited.
+            return installed(home) or _obtain(home, report, environ, dist)
+    except OSError as error:
+        raise UsageError(
+            f"Kubo cannot be installed in {home} ({error}); make room there or set XDG_CACHE_HOME."
+        ) from error
+
+
+def _on_path(environ: Mapping[str, str]) -> Installed | None:
+    binary = shutil.which("ipfs", path=environ.get("PATH", ""))
+    if binary is None:
+        return None
+    try:
+        version = version_of(Path(binary))
+        recent = numbers(version) >= OLDEST
+    except (Unavailable, ValueError):
+        return None
+    return Installed(Path(binary), version, "path") if recent else None
+
+
+def _obtain(home: Path, report: Callable[[str], None], environ: Mapping[str, str], dist: str) -> Installed:
     """Puts a binary of `VERSION` into `home`. UsageError with every reason where no way leads there."""
     reasons = []
     for how, ways in (("downloaded", _download), ("built", _build)):
@@ -54,13 +97,13 @@ def obtain(home: Path, report: Callable[[str], None], environ: Mapping[str, str]
             with replacing(home / "ipfs") as new:
                 ways(new, report, environ, dist)
                 _accept(new)
-            write_record(home / "ipfs", sha256(home / "ipfs"))
+            write_record(home / "ipfs")
         except Unavailable as error:
             reasons.append(f"not {how}: {error}")
             report(reasons[-1])
         else:
             return Installed(home / "ipfs", VERSION, how)
-    raise UsageError(f"no Kubo here ({'; '.join(reasons)}): {REMEDY}")
+    raise UsageError(f"no Kubo here ({'; '.join(reasons)}): {_REMEDY}")
 
 
 def _accept(new: Path) -> None:
@@ -80,9 +123,14 @@ def _download(new: Path, report: Callable[[str], None], _environ: Mapping[str, s
         _fetch(f"{url}.sha512", checksum)
         _fetch(url, archive)
         expected = checksum.read_text(errors="replace").split()[:1]
-        if expected != [digest_of(archive, "sha512")]:
+        if expected != [_sha512(archive)]:
             raise Unavailable(f"{name} does not have the published sha512")
         _extract(archive, new)
+
+
+def _sha512(archive: Path) -> str:
+    with archive.open("rb") as stream:
+        return stream_digest(stream, algorithm=hashlib.sha512).hex()
 
 
 def _platform() -> str:
@@ -130,54 +178,10 @@ def _build(new: Path, report: Callable[[str], None], environ: Mapping[str, str],
     report(f"building {_MODULE} with {go}; this takes a few minutes")
     # A go.work above the current directory would change what is built.
     settings = {**environ, "CGO_ENABLED": "0", "GOWORK": "off"}
-    told = run([go, "mod", "download", "-json", _MODULE], new.parent, FETCH_SECONDS, settings)
+    module = run([go, "mod", "download", "-json", _MODULE], new.parent, _FETCH_SECONDS, settings)
     try:
-        source = Path(json.loads(told)["Dir"])
+        source = Path(json.loads(module)["Dir"])
     except (ValueError, KeyError) as error:
         raise Unavailable(f"`go mod download` did not name the sources of {_MODULE}") from error
     command = [go, "build", "-tags", "nofuse", "-trimpath", "-o", str(new.absolute()), "./cmd/ipfs"]
-    run(command, source, BUILD_SECONDS, settings)
-
-
-__all__ = ["VERSION", "Installed", "cache_dir", "data_dir", "install"]
-
-
-def install(
-    data_dir: Path,
-    *,
-    report: Callable[[str], None] = lambda _line: None,
-    environ: Mapping[str, str] | None = None,
-    dist: str = DIST,
-) -> Installed:
-    """Get a Kubo that runs: from PATH, installed earlier, the official release, or built with Go.
-
-    `report` hears one line per step that takes time or fails; a build takes minutes. `environ`
-    (default: the process's) gives PATH; `dist` is the release site.
-    Raises UsageError, naming the remedy, when every way failed.
-    """
-    environ = os.environ if environ is None else environ
-    home = cache_dir() / "kubo" / VERSION
-    ready = _on_path(environ) or installed(home) or installed(data_dir / "kubo" / VERSION)
-    if ready:
-        return ready
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with locked(home / "lock", FETCH_SECONDS + BUILD_SECONDS):
-            # Another process may have installed it while this one waited.
-            return installed(home) or obtain(home, report, environ, dist)
-    except OSError as error:
-        raise UsageError(
-            f"Kubo cannot be installed in {home} ({error}); make room there or set XDG_CACHE_HOME."
-        ) from error
-
-
-def _on_path(environ: Mapping[str, str]) -> Installed | None:
-    found = shutil.which("ipfs", path=environ.get("PATH", ""))
-    if found is None:
-        return None
-    try:
-        version = version_of(Path(found))
-        recent = numbers(version) >= OLDEST
-    except (Unavailable, ValueError):
-        return None
-    return Installed(Path(found), version, "path") if recent else None
+    run(command, source, _BUILD_SECONDS, settings)

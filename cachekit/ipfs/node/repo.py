@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 from cachekit.errors import UsageError
 from cachekit.files.temporary import replacing
+from cachekit.ipfs.node.binary import Unavailable, environment, run
 
 # sockaddr_un holds 104 bytes on macOS, 108 on Linux, the closing NUL included.
 _SOCKET_PATH_BYTES: Final = 103
@@ -44,12 +44,11 @@ def create(binary: Path, node: Path) -> None:
     # Initialised aside and renamed: an init that was killed never leaves half a repository.
     half = Path(tempfile.mkdtemp(prefix="repo-", dir=node))
     try:
-        made = _kubo(binary, half, "init", "--profile=test")
-        if made.returncode != 0:
-            raise UsageError(
-                f"`{binary} init` failed ({last_line(made.stderr)}); `cachekit node install` gets another."
-            )
+        command = [str(binary.absolute()), f"--repo-dir={half}", "init", "--profile=test"]
+        run(command, node, 60, environment(half))
         os.replace(half, node / "repo")
+    except Unavailable as error:
+        raise UsageError(f"{binary} cannot be used ({error}); `cachekit node install` gets another.") from error
     finally:
         shutil.rmtree(half, ignore_errors=True)
 
@@ -94,22 +93,3 @@ def clear_traces(node: Path) -> None:
     """Removes what a daemon that ended left behind."""
     for trace in (node / "repo" / "api", node / "api.sock", node / "pid"):
         trace.unlink(missing_ok=True)
-
-
-def environment(repo: Path) -> dict[str, str]:
-    """What the binary runs in: no other repository in sight, no telemetry."""
-    return {**os.environ, "IPFS_PATH": str(repo), "IPFS_TELEMETRY": "off"}
-
-
-def last_line(text: str) -> str:
-    """What a program said last, for an error."""
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
-
-
-def _kubo(binary: Path, repo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(binary.absolute()), f"--repo-dir={repo}", *arguments]
-    try:
-        return subprocess.run(command, env=environment(repo), capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"{binary} cannot be run ({error}); run `cachekit node install` first.") from error

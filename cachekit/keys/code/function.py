@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import types
-from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.files.digests import frame
@@ -13,6 +13,7 @@ from cachekit.keys.canonical import canonical
 from cachekit.keys.code.reach import Part, Reach, stamp
 from cachekit.keys.code.source import facts_of, module_name
 from cachekit.keys.code.watch import Watch, Watched, can_change
+from cachekit.keys.plain import plain
 from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.model import ARTIFACT, Policy
 
@@ -24,7 +25,7 @@ _numbers: Final = itertools.count(1)
 
 
 class Code:
-    """What the walk over one function gave. `number` tells walks apart; `prefix` begins the digest of its keys."""
+    """What the walk over one function gave, and the digests of its calls. `number` tells walks apart."""
 
     def __init__(self, identity: bytes, walk: Reach, held: tuple[Any, ...]) -> None:
         self.number = next(_numbers)
@@ -37,7 +38,27 @@ class Code:
         self._identity = identity
         self._prefixes: dict[tuple[str, int], _Hash] = {}
 
-    def prefix(self, namespace: str, sample: int) -> _Hash:
+    def digest(
+        self, identifying: dict[str, Any], namespace: str, sample: int, *, extra: str | None
+    ) -> tuple[bytes, bool, tuple[tuple[Path, bytes], ...]]:
+        """The digest of a call, whether other machines can compute the same, and the paths that count by content.
+
+        `extra` names the parameter that takes any keywords; None where what identifies the call is not its arguments.
+        Raises CannotKey, which names the argument.
+        """
+        digest = self._prefix(namespace, sample).copy()
+        tag = b"key" if extra is None else b"call"
+        data = plain(identifying)
+        if data is not None:
+            digest.update(frame(tag, b"plain", data))
+            return digest.digest(), self.portable, self.inputs
+        walk = Reach()
+        # One by one, so that a refusal names the argument, and **kwargs by their own names.
+        texts = [_argument(name, identifying[name], walk, extra=name == extra) for name in sorted(identifying)]
+        digest.update(frame(tag, b"named", *texts, walk.finished()))
+        return digest.digest(), self.portable and walk.portable, (*self.inputs, *walk.inputs)
+
+    def _prefix(self, namespace: str, sample: int) -> _Hash:
         """The digest of everything but the arguments; to be copied."""
         known = self._prefixes.get((namespace, sample))
         if known is None:
@@ -53,20 +74,6 @@ class Code:
 def _held(held: tuple[Any, ...]) -> list[Watched]:
     """What a partial or a bound method adds: it stands in the key as an argument, and the lane does not see it."""
     return [Watched({"held": held}, "held", held, stamp(held) if can_change(held) else None)] if held else []
-
-
-class Walk:
-    """The identifying arguments of a call that are no plain data, as bytes. Raises CannotKey, which names the argument.
-
-    `extra` names the parameter that takes any keywords. `portable` and `inputs` are those of a Reach.
-    """
-
-    def __init__(self, identifying: Mapping[str, Any], extra: str) -> None:
-        reach = Reach()
-        # One by one, so that a refusal names the argument, and **kwargs by their own names.
-        texts = [_argument(name, identifying[name], reach, extra=name == extra) for name in sorted(identifying)]
-        self.data = frame(*texts, reach.finished())
-        self.portable, self.inputs = reach.portable, reach.inputs
 
 
 def _argument(name: str, value: Any, reach: Reach, *, extra: bool) -> bytes:

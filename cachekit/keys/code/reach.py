@@ -129,7 +129,7 @@ class Reach:
 
     def opaque(self, where: str, met: Any) -> bytes:
         """What stands for an object that has no honest value: its class."""
-        if isinstance(met, threading.local):
+        if issubclass(type(met), threading.local):
             raise CannotKey(
                 f"{where!r} is a threading.local: each thread has a value of its own; pass the value", where
             )
@@ -222,11 +222,12 @@ class Reach:
         """The bytes of data, a reference to code, or the class of what has no honest value and what is read of it."""
         before = len(self.unfollowed)
         data = canonical(value, where=label, describe=self, lenient=True)
-        if not isinstance(value, (type, types.FunctionType)):
+        # By its type, here and below: what a proxy says of itself may raise.
+        if not issubclass(type(value), (type, types.FunctionType)):
             self.parts.append(Part(kind, label, "", value))
-        own = getattr(value, "__dict__", None) if len(self.unfollowed) > before else None
-        names = sorted({chain[0] for chain in chains if chain and type(own) is dict and chain[0] in own})
-        attributes = [self.read(f"{label}.{name}", name, own or {}, ()) for name in names]
+        own = _attributes(value) if len(self.unfollowed) > before else {}
+        names = sorted({chain[0] for chain in chains if chain and chain[0] in own})
+        attributes = [self.read(f"{label}.{name}", name, own) for name in names]
         data = frame(data, *attributes) if attributes else data
         return seal(data) if is_secret_name(label.rpartition(".")[2]) else data
 
@@ -235,6 +236,14 @@ def _is_submodule(module: types.ModuleType, name: str) -> bool:
     from cachekit.keys.code.unloaded import find
 
     return hasattr(module, "__path__") and find(f"{module.__name__}.{name}") is not None
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    try:
+        own = vars(value)
+    except Exception:  # a proxy outside of its context, or an object without attributes: there is nothing to be read
+        return {}
+    return own if type(own) is dict else {}
 
 
 def _docs(met: Any) -> bytes:

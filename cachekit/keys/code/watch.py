@@ -52,7 +52,7 @@ def can_change(value: Any) -> bool:
     """Whether a value may become another one in place."""
     if type(value) is tuple:
         return any(map(can_change, value))
-    return not (type(value) in _SCALARS or isinstance(value, _CODE))
+    return not (type(value) in _SCALARS or issubclass(type(value), _CODE))
 
 
 def is_marshalled(value: Any) -> bool:
