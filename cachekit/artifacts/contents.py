@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Final
 
 from cachekit.artifacts.manifest import EXECUTABLE, File
 from cachekit.errors import IntegrityError, TierUnavailable
-from cachekit.files.copying import duplicate, lasting, link, open_source
-from cachekit.files.digests import Signature, file_digest, known_digest, signature, vouch
+from cachekit.files.copying import duplicate, lasting, link, open_source, sha256_of
+from cachekit.files.digests import Signature, known_digest, settled, signature, vouch
 from cachekit.files.temporary import ABANDONED, new_name
 
 READ_ONLY: Final = 0o444
@@ -41,12 +42,19 @@ class Contents:
 
     def has(self, sha256: str) -> bool:
         """Whether the blob is here and right. Its bytes are read where its signature moved; a wrong one is removed."""
+        blob = self.path(sha256)
         try:
-            right = _holds(self.path(sha256), sha256)
+            if self.vouched(sha256):
+                return True
+            began, before = time.time_ns(), signature(os.lstat(blob))
+            # Others may link it meanwhile: that moves its signature, and not its bytes.
+            right = sha256_of(blob, sha256, None) == sha256
         except FileNotFoundError:
             return False
         if not right:
-            self.path(sha256).unlink(missing_ok=True)
+            blob.unlink(missing_ok=True)
+        elif settled(before, began):
+            self._vouch(sha256, before)
         return right
 
     def vouched(self, sha256: str) -> Signature | None:
@@ -99,7 +107,8 @@ class Contents:
         """Moves a complete download in; `known` as `ArtifactStore.publish` says. IntegrityError, and it is removed, if
         its bytes are not those.
         """
-        if known != signature(os.lstat(partial)) and not _holds(partial, sha256):
+        before = signature(os.lstat(partial))
+        if known != before and (sha256_of(partial, sha256, None) != sha256 or signature(os.lstat(partial)) != before):
             partial.unlink(missing_ok=True)
             raise IntegrityError(f"what came for {sha256} has other bytes; it was removed")
         self._move_in(partial, sha256)
@@ -156,13 +165,6 @@ class Contents:
 
     def _vouch(self, sha256: str, now: Signature) -> None:
         vouch(self.path(sha256), now, bytes.fromhex(sha256))
-
-
-def _holds(path: Path, sha256: str) -> bool:
-    try:
-        return file_digest(path).hex() == sha256
-    except ValueError:  # it is written to while it is read
-        return False
 
 
 def _synchronise(path: Path) -> None:

@@ -1,7 +1,6 @@
-"""Frames, of which canonical bytes are built, and what stands in them for a secret.
+"""Which names carry a secret, and what stands for one in canonical bytes.
 
-A parameter, header or field is secret by its name. An HMAC takes the place of its bytes, so that two tenants never
-share an answer, and no key shows a secret.
+An HMAC takes the place of a secret's bytes, so that two tenants never share an answer, and no key shows a secret.
 """
 
 from __future__ import annotations

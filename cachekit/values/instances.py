@@ -1,11 +1,8 @@
 """Instances of classes as plain data and back, field by field: no `__init__`, no validator.
 
-Enums, named tuples, dataclasses and pydantic models (1 and 2). What an instance holds beside its fields would be lost,
-so it is refused; fields that changed since a value was stored make it a miss.
-
-Which classes a codec may rebuild: those that the function's return annotation names, and no others.
-
-So no payload chooses what is built; and a value of a class that is not named is refused with that remedy.
+Enums, named tuples, dataclasses and pydantic models (1 and 2), of the classes that the function's return annotation
+names and of no others: so no payload chooses what is built. What an instance holds beside its fields would be lost, so it
+is refused; fields that changed since a value was stored make it a miss.
 """
 
 from __future__ import annotations
@@ -40,23 +37,16 @@ def classes_in(annotation: Callable[[], object]) -> dict[str, type]:
 
     Two classes of one name (made by a function called twice) cannot be told apart: neither is known.
     """
-    found: dict[type, None] = {}
     try:
-        todo: list[Any] = [annotation()]
+        hints: list[Any] = [annotation()]
     except Exception:  # evaluating somebody's annotation runs somebody's code
         return {}
-    seen: list[Any] = []
-    while todo:
-        hint = todo.pop()
-        if any(hint is other for other in seen):
-            continue
-        seen.append(hint)
-        todo += _inside(hint)
-        if isinstance(hint, type):
-            found[hint] = None
-            todo += _of_fields(hint)
-    names = [class_name(cls) for cls in found]
-    return {class_name(cls): cls for cls in found if names.count(class_name(cls)) == 1}
+    for hint in hints:
+        inner = [*_inside(hint), *(_of_fields(hint) if isinstance(hint, type) else ())]
+        hints += [new for new in inner if not any(new is other for other in hints)]
+    classes = {hint: class_name(hint) for hint in hints if isinstance(hint, type)}
+    names = list(classes.values())
+    return {name: cls for cls, name in classes.items() if names.count(name) == 1}
 
 
 def _inside(hint: Any) -> Iterable[Any]:

@@ -1,12 +1,9 @@
-"""Values that hold no others and that JSON would change, as JSON with a tag, and back.
+"""Values that JSON alone would change, as JSON with tags, `{"$": [tag, content]}`, and back.
 
-`{"$": [tag, content]}`; text, integers and floats get a tag only where JSON could not carry them.
-
-Values that JSON alone would change, as JSON with tags: `{"$": [tag, content]}`.
-
-User data is never mistaken for a tag, because a dict that has the key "$" is itself written under the tag "dict".
-Only exact types are known; instances of classes only where the function's return annotation names them. They are
-rebuilt field by field: no `__init__`, no validator, and no code chosen by the payload.
+Text, integers and floats get a tag only where JSON could not carry them. User data is never mistaken for a tag, because a
+dict that has the key "$" is itself written under the tag "dict". Only exact types are known; instances of classes only
+where the function's return annotation names them. They are rebuilt field by field: no `__init__`, no validator, and no
+code chosen by the payload.
 """
 
 from __future__ import annotations
@@ -28,6 +25,8 @@ from cachekit.values.arrays import dump_array, dump_scalar, is_array, is_numpy, 
 from cachekit.values.instances import build, cannot, class_name, state_of
 
 TAG: Final = "$"
+DEPTH: Final = 60
+"""Nesting that is still stored; each level may take four of orjson's 254."""
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**64 - 1
 
@@ -144,16 +143,10 @@ LOADERS: Final[dict[str, Callable[[Any], Any]]] = {
 """By tag: the value its content stands for. They raise whatever they like for content that no dumper wrote."""
 
 
-DEPTH: Final = 60
-"""Nesting that is still stored; each level may take four of orjson's 254."""
-
-Classes = Callable[[], Mapping[str, type]]
-
-
 class Tagger:
     """`classes` gives the classes that may be rebuilt, by `class_name`; it is asked only when an instance is met."""
 
-    def __init__(self, classes: Classes) -> None:
+    def __init__(self, classes: Callable[[], Mapping[str, type]]) -> None:
         self._classes = classes
         self._dumpers: dict[type, Callable[[Any, int], Any]] = {
             list: self._items,

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -297,6 +298,29 @@ def test_a_large_shared_blob_is_not_read_by_another_process(
         assert told == [] and store.missing(manifest) == []
     finally:
         shelf.close()
+
+
+def test_a_blob_that_others_link_while_it_is_read_is_right(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that come and go move its signature, and not its bytes: it is neither missed nor removed."""
+    (tmp_path / "one").write_bytes(os.urandom(16 * MIB))
+    (file,) = store.ingest(tmp_path / "one").files
+    monkeypatch.setattr(digests, "_files", {})  # as in a process that knows nothing yet
+    stop = threading.Event()
+
+    def link() -> None:
+        while not stop.is_set():
+            os.link(store.blob(file.sha256), tmp_path / "name")
+            os.unlink(tmp_path / "name")
+
+    linking = threading.Thread(target=link)
+    linking.start()
+    try:
+        assert [store.has(file.sha256) for _ in range(5)] == [True] * 5
+    finally:
+        stop.set()
+        linking.join()
 
 
 def test_a_store_of_the_former_version_works(store: ArtifactStore, tree: Path, tmp_path: Path) -> None:

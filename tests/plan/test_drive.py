@@ -468,7 +468,7 @@ def test_a_step_may_name_another_origin(perform: Performer, errand: Watched) -> 
     def steps() -> Steps:
         first = yield CallOrigin(origin=perform.called(lambda: 8))
         second = yield CallOrigin()
-        third = yield CallOrigin(fallback=Exception, origin=perform.called(_raising(LookupError("mine"))))
+        third = yield CallOrigin(fallback=LookupError, origin=perform.called(_raising(LookupError("mine"))))
         return first.value, second.value, type(third.error)
 
     assert perform(steps(), errand, lambda: 7) == (8, 7, LookupError)

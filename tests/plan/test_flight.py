@@ -349,8 +349,8 @@ def test_without_a_lock_file_everybody_leads(path: Path, tmp_path: Path, spoil: 
     elif spoil == "a directory in its place":
         spoilt.mkdir()
     else:
-        (tmp_path / "elsewhere").write_text("")
         spoilt.symlink_to(tmp_path / "elsewhere")
     leases = Leases(spoilt)
     assert leases.acquire(DIGEST) is True
     leases.release(DIGEST)
+    assert not (tmp_path / "elsewhere").exists(), "a link is not followed"

@@ -262,6 +262,16 @@ def test_a_busy_server_is_left_alone_until_then(waited: Waiter, status: int) -> 
     assert cooldowns.left("here") == 0.0
 
 
+def test_what_is_left_grows_less() -> None:
+    """So much of what was asked for is left as has not passed yet."""
+    cooldowns = Cooldowns()
+    cooldowns.heed("here", Limited({"Retry-After": "30"}))
+    first = cooldowns.left("here")
+    while (second := cooldowns.left("here")) == first:
+        pass
+    assert 0 < second < first <= 30
+
+
 def test_every_thread_is_held_back(waited: Waiter) -> None:
     """What one call was told holds for those of all others."""
     cooldowns, begin = Cooldowns(), time.monotonic()

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import compare
 import harness
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LOCAL = [
     pytest.param(benchmark, id=benchmark.__name__)
     for module in ("time_hits", "time_store", "time_growth", "time_adapters", "time_peers")

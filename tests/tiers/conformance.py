@@ -45,11 +45,11 @@ def record(payload: bytes = b"[1]", **changes: Any) -> Record:
     return replace(Record("json", payload, now, now + 3600 * NANOSECONDS, seconds=1.5), **changes)
 
 
-def facts(found: Record | None) -> tuple[Any, ...] | None:
+def facts(given: Record | None) -> tuple[Any, ...] | None:
     """What a caller may rely on, from any tier."""
-    if found is None:
+    if given is None:
         return None
-    return (found.codec, found.payload, found.created, found.expires, found.grace, round(found.seconds, 3))
+    return (given.codec, given.payload, given.created, given.expires, given.grace, round(given.seconds, 3))
 
 
 class TierConformance:
@@ -133,8 +133,8 @@ class TierConformance:
             return place.tier.get(key(number))
 
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(turn, range(16)))
-        assert [one and one.payload for one in found] == [b"[%d]" % number for number in range(16)]
+            records = list(pool.map(turn, range(16)))
+        assert [one and one.payload for one in records] == [b"[%d]" % number for number in range(16)]
 
     def test_a_forked_child_has_what_the_parent_put(self, place: Place) -> None:
         """After `renew_after_fork`, which a cache calls in a child, the tier answers there; and the parent's goes on."""

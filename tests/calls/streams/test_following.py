@@ -479,22 +479,47 @@ def test_a_cancelled_lone_puller_ends_the_stream() -> None:
     asyncio.run(main())
 
 
-def test_in_company_a_cancelled_puller_takes_nothing_along() -> None:
-    """The piece that it was waiting for reaches the others, and the source does not notice."""
+@pytest.mark.parametrize("before", [0, 1, 2])
+@pytest.mark.parametrize("cancelled", [0, 1], ids=["the first", "the second"])
+def test_in_company_who_is_cancelled_takes_nothing_along(cancelled: int, before: int) -> None:
+    """Puller or not, at the first piece or later: what all were waiting for reaches the others, of one run."""
 
     async def main() -> None:
         followed = Stream()
-        puller, other = followed.read(3), followed.read(3)
+        tasks = [followed.read(3), followed.read(3)]
         await settled()
-        puller.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await puller
-        for _ in range(3):
+        for _ in range(before):
             followed.source.gate.release()
-        assert await other == [0, 1, 2]
+            await settled()
+        leaving, staying = tasks[cancelled], tasks[1 - cancelled]
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        for _ in range(3 - before):
+            followed.source.gate.release()
+        assert await staying == [0, 1, 2]
         assert followed.source.given == 3
         await settled()
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_who_joins_a_lone_pull_waits_for_it() -> None:
+    """Also where there are pieces already: nothing is delivered before it is known that the puller goes on."""
+
+    async def main() -> None:
+        followed = Stream()
+        alone = followed.read(3)
+        followed.source.gate.release()
+        await settled()
+        late = followed.read(1)
+        await settled()
+        assert not late.done()
+        followed.source.gate.release()
+        assert await late == [0]
+        alone.cancel()
+        await asyncio.wait([alone])
 
     asyncio.run(main())
 
