@@ -57,9 +57,10 @@ class WrappedClient(NamedTuple):
 
     def answers(self, options: Any) -> Answers | None:
         """Which Answers a request belongs to; None where it is not cached."""
-        raw = headers_of(options).get(RAW) == "stream"
-        unread = options.files and files_of(options.files) is None
-        return None if raw or unread else self.vendor.find(str(options.method), str(options.url).split("?")[0])
+        if headers_of(options).get(RAW) == "stream":
+            return None
+        answers = self.vendor.find(str(options.method), str(options.url).split("?")[0])
+        return None if answers is None or (options.files and files_of(options.files) is None) else answers
 
     def place(self, path: str, version: Version | None) -> dict[str, Any]:
         """The part of an identity that says who is asked."""
@@ -91,20 +92,20 @@ def _add_door(server: WrappedClient, quick: Quick) -> None:
         setattr(holder, name, _quick(look, getattr(holder, name), is_async=server.is_async))
 
 
-def _quick(look: Callable[..., Any], method: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
-    """`method` behind its second door: plain code, because most calls of a warm cache end here."""
+def _quick(look: Callable[..., Any], real: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
+    """The method `real` behind its second door: plain code, because most calls of a warm cache end here."""
 
-    @functools.wraps(method)
+    @functools.wraps(real)
     def nearby(*args: Any, **kwargs: Any) -> Any:
         kwargs = _materialised(kwargs)
         value = MISS if args else look(kwargs)
-        return method(*args, **kwargs) if value is MISS else value
+        return real(*args, **kwargs) if value is MISS else value
 
-    @functools.wraps(method)
+    @functools.wraps(real)
     async def awaited(*args: Any, **kwargs: Any) -> Any:
         kwargs = _materialised(kwargs)
         value = MISS if args else look(kwargs)
-        return await method(*args, **kwargs) if value is MISS else value
+        return await real(*args, **kwargs) if value is MISS else value
 
     return awaited if is_async else nearby
 

@@ -61,7 +61,7 @@ class SdkValues:
 
     def source(self, value: Any) -> Any:
         """What a stream reads from."""
-        return bodies.source(value.response, is_async=hasattr(value, "__aiter__"))
+        return bodies.Source(value.response)
 
     def retold(self, value: Any, pieces: Any) -> Any:
         """The same stream, reading from `pieces`."""

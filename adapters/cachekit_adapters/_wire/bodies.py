@@ -25,9 +25,34 @@ def _library_of(kind: Any) -> Any:
     return None if name is None else importlib.import_module(name)
 
 
-def source(response: Any, *, is_async: bool) -> Any:
-    """What a response reads from: decoded bytes as they come; closing it closes the response."""
-    return (_AsyncSource if is_async else _Source)(response)
+async def each(values: Iterable[Any]) -> AsyncIterator[Any]:
+    """`values` one by one, for an event loop."""
+    for value in values:
+        yield value
+
+
+class Source:
+    """What a response reads from: decoded bytes as they come; closing it closes the response.
+
+    No generator, because one that never began does not close anything.
+    """
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        # A new response goes through its own decoder once more, and each takes its time: decoded where there is a need.
+        self._encoded = "content-encoding" in response.headers
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._response.iter_bytes() if self._encoded else self._response.iter_raw()  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._response.close()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._response.aiter_bytes() if self._encoded else self._response.aiter_raw()  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
 
 
 def body(beside: Any, pieces: Any, *, is_async: bool) -> Any:
@@ -35,65 +60,28 @@ def body(beside: Any, pieces: Any, *, is_async: bool) -> Any:
 
     `beside` is of the library whose response it will be.
     """
-    library = library_of(beside)
-    base = library.AsyncByteStream if is_async else library.SyncByteStream
-    return type("Body", (_AsyncBody if is_async else _Body, base), {})(pieces)
+    return _body_of(library_of(beside), is_async=is_async)(pieces)
 
 
-async def each(values: Iterable[Any]) -> AsyncIterator[Any]:
-    """The same, for an event loop."""
-    for value in values:
-        yield value
-
-
-def _encoded(response: Any) -> bool:
-    """Whether decoding is needed; the new response goes through its own decoder once more, and each takes its time."""
-    return "content-encoding" in response.headers
-
-
-class _Source:
-    """A response's bytes; no generator, because one that never began does not close anything."""
-
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._pieces: Iterator[bytes] = response.iter_bytes() if _encoded(response) else response.iter_raw()
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def close(self) -> None:
-        self._response.close()
-
-
-class _AsyncSource:
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._pieces: AsyncIterator[bytes] = response.aiter_bytes() if _encoded(response) else response.aiter_raw()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._pieces
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
+@functools.cache
+def _body_of(library: Any, *, is_async: bool) -> Any:
+    return type("Body", (_Body, library.AsyncByteStream if is_async else library.SyncByteStream), {})
 
 
 class _Body:
     def __init__(self, pieces: Any) -> None:
-        self._pieces: Iterator[bytes] = iter(pieces)
+        self._pieces = pieces
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
+        return iter(self._pieces)
 
     def close(self) -> None:
-        getattr(self._pieces, "close", lambda: None)()
-
-
-class _AsyncBody:
-    def __init__(self, pieces: Any) -> None:
-        self._pieces: Any = pieces if hasattr(pieces, "__anext__") else each(pieces)
+        if hasattr(self._pieces, "close"):
+            self._pieces.close()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._pieces  # type: ignore[no-any-return]
+        return self._pieces if hasattr(self._pieces, "__anext__") else each(self._pieces)
 
     async def aclose(self) -> None:
-        await self._pieces.aclose()
+        if hasattr(self._pieces, "aclose"):
+            await self._pieces.aclose()

@@ -71,3 +71,35 @@ def opened(data: bytes) -> tuple[Head, bytes]:
 
 def dumped(body: Any) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+# -- JSON that anybody may have written --------------------------------------------------------
+
+
+def parsed(text: str | bytes) -> Any:
+    """JSON. Raises ValueError for anything else, also where it is nested too deep to read."""
+    try:
+        return json.loads(text.decode() if isinstance(text, bytes) else text)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
+
+
+def readable(text: str | bytes) -> Any:
+    """JSON, or None."""
+    try:
+        return parsed(text)
+    except ValueError:
+        return None
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """`value`. Raises ValueError where it is no mapping."""
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__} where a mapping should be")
+    return value
+
+
+def texts(table: object, **names: str) -> dict[str, str]:
+    """The texts that a table has, by the names they have here: `texts(info, model="model_id")`."""
+    values = {name: table.get(place) for name, place in names.items()} if isinstance(table, Mapping) else {}
+    return {name: text for name, text in values.items() if isinstance(text, str) and text}

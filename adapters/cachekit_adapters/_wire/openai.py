@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cachekit_adapters._wire.exchange import texts
 from cachekit_adapters._wire.openai_chunks import assemble, is_response, synthesise
 from cachekit_adapters._wire.prices import Usage, tokens
 from cachekit_adapters._wire.sse import is_done, json_events
@@ -104,10 +105,7 @@ def usage_of_stream(data: bytes) -> Usage:
 
 def about(body: Any) -> dict[str, str]:
     """Which model answered: `model` and `system_fingerprint`, each where the answer has it."""
-    if not isinstance(body, dict):
-        return {}
-    fields = {name: body.get(name) for name in ("model", "system_fingerprint")}
-    return {name: text for name, text in fields.items() if isinstance(text, str) and text}
+    return texts(body, model="model", system_fingerprint="system_fingerprint")
 
 
 def about_stream(data: bytes) -> dict[str, str]:

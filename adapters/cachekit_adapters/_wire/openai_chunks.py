@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from cachekit_adapters._wire.exchange import mapping
 from cachekit_adapters._wire.sse import DONE, frame, json_events
 
 Json = dict[str, Any]
@@ -53,7 +54,7 @@ def synthesise(body: Json, include_usage: bool = True) -> list[bytes]:
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         raise ValueError("only chat and text completions can be given as a stream")
-    known = [_with_index(at, _mapping(choice)) for at, choice in enumerate(choices)]
+    known = [_with_index(at, mapping(choice)) for at, choice in enumerate(choices)]
     kind = "chat.completion.chunk" if "message" in known[0] else "text_completion"
     base = {**{name: body[name] for name in IN_EVERY_CHUNK if name in body}, "object": kind}
     stages = zip(*map(_stages, known), strict=True)
@@ -74,7 +75,7 @@ def synthesise(body: Json, include_usage: bool = True) -> list[bytes]:
 
 def _chunk(name: str, chunk: Any) -> Json:
     """A chunk; an error in whatever clothes it comes is one with `error`."""
-    body = _mapping(chunk)
+    body = mapping(chunk)
     is_error = "error" in (name, body.get("object"), body.get("type"))
     return body if body.get("error") or not is_error else {"type": "error", "error": body}
 
@@ -84,14 +85,14 @@ def _add_chunk(body: Json, choices: dict[int, Json], chunk: Json) -> None:
         raise ValueError("a chunk of another kind")
     for name, value in chunk.items():
         if name == "x_groq" and isinstance(value, dict):
-            _set(body, "x_groq", {**_mapping(body.get("x_groq") or {}), **value})
+            _set(body, "x_groq", {**mapping(body.get("x_groq") or {}), **value})
             body["x_groq"].pop("usage", None)
             if value.get("usage") is not None:
                 body["usage"] = value["usage"]
         elif name != "choices" and not (name in FIRST_STANDS and body.get(name) is not None):
             _set(body, name, value)
     parts = chunk.get("choices")
-    for part in map(_mapping, parts if isinstance(parts, list) else ()):
+    for part in map(mapping, parts if isinstance(parts, list) else ()):
         index = part.get("index", 0)
         if not isinstance(index, int):
             raise ValueError("a choice whose index is no number")
@@ -101,7 +102,7 @@ def _add_chunk(body: Json, choices: dict[int, Json], chunk: Json) -> None:
 def _add_choice(choice: Json, part: Json) -> None:
     for name, value in part.items():
         if name == "delta":
-            _merge(choice.setdefault("message", {}), _mapping(value or {}))
+            _merge(choice.setdefault("message", {}), mapping(value or {}))
         elif name == "message":
             raise ValueError("a whole message in a chunk: what it adds to the deltas is not known")
         elif name == "logprobs" and isinstance(value, dict):
@@ -138,7 +139,7 @@ def _add_calls(message: Json, parts: list[Any]) -> None:
     held = message.get("tool_calls")
     calls: list[Json] = held if isinstance(held, list) else []
     message["tool_calls"] = calls
-    for part in map(_mapping, parts):
+    for part in map(mapping, parts):
         index = part.get("index")
         if not isinstance(index, int):  # Gemini's door leaves it out, and sends calls whole
             index = len(calls) if part.get("id") or not calls else calls[-1]["index"]
@@ -178,7 +179,7 @@ def _last_response(chunks: list[Json]) -> Json:
     ends = [chunk for chunk in chunks if chunk.get("type") in ENDS_OF_RESPONSES]
     if not ends:
         raise ValueError("a stream of a response without its end")
-    return ends[-1] if ends[-1]["type"] == "error" else _mapping(ends[-1].get("response"))
+    return ends[-1] if ends[-1]["type"] == "error" else mapping(ends[-1].get("response"))
 
 
 # -- a body into chunks ------------------------------------------------------------------------
@@ -196,15 +197,9 @@ def _stages(choice: Json) -> tuple[Json, Json, Json]:
     finish = {"index": choice["index"], **rest, "finish_reason": choice.get("finish_reason")}
     if "message" not in choice:
         return {}, {**start, "text": choice.get("text", ""), **logprobs}, {**finish, "text": ""}
-    message = _mapping(choice["message"])
+    message = mapping(choice["message"])
     delta = {name: value for name, value in message.items() if name != "role"}
     if isinstance(delta.get("tool_calls"), list):
-        delta["tool_calls"] = [{**_mapping(call), "index": at} for at, call in enumerate(delta["tool_calls"])]
+        delta["tool_calls"] = [{**mapping(call), "index": at} for at, call in enumerate(delta["tool_calls"])]
     role = {"role": message.get("role", "assistant")}
     return {**start, "delta": role}, {**start, "delta": delta, **logprobs}, {**finish, "delta": {}}
-
-
-def _mapping(value: Any) -> Json:
-    if not isinstance(value, dict):
-        raise ValueError(f"a {type(value).__name__} where a mapping should be")
-    return value

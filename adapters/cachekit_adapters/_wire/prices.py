@@ -134,6 +134,12 @@ def tokens(counts: Any, *names: str) -> int:
     return 0
 
 
+def counted(headers: Mapping[str, str], name: str) -> int:
+    """The whole number that the header `name`, in lower case, tells; 0 where it tells none."""
+    text = next((text for header, text in headers.items() if header.lower() == name), "")
+    return int(text) if text.isdecimal() else 0
+
+
 _chosen: list[Prices] = []
 
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from cachekit_adapters._wire.exchange import parsed
+
 DONE = "[DONE]"
 _DONE = DONE.encode()
 _LINE_END = re.compile(rb"\r\n|\r|\n")
@@ -66,14 +68,6 @@ def frame(data: object, event: str = "") -> bytes:
     lines = [f"event: {event}"] if event else []
     lines += [f"data: {line}" for line in re.split(r"\r\n|\r|\n", text)]
     return ("\n".join(lines) + "\n\n").encode()
-
-
-def parsed(text: str | bytes) -> Any:
-    """JSON. Raises ValueError for anything else, also where it is nested too deep to read."""
-    try:
-        return json.loads(text.decode() if isinstance(text, bytes) else text)
-    except RecursionError:
-        raise ValueError("JSON nested too deep") from None
 
 
 def _scanned(text: bytes) -> Any:

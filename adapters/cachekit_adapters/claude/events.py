@@ -6,7 +6,8 @@ import copy
 import json
 from typing import Any, NamedTuple
 
-from cachekit_adapters._wire.sse import frame, json_events, parsed
+from cachekit_adapters._wire.exchange import mapping, parsed
+from cachekit_adapters._wire.sse import frame, json_events
 
 Json = dict[str, Any]
 # delta → the field of the block that it continues
@@ -34,7 +35,7 @@ class _Reading:
     def take(self, name: str, event: Json) -> None:
         """An event, in its place. Raises ValueError for one that is out of it."""
         if name == "message_start" and not self.message:
-            self.message = copy.deepcopy(_mapping(event.get("message")))
+            self.message = copy.deepcopy(mapping(event.get("message")))
         elif not self.message:
             raise ValueError(f"{name} before message_start")
         elif name == "content_block_start":
@@ -54,10 +55,10 @@ class _Reading:
         if event.get("index") != len(self.blocks):
             raise ValueError("a content block out of its order")
         self.opened.add(len(self.blocks))
-        self.blocks.append(copy.deepcopy(_mapping(event.get("content_block"))))
+        self.blocks.append(copy.deepcopy(mapping(event.get("content_block"))))
 
     def go_on(self, event: Json) -> None:
-        block, delta = self.blocks[self.at(event)], _mapping(event.get("delta"))
+        block, delta = self.blocks[self.at(event)], mapping(event.get("delta"))
         kind = delta.get("type")
         if isinstance(kind, str) and kind in CONTINUED:
             name = CONTINUED[kind]
@@ -120,7 +121,7 @@ def synthesise(body: Json) -> list[bytes]:
     """The events a server would have streamed the message `body` in. Raises ValueError if it is none."""
     if body.get("type") != "message" or not isinstance(body.get("content"), list):
         raise ValueError("only messages can be given as a stream")
-    counts = _mapping(body.get("usage") or {})
+    counts = mapping(body.get("usage") or {})
     ends = {name: body[name] for name in ("stop_reason", "stop_sequence", "stop_details") if name in body}
     start: Json = {**body, "content": [], **dict.fromkeys(ends)}
     if "output_tokens" in counts:
@@ -128,24 +129,24 @@ def synthesise(body: Json) -> list[bytes]:
     totals = {name: counts[name] for name in CUMULATIVE if counts.get(name) is not None}
     events: list[Json] = [{"type": "message_start", "message": start}]
     for at, block in enumerate(body["content"]):
-        events += _block_events(at, _mapping(block))
+        events += _block_events(at, mapping(block))
     events += [{"type": "message_delta", "delta": ends, "usage": totals}, {"type": "message_stop"}]
     return [frame(event, event["type"]) for event in events]
 
 
 def _take(reading: _Reading, name: str, event: Any) -> None:
-    if _mapping(event).get("type") != name:
+    if mapping(event).get("type") != name:
         raise ValueError(f"an event named {name} that is none")
     reading.take(name, event)
 
 
 def _add_totals(message: Json, event: Json) -> None:
     """What a `message_delta` says overwrites what stood there; its null, and its silence, do not."""
-    delta = _mapping(event.get("delta") or {})
+    delta = mapping(event.get("delta") or {})
     message.update({name: value for name, value in delta.items() if value is not None or name not in message})
-    counts = {name: value for name, value in _mapping(event.get("usage") or {}).items() if value is not None}
+    counts = {name: value for name, value in mapping(event.get("usage") or {}).items() if value is not None}
     if counts:
-        message["usage"] = {**_mapping(message.get("usage") or {}), **counts}
+        message["usage"] = {**mapping(message.get("usage") or {}), **counts}
 
 
 def _block_events(at: int, block: Json) -> list[Json]:
@@ -168,12 +169,6 @@ def _block_events(at: int, block: Json) -> list[Json]:
         *({"type": "content_block_delta", "index": at, "delta": delta} for delta in deltas),
         {"type": "content_block_stop", "index": at},
     ]
-
-
-def _mapping(value: Any) -> Json:
-    if not isinstance(value, dict):
-        raise ValueError(f"a {type(value).__name__} where a mapping should be")
-    return value
 
 
 def _text(value: Any) -> str:

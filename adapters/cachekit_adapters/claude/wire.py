@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cachekit_adapters._wire.exchange import texts
 from cachekit_adapters._wire.prices import Usage, tokens
 from cachekit_adapters.claude.events import assemble, read, synthesise
 
@@ -85,8 +86,7 @@ def usage_of_stream(data: bytes) -> Usage:
 
 def about(body: Any) -> dict[str, str]:
     """Which model answered: `model`, where the answer has it."""
-    model = body.get("model") if isinstance(body, dict) else None
-    return {"model": model} if isinstance(model, str) and model else {}
+    return texts(body, model="model")
 
 
 def about_stream(data: bytes) -> dict[str, str]:

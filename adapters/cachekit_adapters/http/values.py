@@ -53,10 +53,7 @@ class Responses:
         return hasattr(response, "iter_bytes") and not response.is_closed
 
     def source(self, value: Any) -> Any:
-        if isinstance(value, ClientAnswer):
-            return bodies.source(value.value, is_async=value.request.is_async)
-        stream = value.stream
-        return bodies.source(value, is_async=hasattr(stream, "__aiter__") and not hasattr(stream, "__iter__"))
+        return bodies.Source(_response(value))
 
     def retold(self, value: Any, pieces: Any) -> Any:
         """The response again, reading its body from `pieces`."""

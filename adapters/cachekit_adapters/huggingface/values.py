@@ -35,10 +35,10 @@ class Lines:
         return isinstance(value, ClientAnswer) and not isinstance(value.value, bytes)
 
     def source(self, value: Any) -> Any:
-        return (_asource if value.request.is_async else _source)(value.value)
+        return (_awaited_source if value.request.is_async else _source)(value.value)
 
     def retold(self, value: Any, pieces: Any) -> Any:
-        return (_aretold if value.request.is_async else _retold)(pieces)
+        return (_awaited_retold if value.request.is_async else _retold)(pieces)
 
 
 LINES: Final = Lines()
@@ -55,7 +55,7 @@ def _source(lines: Any) -> Iterator[bytes]:
             return
 
 
-async def _asource(lines: Any) -> AsyncIterator[bytes]:
+async def _awaited_source(lines: Any) -> AsyncIterator[bytes]:
     async for line in lines:
         data = line.encode() + b"\n"
         yield data
@@ -76,7 +76,7 @@ def _retold(pieces: Iterator[bytes]) -> Iterator[str]:
         pieces.close()  # type: ignore[attr-defined]
 
 
-async def _aretold(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
+async def _awaited_retold(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
     try:
         async for piece in pieces:
             if _is_done(piece):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cachekit_adapters._wire import items, openai, sse
+from cachekit_adapters._wire.exchange import readable
 
 # They change neither the answer nor, but for its framing, how it is told.
 NEUTRAL = frozenset({"user", "service_tier", "timeout", "stream", "stream_options"})
@@ -81,7 +82,7 @@ def judge(path: str, request: object, body: object) -> str:
 def judge_stream(data: bytes) -> str:
     """ "" where `data` is a whole stream that may be stored. One of other chunks than a chat's is whole with its [DONE]."""
     texts = [text for _, text in sse.events(data)]
-    parsed = [_parsed(text) for text in texts]
+    parsed = [readable(text) for text in texts]
     if any(map(_is_error, parsed)):
         return "error_in_200"
     if not texts or any(isinstance(each, Mapping) and "choices" in each for each in parsed):
@@ -145,11 +146,3 @@ def _judge_reranking(request: object, body: object) -> str:
     if not isinstance(given, list) or not isinstance(top, int):
         return ""
     return "" if len(ranked) >= min(top, len(given)) else "incomplete"
-
-
-def _parsed(text: str) -> object:
-    """Its JSON, or None."""
-    try:
-        return sse.parsed(text)
-    except ValueError:
-        return None

@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 
 from cachekit_adapters._wire import items
-from cachekit_adapters._wire.prices import Usage, tokens
+from cachekit_adapters._wire.exchange import texts
+from cachekit_adapters._wire.prices import Usage, counted, tokens
 from cachekit_adapters.tei.batches import OPENAI, ask, fits, merge, operation, split, take
 
 __all__ = [
@@ -55,22 +56,18 @@ def judge(path: str, request: object, body: object) -> str:
 
 def usage(body: object, headers: Mapping[str, str]) -> Usage:
     """Tokens in: of an OpenAI-shaped reply its `usage`, of the others the header x-compute-tokens."""
-    counted = tokens(body.get("usage"), "prompt_tokens") if isinstance(body, Mapping) else 0
-    header = next((value for name, value in headers.items() if name.lower() == "x-compute-tokens"), "")
-    return Usage(input=counted or (int(header) if header.isdecimal() else 0))
+    in_body = tokens(body.get("usage"), "prompt_tokens") if isinstance(body, Mapping) else 0
+    return Usage(input=in_body or counted(headers, "x-compute-tokens"))
 
 
 def about(body: object, headers: Mapping[str, str]) -> dict[str, str]:
     """`model` of an OpenAI-shaped reply; the native ones do not name theirs: ask `/info` (`about_server`)."""
-    model = body.get("model") if isinstance(body, Mapping) else None
-    return {"model": model} if isinstance(model, str) and model else {}
+    return texts(body, model="model")
 
 
 def about_server(info: object) -> dict[str, str]:
     """`model`, and `model_version` where it is known, of a reply to `GET /info`."""
-    table = info if isinstance(info, Mapping) else {}
-    named = {"model": table.get("model_id"), "model_version": table.get("model_sha")}
-    return {name: value for name, value in named.items() if isinstance(value, str) and value}
+    return texts(info, model="model_id", model_version="model_sha")
 
 
 def version(info: object) -> str:

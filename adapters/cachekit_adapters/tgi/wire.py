@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cachekit_adapters._wire import sse
-from cachekit_adapters._wire.prices import Usage, tokens
+from cachekit_adapters._wire.exchange import readable, texts
+from cachekit_adapters._wire.prices import Usage, counted, tokens
 
 INFO = "/info"
 _FINISHED = frozenset({"eos_token", "stop_sequence"})
@@ -48,7 +48,7 @@ def judge(path: str, request: object, body: object, headers: Mapping[str, str] |
     details = reply.get("details")
     if isinstance(details, Mapping):
         return _finish(details)
-    return _by_count(request, _number(headers or {}, "x-generated-tokens"))
+    return _by_count(request, counted(headers or {}, "x-generated-tokens"))
 
 
 def judge_stream(data: bytes, request: object = None) -> str:
@@ -66,8 +66,8 @@ def usage(body: object, headers: Mapping[str, str]) -> Usage:
     """Tokens in and out: of the headers, else of `details`; of a stream, `body` is what `assemble(data)` gives."""
     details = _table(_one(body).get("details"))
     return Usage(
-        input=_number(headers, "x-prompt-tokens") or _input_length(details),
-        output=_number(headers, "x-generated-tokens") or tokens(details, "generated_tokens"),
+        input=counted(headers, "x-prompt-tokens") or _input_length(details),
+        output=counted(headers, "x-generated-tokens") or tokens(details, "generated_tokens"),
     )
 
 
@@ -91,8 +91,8 @@ def about_server(info: object) -> dict[str, str]:
     """`model`, `model_version` and `system_fingerprint`, those that are known, of a reply to `GET /info`."""
     table = _table(info)
     build = "-".join(str(table[name]) for name in ("version", "docker_label") if table.get(name))
-    named = {"model": table.get("model_id"), "model_version": table.get("model_sha"), "system_fingerprint": build}
-    return {name: value for name, value in named.items() if isinstance(value, str) and value}
+    named = {**table, "build": build}
+    return texts(named, model="model_id", model_version="model_sha", system_fingerprint="build")
 
 
 def version(info: object) -> str:
@@ -159,11 +159,6 @@ def _one(body: object) -> Mapping[str, object]:
     return _table(body[0] if isinstance(body, list) and len(body) == 1 else body)
 
 
-def _number(headers: Mapping[str, str], header: str) -> int:
-    count = next((value for name, value in headers.items() if name.lower() == header), "")
-    return int(count) if count.isdecimal() else 0
-
-
 def _finish(details: Mapping[str, object]) -> str:
     """The verdict of `details`, those of the other sequences of best_of included."""
     others = details.get("best_of_sequences")
@@ -183,20 +178,13 @@ def _events(data: bytes) -> list[Json] | None:
     """The stream's events; None where one is not a JSON object."""
     events: list[Json] = []
     for name, text in sse.events(data):
-        event = _parsed(text)
+        event = readable(text)
         if name == "error":
             event = {"error": event}
         if not isinstance(event, dict):
             return None
         events.append(event)
     return events
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return sse.parsed(text)
-    except ValueError:
-        return None
 
 
 def _is_token(event: Json) -> bool:
