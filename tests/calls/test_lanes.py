@@ -571,3 +571,16 @@ def test_tasks_share_what_is_remembered() -> None:
     assert values == [["1", "0"]] * 50
     assert len({id(value) for value in values}) == 50
     assert (len(CALLS), len(BUILT)) == (1, 0)
+
+
+@distributed_cache(ignore=("tree",))
+def ignoring(x: int, tree: Any) -> int:
+    return x
+
+
+def test_a_very_deep_argument_is_no_error() -> None:
+    """What the lane cannot write down is not remembered; the call is answered, and hits."""
+    tree: list[Any] = []
+    for _ in range(2500):
+        tree = [tree]
+    assert [ignoring(1, tree), ignoring(1, tree)] == [1, 1]
