@@ -125,7 +125,9 @@ def _near(server: WrappedClient, quick: Quick, answers: Answers, kwargs: dict[st
         return MISS
     body = without(kwargs, answers.adapter.neutral)
     wanted = Wanted(False, quick.shape(), "", answers.adapter.sampled(body))
-    return answers.near({**server.place(quick.path, version), "body": body}, wanted)
+    identity = server.place(quick.path, version)
+    identity["body"] = body
+    return answers.near(identity, wanted)
 
 
 def _requested(

@@ -184,7 +184,7 @@ def adapter(operation: Operation, values: Values) -> Adapter:
         ttl=operation.ttl,
         neutral=operation.neutral,
         capture=capture,
-        restore=lambda reply, streamed, context: _restored(operation, values, reply, streamed, context),
+        restore=functools.partial(_restored, operation, values),
         judge=judge,
         sampled=functools.partial(operation.sampled, next(iter(operation.routes.values()))),
         streams=values.streams,

@@ -65,7 +65,11 @@ def _body(request: Any) -> Any:
 
 def _besides(request: Any) -> dict[str, Any]:
     """Headers and query that may change the answer; what may be a secret is left out."""
-    headers = [[name, value.decode("latin-1")] for raw, value in request.headers.raw if (name := _counting(raw, value))]
+    headers: list[list[str]] = []
+    for raw, value in request.headers.raw:
+        name = _counting(raw)
+        if name and (name != "accept" or _particular(value)):
+            headers.append([name, value.decode("latin-1")])
     besides: dict[str, Any] = {"headers": sorted(headers)} if headers else {}
     if request.url.query:
         query = [[name, text] for name, text in request.url.params.multi_items() if not is_secret(name)]
@@ -73,15 +77,11 @@ def _besides(request: Any) -> dict[str, Any]:
     return besides
 
 
-def _counting(raw: bytes, value: bytes) -> str:
-    """The name of a header that may change the answer, else ""."""
-    name = _lower(raw)
-    return name if counts(name) or (name == "accept" and _particular(value)) else ""
-
-
 @functools.lru_cache(1024)
-def _lower(name: bytes) -> str:
-    return name.decode("latin-1").lower()
+def _counting(raw: bytes) -> str:
+    """The name of a header that may change the answer, else ""."""
+    name = raw.decode("latin-1").lower()
+    return name if name == "accept" or counts(name) else ""
 
 
 @functools.lru_cache(256)

@@ -63,6 +63,7 @@ class Responses:
 
 
 HTTP: Final = Responses()
+_AT_ONCE: Final = timedelta(0)
 
 
 def kind_of(response: Any) -> str:
@@ -101,7 +102,7 @@ def _made(head: Head, context: Any, *, pieces: list[bytes] | None = None, conten
 
 def settled(response: Any) -> Any:
     """With `elapsed`, which a response that came over no wire lacks."""
-    response.elapsed = timedelta(0)
+    response.elapsed = _AT_ONCE
     return response
 
 
