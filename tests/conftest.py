@@ -28,6 +28,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     configure(dir=directory, ipfs="off")
     yield directory
     monkeypatch.undo()
+    ROOT.listeners.clear()
     ROOT.replace(before)
 
 
