@@ -113,15 +113,6 @@ def _check_stored(outcome: Path, attempt: Attempt) -> None:
 def _kept(options: argparse.Namespace, attempt: Attempt, name: str) -> Callable[..., Any]:
     aside, storing = bool(options.json), current_mode() in ("on", "refresh")
 
-    # Version 2: the command gets no standard input, and the permissions of its outputs are kept.
-    @persist_artifact(
-        pin=options.pin,
-        ttl=options.ttl,
-        version="2",
-        scratch="work",
-        key=_identity,
-        ignore=("aside", "attempt", "name", "storing"),
-    )
     def outcome(
         command: Sequence[str],
         inputs: Sequence[Path],
@@ -137,7 +128,17 @@ def _kept(options: argparse.Namespace, attempt: Attempt, name: str) -> Callable[
         attempt.events.clear()  # those before say nothing about storing it
         return work / name
 
-    return outcome
+    # In keys it is called so, wherever this module lies.
+    outcome.__module__, outcome.__qualname__ = "cachekit.cli", "outcome"
+    # Version 2: the command gets no standard input, and the permissions of its outputs are kept.
+    return persist_artifact(
+        pin=options.pin,
+        ttl=options.ttl,
+        version="2",
+        scratch="work",
+        key=_identity,
+        ignore=("aside", "attempt", "name", "storing"),
+    )(outcome)
 
 
 def _build(
