@@ -211,9 +211,13 @@ class Reach:
         if isinstance(module, types.ModuleType):
             yield frame(name.encode(), self.module(module, chains, name))
         else:
-            self.parts.append(Part("module", name, "", None))
-            from cachekit.keys.code.unloaded import unloaded
+            from cachekit.keys.code.unloaded import is_foreign, unloaded
 
+            if is_foreign(name):
+                # As if it were loaded: whether somebody imported it already decides no answer.
+                yield frame(name.encode(), frame(b"module", name.encode()))
+                return
+            self.parts.append(Part("module", name, "", None))
             yield frame(name.encode(), unloaded(name))
 
     # -- values -----------------------------------------------------------------------------------------------------

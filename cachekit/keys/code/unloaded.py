@@ -34,14 +34,24 @@ def unloaded(name: str) -> bytes:
     return frame(*sorted(texts))
 
 
+def is_foreign(name: str) -> bool:
+    """Whether a module that is not in `sys.modules` belongs to the standard library or an installed distribution."""
+    spec = find(name)
+    return name in sys.builtin_module_names or (spec is not None and not _is_own(spec))
+
+
+def _is_own(spec: ModuleSpec) -> bool:
+    return bool(spec.origin) and spec.has_location and is_own_file(str(spec.origin))
+
+
 def _found(name: str) -> tuple[bytes, tuple[str, ...]]:
     spec = find(name)
     if spec is None:
         return b"absent", ()
-    if not spec.origin or not spec.has_location or not is_own_file(spec.origin):
+    if not _is_own(spec):
         return b"foreign", ()
     try:
-        data = Path(spec.origin).read_bytes()
+        data = Path(str(spec.origin)).read_bytes()
     except OSError:
         return b"unreadable", ()
     key = (name, hashlib.sha256(data).digest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,23 @@ def test_what_is_reached_counts(project: Any, name: str) -> None:
     after = made.outcome()
     assert after.key != before.key
     assert after.answer != before.answer or name == "another cached function's version"
+
+
+@pytest.mark.parametrize(
+    "line", ["import wave", "from wave import Error", "import xml.dom.minidom", "from xml.dom import minidom"]
+)
+def test_whether_a_foreign_module_is_loaded_does_not_count(
+    project: Any, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import inside a function, of the standard library or an installed package: its first caller has the same key."""
+    for name in [one for one in sys.modules if one == "wave" or one.startswith("xml.dom")]:
+        monkeypatch.delitem(sys.modules, name)
+    made = project(main=HEAD + f"@distributed_cache\ndef ask(x):\n  {line}\n  return x\n")
+    main = made.imported()
+    before = main.ask.key_for("x")
+    assert main.ask("x") == "x"
+    main.ask.__wrapped__("x")
+    assert made.imported().ask.key_for("x") == before
 
 
 @pytest.mark.parametrize("name", UNREACHED)
