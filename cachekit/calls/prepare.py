@@ -193,7 +193,10 @@ def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
     call: Any = (args, kwargs, keyer.state())
     if not lane_safe(call):
         return None
-    arguments = dumps(call, 2)
+    try:
+        arguments = dumps(call, 2)
+    except ValueError:  # a tree deeper than marshal goes
+        return None
     return arguments if len(arguments) <= LONGEST_ARGUMENTS else None
 
 

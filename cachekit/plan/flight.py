@@ -132,7 +132,12 @@ class Leases:
         if not has_locks():
             return True
         try:
-            lock_byte(_open(self._path), _offset(digest))
+            file = _open(self._path)
+        except OSError:
+            # Who may not open the file cannot be told that somebody holds it: without leases everybody leads.
+            return True
+        try:
+            lock_byte(file, _offset(digest))
         except (BlockingIOError, PermissionError):
             return False
         except OSError:

@@ -11,6 +11,7 @@ cooldown per endpoint and tenant (`scope`): a rate limit is the tenant's, and wh
 from __future__ import annotations
 
 import email.utils
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -34,8 +35,8 @@ def call(retry: Retry, origin: Callable[[], Any], *, is_async: bool = False) -> 
 def retry_after(error: BaseException, now: float | None = None) -> float | None:
     """Seconds that `error` asks to wait: its `retry_after`, or its response's `Retry-After` (RFC 9110 §10.2.3)."""
     direct = getattr(error, "retry_after", None)
-    if isinstance(direct, (int, float)):
-        return float(direct)
+    if isinstance(direct, (int, float)) and not math.isnan(direct):
+        return max(0.0, float(direct))
     headers: Any = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
     text = headers.get("Retry-After") or headers.get("retry-after") if hasattr(headers, "get") else None
     if not isinstance(text, str):

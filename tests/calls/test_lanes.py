@@ -490,17 +490,39 @@ def test_listeners_hear_of_remembered_calls(ask: Asked) -> None:
     assert (len(CALLS), len(BUILT), len(heard)) == (1, 1, 3)
 
 
-@pytest.mark.parametrize("block", ["off", "bypass", "refresh", "sample"])
-def test_a_block_is_heeded_by_remembered_calls(ask: Asked, block: str) -> None:
-    """What a `with` block says holds for calls that were made before it; behind it the remembered answer is back."""
+@distributed_cache(version="1")
+def numbered(x: int) -> int:
+    CALLS.append(x)
+    return len(CALLS)
+
+
+@distributed_cache(version="1")
+async def anumbered(x: int) -> int:
+    CALLS.append(x)
+    return len(CALLS)
+
+
+@pytest.mark.parametrize(("block", "after"), [("off", 1), ("bypass", 1), ("sample", 1), ("refresh", 2)])
+def test_a_block_is_heeded_by_remembered_calls(way: Way, block: str, after: int) -> None:
+    """What a `with` block says holds for calls that were made before it; behind it the answer of no block is back."""
+    ask = way((numbered, anumbered))
     blocks = {"bypass": cachekit.bypass(), "sample": cachekit.sample(1)}
-    ask(1), ask(1)
+    assert [ask(1), ask(1)] == [1, 1]
     with blocks.get(block) or cachekit.mode(block):  # type: ignore[arg-type]
-        ask(1)
-    assert len(CALLS) == 2
+        assert ask(1) == 2
     BUILT.clear()
-    assert [ask(1), ask(1)] == [["1", "0"]] * 2
+    assert [ask(1), ask(1)] == [after, after]
     assert (len(CALLS), len(BUILT)) == (2, 0)
+
+
+def test_what_a_block_asked_for_is_not_remembered(way: Way) -> None:
+    """A call that was first made inside `sample` is another one outside, however alike its arguments."""
+    ask = way((numbered, anumbered))
+    with cachekit.sample(1):
+        assert [ask(1), ask(1)] == [1, 1]
+    assert [ask(1), ask(1)] == [2, 2]
+    with cachekit.sample(1):
+        assert ask(1) == 1
 
 
 def test_replay_serves_what_is_remembered(ask: Asked) -> None:
@@ -549,3 +571,16 @@ def test_tasks_share_what_is_remembered() -> None:
     assert values == [["1", "0"]] * 50
     assert len({id(value) for value in values}) == 50
     assert (len(CALLS), len(BUILT)) == (1, 0)
+
+
+@distributed_cache(ignore=("tree",))
+def ignoring(x: int, tree: Any) -> int:
+    return x
+
+
+def test_a_very_deep_argument_is_no_error() -> None:
+    """What the lane cannot write down is not remembered; the call is answered, and hits."""
+    tree: list[Any] = []
+    for _ in range(2500):
+        tree = [tree]
+    assert [ignoring(1, tree), ignoring(1, tree)] == [1, 1]

@@ -219,10 +219,14 @@ def test_a_sample_is_the_blocks_or_the_functions(decorated: Callable[..., Asked]
     ask, sampled = decorated(), decorated(sample=2)
     ask(1), sampled(1)
     assert len(CALLS) == 2
+    first, third = ask.key_for(1), sampled.key_for(1)
+    assert first != third
     with cachekit.sample(2):
         ask(1)
+        assert ask.key_for(1) == third
     with cachekit.sample(0):
         sampled(1)
+        assert sampled.key_for(1) == first
     assert len(CALLS) == 2
     with cachekit.sample(1):
         ask(1), sampled(1)

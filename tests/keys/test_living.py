@@ -68,6 +68,10 @@ def _calls(x: str) -> str:
     return deeper(x)
 
 
+def _reads_place(x: str) -> str:
+    return PLACE.read_text()  # type: ignore[name-defined,no-any-return]  # noqa: F821 - set by the test
+
+
 def _defaults(x: str, config: dict[str, Any] = CONFIG) -> str:  # noqa: B006 - a mutable default is what is tested
     return str(config) + x
 
@@ -275,6 +279,25 @@ def test_a_text_for_a_path_counts_by_content(tmp_path: Path, annotation: Any) ->
     assert ask(str(data)) == "three"
     assert ask.key_for(str(data)) == ask.key_for(data)
     assert ask.key_for("nothing here") != ask.key_for("nothing there")
+
+
+def test_paths_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file counts by its content; of a directory `explain` says that it is not followed, but for `depends=`."""
+    (tmp_path / "data").write_text("one")
+    monkeypatch.setattr(HERE, "PLACE", tmp_path / "data", raising=False)
+    ask, named = distributed_cache(_reads_place), distributed_cache(depends=tmp_path)(_calls)
+    assert ask("x") == ask("x") == "one"
+    before = named.key_for("x")
+    (tmp_path / "data").write_text("three")
+    assert ask("x") == "three"
+    assert named.key_for("x") != before
+    for place in (tmp_path, tmp_path / "missing"):
+        monkeypatch.setattr(HERE, "PLACE", place)
+        before = ask.key_for("x")
+        (tmp_path / "more").write_text(place.name)
+        assert ask.key_for("x") == before
+    monkeypatch.setattr(HERE, "PLACE", tmp_path)
+    assert "not followed PLACE" in dict(ask.explain("x").parts)
 
 
 def test_depends_on_the_environment_and_on_packages(monkeypatch: pytest.MonkeyPatch) -> None:

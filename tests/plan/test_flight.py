@@ -354,3 +354,13 @@ def test_without_a_lock_file_everybody_leads(path: Path, tmp_path: Path, spoil: 
     assert leases.acquire(DIGEST) is True
     leases.release(DIGEST)
     assert not (tmp_path / "elsewhere").exists(), "a link is not followed"
+
+
+def test_a_lock_file_that_cannot_be_opened_holds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the lock file can neither be made nor opened everybody leads. (A stand-in refuses: root may open anything.)"""
+
+    def refuse(_path: Path) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cachekit.plan.flight._open", refuse)
+    assert Leases(tmp_path / "leases").acquire(b"x" * 32)

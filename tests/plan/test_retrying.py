@@ -356,3 +356,17 @@ def test_waiting_does_not_hold_the_loop() -> None:
 
     asyncio.run(main())
     assert order == ["free", "held"]
+
+
+@pytest.mark.parametrize("seconds", [-5, float("nan")])
+def test_a_senseless_word_is_no_error_of_its_own(seconds: float) -> None:
+    """An exception that says to wait for less than nothing is retried as one that says nothing; the last one passes."""
+
+    class Senseless(Exception):
+        retry_after = seconds
+
+    def origin() -> None:
+        raise Senseless
+
+    with pytest.raises(Senseless):
+        retrying.call(Retry(on=Senseless, attempts=2, max_wait=0.01), origin)

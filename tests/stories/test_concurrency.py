@@ -25,7 +25,7 @@ from pathlib import Path
 from cachekit import distributed_cache
 log, gate = Path(sys.argv[1]), Path(sys.argv[2])
 
-@distributed_cache
+@distributed_cache(version="1")  # what it writes at log is no input
 def slow(x):
     with log.open("a") as file:
         file.write(f"{os.getpid()}\\n")
@@ -148,7 +148,7 @@ def test_a_cancelled_follower_cancels_nobody() -> None:
 DEPTH: list[int] = []
 
 
-@distributed_cache
+@distributed_cache(version="1")
 def countdown(x: int) -> int:
     """Calls itself with the same argument once."""
     DEPTH.append(x)

@@ -12,6 +12,7 @@ from typing import Any
 from cachekit.errors import UsageError
 from cachekit.files.digests import frame
 from cachekit.keys.code.reach import Reach
+from cachekit.keys.code.watch import Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +52,8 @@ def describe(dependency: Any, walk: Reach) -> bytes:
             return frame(b"distribution", dependency.encode(), metadata.version(dependency).encode())
         except metadata.PackageNotFoundError:
             raise UsageError(f"depends={dependency!r}: no distribution of that name is installed") from None
+    if isinstance(dependency, Path):
+        watched = walk.read("depends", "depends", Cell("depends", types.CellType(dependency)))
+        return frame(b"path", watched)
     label = getattr(dependency, "__name__", "depends")
     return frame(b"code", walk.read(label, label, {label: dependency}))

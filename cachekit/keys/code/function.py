@@ -73,7 +73,9 @@ class Code:
 
 def _held(held: tuple[Any, ...]) -> list[Watched]:
     """What a partial or a bound method adds: it stands in the key as an argument, and the lane does not see it."""
-    return [Watched({"held": held}, "held", held, stamp(held) if can_change(held) else None)] if held else []
+    return (
+        [Watched({"held": held}, "held", held, stamp(held, "constant") if can_change(held) else None)] if held else []
+    )
 
 
 def _argument(name: str, value: Any, reach: Reach, *, extra: bool) -> bytes:

@@ -23,7 +23,7 @@ from cachekit.keys.code import classes
 from cachekit.keys.code.names import Chain, Imported, Outer
 from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module
 from cachekit.keys.code.source import documented, facts_of
-from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change
+from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change, kind_of
 from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.keys.shapes import is_mock
 
@@ -184,8 +184,8 @@ class Reach:
         if type(value) is types.ModuleType:
             self.watched.append(Watched(mapping, name, value, None))
             return frame(label.encode(), self.module(value, chains or {()}, label))
-        self.watched.append(Watched(mapping, name, value, stamp(value) if can_change(value) else None))
-        kind = "closure" if isinstance(mapping, Cell) else "constant"
+        kind = kind_of(mapping)
+        self.watched.append(Watched(mapping, name, value, stamp(value, kind) if can_change(value) else None))
         return frame(label.encode(), self.value(label, value, chains, kind))
 
     def module(self, module: types.ModuleType, chains: Iterable[Chain], label: str) -> bytes:
@@ -221,6 +221,8 @@ class Reach:
     def value(self, label: str, value: Any, chains: Iterable[Chain] = (), kind: str = "constant") -> bytes:
         """The bytes of data, a reference to code, or the class of what has no honest value and what is read of it."""
         before = len(self.unfollowed)
+        if kind == "constant" and issubclass(type(value), Path) and not value.is_file():
+            return self._no_file(label, value)
         data = canonical(value, where=label, describe=self, lenient=True)
         # By its type, here and below: what a proxy says of itself may raise.
         if not issubclass(type(value), (type, types.FunctionType)):
@@ -230,6 +232,13 @@ class Reach:
         attributes = [self.read(f"{label}.{name}", name, own) for name in names]
         data = frame(data, *attributes) if attributes else data
         return seal(data) if is_secret_name(label.rpartition(".")[2]) else data
+
+    def _no_file(self, label: str, path: Path) -> bytes:
+        """A path of a module or class where no file stands: a directory is too much to be read for every key."""
+        if path.exists():
+            self.unfollowed.append((label, "a directory; depends= has its content count"))
+            return frame(b"directory")
+        return frame(b"nowhere", str(path).encode("utf-8", "surrogatepass"))
 
 
 def _is_submodule(module: types.ModuleType, name: str) -> bool:
@@ -252,10 +261,10 @@ def _docs(met: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def stamp(value: Any) -> bytes:
+def stamp(value: Any, kind: str) -> bytes:
     """What tells whether a value changed in place since: its bytes, and those of the code it holds."""
     walk = _Stamping()
-    return frame(walk.value("", value), walk.finished())
+    return frame(walk.value("", value, (), kind), walk.finished())
 
 
 class _Stamping(Reach):

@@ -36,6 +36,11 @@ class Cell(Mapping[str, Any]):
         return 1
 
 
+def kind_of(mapping: Mapping[str, Any]) -> str:
+    """What `explain` calls a value that was read there."""
+    return "closure" if isinstance(mapping, Cell) else "constant"
+
+
 class Watched(NamedTuple):
     """A name that was read: `mapping` had `value` there. `stamp` tells what can change in place; None for what cannot.
 
@@ -63,7 +68,7 @@ def is_marshalled(value: Any) -> bool:
 class Watch:
     """Everything that one walk read. `same` is asked by who builds a key, `state` by the fast lane."""
 
-    def __init__(self, watched: list[Watched], stamp: Callable[[Any], bytes]) -> None:
+    def __init__(self, watched: list[Watched], stamp: Callable[[Any, str], bytes]) -> None:
         self._watched, self._stamp = watched, stamp
         self.fast = all(_is_fast(one) for one in watched)
         """Whether `state` holds everything that a key holds."""
@@ -83,7 +88,7 @@ class Watch:
             return bool(len(one.mapping) == one.value)
         if one.mapping.get(one.name, ABSENT) is not one.value:
             return False
-        return one.stamp is None or bool(one.stamp == self._stamp(one.value))
+        return one.stamp is None or bool(one.stamp == self._stamp(one.value, kind_of(one.mapping)))
 
     def state(self) -> tuple[Any, ...] | None:
         """The data that is read, as it is now; None where code is another one than it was."""

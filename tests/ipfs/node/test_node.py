@@ -265,7 +265,7 @@ def test_concurrent_starts(home: Path, kubo: Path) -> None:
         "print(daemon.start(Path(sys.argv[1]), binary=Path(sys.argv[2]), timeout=60).pid)"
     )
     command = [sys.executable, "-c", code, str(home), str(kubo)]
-    environ = {**os.environ, "PYTHONPATH": str(Path(daemon.__file__).parents[1])}
+    environ = {**os.environ, "PYTHONPATH": str(Path(daemon.__file__).parents[3])}
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) for _ in range(4)]
     pids = {racer.communicate()[0].strip() for racer in racers}
     assert pids == {str(daemon.status(home).pid)}
