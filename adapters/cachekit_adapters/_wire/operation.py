@@ -36,7 +36,8 @@ class Operation:
 
     `identity` gives the place and the body that identify a request, None for one that is never cached; `neutral` names
     parameters that do not change the answer. `fitted(content, kept, path, request)` makes what was kept of the route
-    `kept` the content for this path and request. `batches` divides them, as `items` does. `headed`: with a head.
+    `kept` the content for this path and request. `batches` knows how a batch is divided, such as `items`. `headed`: kept
+    with a head.
     """
 
     name: str
