@@ -86,11 +86,13 @@ class Keyer:
     @property
     def fast(self) -> bool:
         """Whether the arguments and `state()` together say everything that the key holds."""
-        return self._policy.key is None and not self._paths and self._current().watch.fast
+        return self._policy.key is None and not self._paths and (self._code or self._current()).watch.fast
 
     def state(self) -> tuple[object, ...]:
         """What the code reads at this moment, for the fast lane; marshal refuses it where it cannot be said."""
         code = self._code
+        if code is not None and code.nothing_read:
+            return ()
         data = None if code is None else code.watch.state()
         try:
             if code is None or data is None:
@@ -162,7 +164,7 @@ class Keyer:
     def _current(self) -> Code:
         """What the function is now. Read again only where something that it reaches is another one than it was."""
         code = self._code
-        if code is None or not code.watch.same():
+        if code is None or not (code.nothing_read or code.watch.same()):
             from cachekit.keys.code.function import code_of
 
             code = self._code = code_of(self._function, self._policy, self._held)
