@@ -1,7 +1,8 @@
-"""Digests of large files that outlive the process: `digests/ab/<sha256 of the path>`, one small file each.
+"""What was read of files outlives the process: `digests/ab/<sha256 of its name>`, one small file each.
 
-An entry is believed only for the very path and stat signature it was written for, which its checksum covers; anything
-else is no entry. So nothing has to be durable, and a torn, foreign or forged-by-accident file costs one reading.
+An entry is believed only under the very name it was written for, which its checksum covers; anything else is no entry.
+So nothing has to be durable, and a torn, foreign or forged-by-accident file costs one reading. The digest of a large file
+stands under its path, and is believed for its stat signature only.
 """
 
 from __future__ import annotations
@@ -47,26 +48,36 @@ class Digests:
 
     def get(self, path: str, known: Signature) -> bytes | None:
         """The digest of the file at the absolute `path`, if it was kept under the signature that the file has now."""
-        if self._mode() == "off" or not _telling(known):
-            return None
-        try:
-            with open(self._place(path), "rb", buffering=0) as stream:
-                data, used = stream.read(1 << 10), os.fstat(stream.fileno()).st_mtime_ns
-        except OSError:  # not there, or not to be read: the caller reads its own file then
-            return None
-        digest = data[-2 * _DIGEST : -_DIGEST]
-        if data != _entry(path, known, digest):
-            return None
-        self._note_use(path, used)
-        return digest
+        body = self.read(os.fsencode(path), 1 << 10) if _telling(known) else None
+        return body[-_DIGEST:] if body is not None and body[:-_DIGEST] == frame(_FORMAT, LINE % known) else None
 
     def put(self, path: str, known: Signature, digest: bytes) -> None:
         """Keeps the digest of the file at the absolute `path`; `known` was settled when its reading began."""
-        if not self._may_write() or not _telling(known):
+        if _telling(known):
+            self.write(os.fsencode(path), frame(_FORMAT, LINE % known) + digest)
+
+    def read(self, name: bytes, longest: int) -> bytes | None:
+        """The bytes that were kept under `name`, if they are whole and at most `longest`."""
+        if self._mode() == "off":
+            return None
+        try:
+            with open(self._place(name), "rb", buffering=0) as stream:
+                data, used = stream.read(longest + _DIGEST), os.fstat(stream.fileno()).st_mtime_ns
+        except OSError:  # not there, or not to be read: the caller reads its own file then
+            return None
+        body = data[:-_DIGEST]
+        if data[-_DIGEST:] != _checksum(name, body):
+            return None
+        self._note_use(name, used)
+        return body
+
+    def write(self, name: bytes, body: bytes) -> None:
+        """Keeps bytes under `name`, where the mode lets it."""
+        if not self._may_write():
             return
         try:
-            with replacing(self._place(path), self._temporaries) as new:
-                new.write_bytes(_entry(path, known, digest))
+            with replacing(self._place(name), self._temporaries) as new:
+                new.write_bytes(body + _checksum(name, body))
         except OSError:
             return  # no room, no permission: this process remembers it all the same
 
@@ -82,14 +93,14 @@ class Digests:
             pass  # somebody else is at it, or it cannot be written: the next time
         return removed
 
-    def _place(self, path: str) -> Path:
-        name = hashlib.sha256(os.fsencode(path)).hexdigest()
-        return self._directory / name[:2] / name
+    def _place(self, name: bytes) -> Path:
+        digits = hashlib.sha256(name).hexdigest()
+        return self._directory / digits[:2] / digits
 
-    def _note_use(self, path: str, used: int) -> None:
+    def _note_use(self, name: bytes, used: int) -> None:
         if time.time_ns() - used >= _DAY and self._may_write():
             try:
-                os.utime(self._place(path))
+                os.utime(self._place(name))
             except OSError:
                 pass  # removed meanwhile, or read-only: it is as old as it looks
 
@@ -103,6 +114,5 @@ def _telling(known: Signature) -> bool:
     return os.name == "posix" and known[4] % NANOSECONDS != 0
 
 
-def _entry(path: str, known: Signature, digest: bytes) -> bytes:
-    body = frame(_FORMAT, LINE % known) + digest
-    return body + hashlib.sha256(frame(os.fsencode(path), body)).digest()
+def _checksum(name: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(frame(name, body)).digest()

@@ -51,6 +51,11 @@ def keep_in(shelf: Digests) -> None:
     _shelves[:] = [shelf]
 
 
+def shelf() -> Digests | None:
+    """Where small things are kept for other processes, as long as a cache is open."""
+    return _shelves[0] if _shelves else None
+
+
 def release(shelf: Digests) -> None:
     """Ends that, unless another shelf took its place."""
     if shelf in _shelves:

@@ -19,6 +19,10 @@ _OPTIONS: Final = (
     | orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
+from_json: Final = orjson.loads
+"""The value of a JSON text. Raises ValueError."""
+to_json: Final = orjson.dumps
+"""JSON text of a plain tree. Raises TypeError."""
 LEAVES: Final = frozenset({str, int, float, bool, type(None)})
 """Types whose values hold no others, in JSON."""
 _SURE: Final = LEAVES - {float}  # orjson writes null for NaN and infinity

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code.reach import Part, Reach, stamp
+from cachekit.keys.code.shelf import keep, recall
 from cachekit.keys.code.source import facts_of, module_name
 from cachekit.keys.code.watch import Watch, Watched, can_change
 from cachekit.keys.plain import plain
@@ -93,6 +94,7 @@ def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
     code = b""
     if isinstance(function, types.FunctionType):
         names[0] = module_name(function)
+        recall(function)
     if policy.version is not None:
         python = isinstance(function, types.FunctionType)
         code = frame(b"version", policy.version.encode(), walk.closure_of(function, policy.ignore) if python else b"")
@@ -105,6 +107,8 @@ def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
         from cachekit.keys.code.depends import describe
 
         code = frame(code, *[describe(one, walk) for one in policy.depends], walk.finished())
+    if walk.facts:
+        keep(function, walk.facts)
     return Code(frame(*(name.encode() for name in names), code, _codec(policy)), walk, held)
 
 

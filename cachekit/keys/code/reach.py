@@ -20,6 +20,7 @@ from cachekit.errors import CannotKey
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code import classes
+from cachekit.keys.code.facts import Facts
 from cachekit.keys.code.names import Chain, Imported, Outer
 from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module
 from cachekit.keys.code.source import documented, facts_of
@@ -66,6 +67,7 @@ class Reach:
         self.parts: list[Part] = []
         self.unfollowed: list[tuple[str, str]] = []
         self.watched: list[Watched] = []
+        self.facts: list[Facts] = []
         self._documented = False
         self._ignore: frozenset[str] = frozenset()
         self._numbers: dict[int, int] = {}
@@ -80,7 +82,9 @@ class Reach:
 
     def closure_of(self, function: types.FunctionType, ignore: frozenset[str]) -> bytes:
         """Bytes of what tells two closures of one definition apart: all that counts where a version says the rest."""
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        if not function.__closure__:
+            return frame(self.finished())
+        cells = zip(function.__code__.co_freevars, function.__closure__, strict=True)
         used = facts_of(function).names.outer
         reads = [
             self.read(name, name, Cell(name, cell), used[name].reads, changes=used[name].changes)
@@ -141,6 +145,7 @@ class Reach:
 
     def _function(self, function: types.FunctionType) -> Iterator[bytes]:
         facts = facts_of(function)
+        self.facts.append(facts)
         self.portable = self.portable and facts.portable
         self.parts.append(Part("code", f"{function.__module__}.{function.__qualname__}", facts.place, facts.digest))
         yield facts.digest.encode()

@@ -9,16 +9,20 @@ from __future__ import annotations
 import ast
 import dis
 import functools
+import hashlib
 import linecache
 import os
+import stat
 import types
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from cachekit.keys.code.facts import Facts
 from cachekit.keys.code.names import Names, Outer, names_of
+from cachekit.keys.code.shelf import facts_at, mark_of
 from cachekit.keys.code.text import dump_tree, normalised, parse, text_digest
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -39,18 +43,26 @@ class _Found:
     line: int
 
 
-_parsed: dict[tuple[str, str, bool], tuple[_Found, ...]] = {}
+_parsed: dict[tuple[str, bytes, bool], tuple[_Found, ...]] = {}
 
 
-def source_of(function: types.FunctionType) -> str:
-    """Text of the file or cell as it stands now; empty where there is none."""
-    linecache.checkcache(function.__code__.co_filename)
-    return "".join(linecache.getlines(function.__code__.co_filename, function.__globals__))
+def source_of(function: types.FunctionType) -> str | bytes:
+    """The file (its bytes) or cell (its text) as it stands now; empty where there is none."""
+    filename = function.__code__.co_filename
+    try:
+        # Absolute, or it is looked for along sys.path; and nothing that could be waited for.
+        if os.path.isabs(filename) and stat.S_ISREG(os.stat(filename).st_mode):
+            with open(filename, "rb", buffering=0) as stream:
+                return stream.readall()
+    except (OSError, ValueError):  # in an archive, or gone: a loader may have it
+        pass
+    linecache.checkcache(filename)
+    return "".join(linecache.getlines(filename, function.__globals__))
 
 
-def definition_of(function: types.FunctionType) -> Definition | None:
+def definition_of(function: types.FunctionType, text: str | bytes) -> Definition | None:
     """The one definition that compiles to the loaded code, or None where there is none or it cannot be told which."""
-    filename, text, shape = function.__code__.co_filename, source_of(function), code_shape(function.__code__)
+    filename, shape = function.__code__.co_filename, code_shape(function.__code__)
     # Two lambdas on a line cannot be told apart by line: then each definition gets a line of its own.
     for numbered in (False, True):
         matches = [found for found in _definitions(filename, text, numbered) if found.shape == shape]
@@ -63,8 +75,8 @@ def definition_of(function: types.FunctionType) -> Definition | None:
     return None
 
 
-def _definitions(filename: str, text: str, numbered: bool) -> tuple[_Found, ...]:
-    key = (filename, text_digest(text), numbered)
+def _definitions(filename: str, text: str | bytes, numbered: bool) -> tuple[_Found, ...]:
+    key = (filename, _content(text), numbered)
     if key not in _parsed:
         if len(_parsed) >= _PARSED_LIMIT:
             _parsed.clear()
@@ -75,7 +87,7 @@ def _definitions(filename: str, text: str, numbered: bool) -> tuple[_Found, ...]
     return _parsed[key]
 
 
-def _parse(filename: str, text: str, numbered: bool) -> tuple[_Found, ...]:
+def _parse(filename: str, text: str | bytes, numbered: bool) -> tuple[_Found, ...]:
     tree = parse(text)
     places = list(_places(tree, ""))
     lines = list(range(1, len(places) + 1)) if numbered else [line for _, _, line in places]
@@ -155,20 +167,8 @@ _Known = dict[int, tuple[weakref.ref[types.CodeType], str, Any]]
 # By the identity of the code: a lambda written in a call is a new function, of the same code, each time. (Code objects
 # compare equal across files, so they cannot be the keys themselves.)
 _facts: _Known = {}
-
-
-class Facts(NamedTuple):
-    """What the code of a function says for itself, whatever it meets when it runs.
-
-    `portable`: whether other machines can compute the same (False: read from the bytecode, where no source is). `place`
-    is `file:line`; `returns` the annotation of what comes back.
-    """
-
-    digest: str
-    portable: bool
-    names: Names
-    place: str
-    returns: str = ""
+_contents: dict[str, bytes] = {}
+"""By file name: the digest of its content, as it was last read."""
 
 
 def facts_of(function: types.FunctionType) -> Facts:
@@ -183,7 +183,29 @@ def source_digest(function: types.FunctionType) -> tuple[str, bool]:
 
 
 def _find_facts(function: types.FunctionType) -> Facts:
-    node, code = definition_of(function), function.__code__
+    """From the shelf, where an earlier process read the very same, else from the source."""
+    code, content = function.__code__, _contents.get(function.__code__.co_filename)
+    # Of the file as it was when it was last read: what stood there then is true of this code for ever.
+    found = None if content is None else facts_at(mark_of(code, function.__qualname__, content))
+    if found is not None:
+        return found
+    text = source_of(function)
+    if not isinstance(text, bytes):
+        return _read_facts(function, text)
+    if len(_contents) >= _MEMO_LIMIT:
+        _contents.clear()
+    content = _contents[code.co_filename] = _content(text)
+    mark = mark_of(code, function.__qualname__, content)
+    return facts_at(mark) or _read_facts(function, text)._replace(mark=mark)
+
+
+def _content(text: str | bytes) -> bytes:
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(data).digest()
+
+
+def _read_facts(function: types.FunctionType, text: str | bytes) -> Facts:
+    node, code = definition_of(function, text), function.__code__
     place = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"
     if node is None:
         digest = _code_digest(code)
@@ -194,7 +216,7 @@ def _find_facts(function: types.FunctionType) -> Facts:
 
 def documented(function: types.FunctionType) -> str:
     """The digest with the docstrings, for code that reads them."""
-    node = definition_of(function)
+    node = definition_of(function, source_of(function))
     return "" if node is None else text_digest(normalised(node, documented=True))
 
 

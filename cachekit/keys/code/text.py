@@ -17,7 +17,7 @@ _parsing: Final = threading.Lock()
 _PARSE_ATTEMPTS: Final = 20
 
 
-def parse(text: str) -> ast.Module:
+def parse(text: str | bytes) -> ast.Module:
     """`ast.parse`, one thread at a time. Raises what it raises.
 
     Python 3.11 before 3.11.8 counts the depth of the tree for all threads together, and two that parse at once may get
