@@ -34,6 +34,8 @@ _WRITTEN_OUT_NS: Final = 60_000_000_000
 """The system writes a changed page out in less, by default after some 30 s."""
 _MEMO_LIMIT: Final = 65_536
 _ATTEMPTS: Final = 3
+_SHORT: Final = 512
+_LENGTHS: Final = [length.to_bytes(8, "big") for length in range(_SHORT)]
 _files: dict[str, tuple[Signature, bytes]] = {}
 _shelves: list[Digests] = []
 
@@ -42,7 +44,8 @@ def frame(*parts: bytes) -> bytes:
     """Join parts so that no byte can move from one to its neighbour."""
     pieces = [len(parts).to_bytes(4, "big")]
     for part in parts:
-        pieces += (len(part).to_bytes(8, "big"), part)
+        length = len(part)
+        pieces += (_LENGTHS[length] if length < _SHORT else length.to_bytes(8, "big"), part)
     return b"".join(pieces)
 
 

@@ -91,16 +91,18 @@ class Keyer:
     def state(self) -> tuple[object, ...]:
         """What the code reads at this moment, for the fast lane; marshal refuses it where it cannot be said."""
         code = self._code
-        if code is not None and code.nothing_read:
-            return ()
-        data = None if code is None else code.watch.state()
         try:
-            if code is None or data is None:
-                code = self._current()
-                data = code.watch.state()
+            if code is not None:
+                said = code.watch.guard()
+                if said is not None:
+                    return said
+                said = () if code.nothing_read else code.watch.number()
+                if said is not None:
+                    return said
+            code = self._current()
+            return () if code.nothing_read else code.watch.number()
         except Exception:  # whatever a walk meets: the call takes the long way, which says what it is
             return _UNSAID
-        return () if code.nothing_read else (code.number, data)
 
     def key(
         self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None

@@ -24,7 +24,8 @@ class Facts(NamedTuple):
 
 
 _WHOLE: Final = 0
-"""What most names are: read as a whole, and not changed."""
+"""What most names are: read as a whole, and not changed. One object stands for all of them."""
+_READ: Final = Outer(((),))
 
 
 def packed(facts: Facts) -> list[Any]:
@@ -40,7 +41,7 @@ def packed(facts: Facts) -> list[Any]:
 def unpacked(data: list[Any], mark: str) -> Facts:
     """What was packed. Raises ValueError, TypeError or AttributeError for what never was facts."""
     digest, portable, outer, imports, place, returns = data
-    names = Names({name: Outer(((),)) if use == _WHOLE else _outer(use) for name, use in outer.items()})
+    names = Names({name: _READ if use == _WHOLE else _outer(use) for name, use in outer.items()})
     names.imports = {(level, name): set(map(tuple, chains)) for level, name, *chains in imports}
     return Facts(digest, portable, names, place, returns, mark)
 

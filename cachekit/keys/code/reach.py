@@ -8,6 +8,7 @@ closure, classes by their members, modules by the attributes that are read of th
 from __future__ import annotations
 
 import builtins
+import marshal
 import sys
 import threading
 import types
@@ -48,6 +49,17 @@ _COORDINATING: Final = frozenset(
 """Locks, events, queues and loggers: they decide when, or what is told, never the answer."""
 
 
+
+
+_MANY: Final = 1024
+_defaults: dict[bytes, bytes] = {}
+"""The canonical bytes of defaults, by their marshalled ones: most functions of a program have the same few."""
+
+
+_BUILTINS: Final = frozenset(vars(builtins)) - {"__doc__"}
+_WHOLE: Final[set[Chain]] = {()}
+
+
 class Part(NamedTuple):
     """One thing that counted: what kind of thing, its name, where it stands (`file:line`, "" for data), and its value."""
 
@@ -70,9 +82,10 @@ class Reach:
         self.facts: list[Facts] = []
         self._documented = False
         self._ignore: frozenset[str] = frozenset()
-        self._numbers: dict[int, int] = {}
+        self._numbers: dict[int, bytes] = {}
         self._met: list[Any] = []
         self._units: list[bytes] = []
+        self._globals: dict[tuple[Any, ...], bytes] = {}
 
     def of(self, function: types.FunctionType, ignore: frozenset[str] = frozenset()) -> bytes:
         """Bytes of everything that a decorated function reaches; of its own names those in `ignore` are left out."""
@@ -103,11 +116,11 @@ class Reach:
 
     def refer(self, met: Any) -> bytes:
         """What stands for a unit wherever it is read."""
-        number = self._numbers.get(id(met))
-        if number is None:
-            number = self._numbers[id(met)] = len(self._met)
+        unit = self._numbers.get(id(met))
+        if unit is None:
+            unit = self._numbers[id(met)] = frame(b"unit", b"%d" % len(self._met))
             self._met.append(met)
-        return frame(b"unit", b"%d" % number)
+        return unit
 
     def __call__(self, met: Any) -> bytes | None:
         """For `canonical`: what stands for code that is met in a value; None for what is no code of ours."""
@@ -149,19 +162,40 @@ class Reach:
         self.portable = self.portable and facts.portable
         self.parts.append(Part("code", f"{function.__module__}.{function.__qualname__}", facts.place, facts.digest))
         yield facts.digest.encode()
-        defaults = (function.__defaults__, function.__kwdefaults__)
-        if can_change(defaults):
-            yield self.read("defaults", "defaults", {"defaults": defaults}, ())
-        else:
-            yield canonical(defaults, where="defaults", describe=self)
+        yield self._defaults((function.__defaults__, function.__kwdefaults__))
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        outer = facts.names.outer
+        outer, loaded = facts.names.outer, function.__globals__
         for name in sorted({*outer, *({"__class__"} & set(cells))} - self._ignore - _WHEREABOUTS):
-            mapping = Cell(name, cells[name]) if name in cells else function.__globals__
             use = outer.get(name) or Outer({()})
-            yield self.read(name, name, mapping, use.reads, changes=use.changes)
+            if name in _BUILTINS and name not in loaded and name not in cells and use.reads == _WHOLE:
+                yield b""
+            elif name in cells:
+                yield self.read(name, name, Cell(name, cells[name]), use.reads, changes=use.changes)
+            else:
+                yield self._global(name, loaded, use)
         for imported in sorted(facts.names.imports):
             yield from self._imported(_absolute(imported, function.__globals__), facts.names.imports[imported])
+
+    def _defaults(self, defaults: tuple[Any, ...]) -> bytes:
+        if can_change(defaults):
+            return self.read("defaults", "defaults", {"defaults": defaults}, ())
+        try:
+            plain = marshal.dumps(defaults, 2)
+        except ValueError:  # a function or a class among them
+            return canonical(defaults, where="defaults", describe=self)
+        if len(_defaults) > _MANY:
+            _defaults.clear()
+        if plain not in _defaults:
+            _defaults[plain] = canonical(defaults, where="defaults")
+        return _defaults[plain]
+
+    def _global(self, name: str, loaded: dict[str, Any], use: Outer) -> bytes:
+        # The functions of a module read many names in common.
+        key = (id(loaded), name, use.changes, *use.reads)
+        data = self._globals.get(key)
+        if data is None:
+            data = self._globals[key] = self.read(name, name, loaded, use.reads, changes=use.changes)
+        return data
 
     def _members(self, cls: type) -> Iterator[bytes]:
         self.parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}", "", None))
@@ -232,7 +266,10 @@ class Reach:
         before = len(self.unfollowed)
         if kind == "constant" and issubclass(type(value), Path) and not value.is_file():
             return self._no_file(label, value)
-        data = canonical(value, where=label, describe=self, lenient=True)
+        if type(value) is types.FunctionType:
+            data = b"\0" + frame(b"code", self(value) or b"")  # as `canonical` writes it, and most of what is read
+        else:
+            data = canonical(value, where=label, describe=self, lenient=True)
         # By its type, here and below: what a proxy says of itself may raise.
         if not issubclass(type(value), (type, types.FunctionType)):
             self.parts.append(Part(kind, label, "", value))

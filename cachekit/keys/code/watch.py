@@ -5,15 +5,23 @@ A function that reaches fifty others pays for one comparison a module, not for a
 
 from __future__ import annotations
 
+import itertools
+import marshal
 import operator
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from cachekit.keys.code.guard import guard, is_exact
+
 ABSENT: Final = object()
 """What stands where a name is missing."""
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
+_ENOUGH: Final = 16
+"""Calls without a change after which a guard is made, which takes a millisecond."""
+_STATES: Final = 256
+_numbers: Final = itertools.count(1)
 _CODE: Final = (types.FunctionType, types.ModuleType, type)
 
 
@@ -78,6 +86,11 @@ class Watch:
         self._data = tuple(
             (get, mapping) for get, mapping, _ in _grouped([one for one in named if is_marshalled(one.value)])
         )
+        self._named = named
+        self._numbers: dict[bytes, int] = {}
+        self._last, self._times, self._enough = 0, 0, _ENOUGH
+        self.guard: Callable[[], Any] = _unguarded
+        """Gives the number of the state while it stays; None, or whatever it raises, where `number` has to tell."""
 
     def same(self) -> bool:
         """Whether a walk now would read what it read then."""
@@ -89,6 +102,34 @@ class Watch:
         if one.mapping.get(one.name, ABSENT) is not one.value:
             return False
         return one.stamp is None or bool(one.stamp == self._stamp(one.value, kind_of(one.mapping)))
+
+    def number(self) -> Any:
+        """What stands for the state now, equal while it is; None where code is another one than it was.
+
+        A number where that says it all, else the data itself: who remembers something under it must look at it.
+        """
+        data = self.state()
+        if data is None:
+            return None
+        text = marshal.dumps(data, 2)
+        number = self._numbers.get(text)
+        if number is None:
+            if not is_exact(data):
+                return data
+            if len(self._numbers) >= _STATES:
+                self._numbers.clear()
+            number = self._numbers[text] = next(_numbers)
+        self._settle(number)
+        return number
+
+    def _settle(self, number: int) -> None:
+        """A state that stays gets a guard. Each one has to be worth more, where states come and go."""
+        self._times = self._times + 1 if number == self._last else 1
+        self._last = number
+        if self._times >= self._enough:
+            self._times, self._enough = 0, 2 * self._enough
+            now = [(one.mapping, one.name, one.mapping[one.name]) for one in self._named]
+            self.guard = guard(now, list(self._sizes), number) or _unguarded
 
     def state(self) -> tuple[Any, ...] | None:
         """The data that is read, as it is now; None where code is another one than it was."""
@@ -102,6 +143,10 @@ class Watch:
             return tuple([get(mapping) for get, mapping in self._data])
         except KeyError:
             return None
+
+
+def _unguarded() -> None:
+    return None
 
 
 def _is_fast(one: Watched) -> bool:
