@@ -109,11 +109,13 @@ class Lane:
         """Makes the lane lead into `cache`."""
         keyer = self.target.keyer
         self.cache, self.stats, self.generation, self.tidy = cache, cache.stats, cache.ledger.generation, cache.tidy
-        self.state = keyer.state if keyer.state() else tuple
+        self.state = keyer.quick() if keyer.state() else tuple
         self.hits = cache.stats.quick(self.target.name)
 
     def time(self, nanoseconds: int) -> None:
         """Tells how long a hit took, and has the hits counted when many wait."""
+        if self.state is not tuple:
+            self.state = self.target.keyer.quick()
         self.stats.inbox.append((Event("timing", self.target.name, "memory"), nanoseconds))
         if len(self.hits) > INBOX_LIMIT:
             self.tidy(crowded=True)

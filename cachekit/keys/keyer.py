@@ -88,19 +88,24 @@ class Keyer:
         """Whether the arguments and `state()` together say everything that the key holds."""
         return self._policy.key is None and not self._paths and (self._code or self._current()).watch.fast
 
-    def state(self) -> tuple[object, ...]:
-        """What the code reads at this moment, for the fast lane; marshal refuses it where it cannot be said."""
-        code = self._code
+    def state(self) -> Any:
+        """What stands for all that the code reads at this moment, for the fast lane: a number, equal as long as it is.
+
+        () where nothing is read, the data itself where it is not plain; marshal refuses it where it cannot be said.
+        """
+        return self._read_again() if self._code is None else self._code.watch.guard()
+
+    def quick(self) -> Callable[[], Any]:
+        """What gives `state()` fastest from now on."""
+        return self.state if self._code is None else self._code.watch.guard
+
+    def _read_again(self) -> Any:
         try:
-            if code is not None:
-                said = code.watch.guard()
-                if said is not None:
-                    return said
+            said = None if self._code is None else self._code.watch.number()
+            if said is None:
+                code = self._current()
                 said = () if code.nothing_read else code.watch.number()
-                if said is not None:
-                    return said
-            code = self._current()
-            return () if code.nothing_read else code.watch.number()
+            return _UNSAID if said is None else said
         except Exception:  # whatever a walk meets: the call takes the long way, which says what it is
             return _UNSAID
 
@@ -169,7 +174,9 @@ class Keyer:
         if code is None or not (code.nothing_read or code.watch.same()):
             from cachekit.keys.code.function import code_of
 
-            code = self._code = code_of(self._function, self._policy, self._held)
+            code = code_of(self._function, self._policy, self._held)
+            code.watch.otherwise = code.watch.guard = tuple if code.nothing_read else self._read_again
+            self._code = code
         return code
 
     def _identifying(self, bound: dict[str, Any]) -> dict[str, Any]:

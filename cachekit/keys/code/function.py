@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,14 +21,12 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 _PREFIX_LIMIT: Final = 64
-_numbers: Final = itertools.count(1)
 
 
 class Code:
-    """What the walk over one function gave, and the digests of its calls. `number` tells walks apart."""
+    """What the walk over one function gave, and the digests of its calls."""
 
     def __init__(self, identity: bytes, walk: Reach, held: tuple[Any, ...]) -> None:
-        self.number = next(_numbers)
         self.portable, self.inputs = walk.portable, tuple(walk.inputs)
         self.parts: list[Part] = walk.parts
         self.unfollowed = walk.unfollowed

@@ -10,15 +10,26 @@ import keyword
 import sys
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 MOST: Final = 512
 """Comparisons that one guard makes at most."""
 
+Named = tuple[Mapping[str, Any], str, Any]
 Guard = Callable[[], Any]
-"""Gives what it was made with as long as everything is the same, else None; raises where a name is gone."""
+"""Gives what it was made with as long as everything is the same, else what another one says."""
 
+_TEXT: Final = """
+def outer({}):
+    def guard():
+        try:
+            if {}:
+                return {}
+        except {}:  # a name that is gone is not the same
+            pass
+        return {}()
+"""
 _PREFIX: Final = "cachekit_"
 _LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
 
@@ -33,6 +44,7 @@ class _Terms:
     def __init__(self) -> None:
         self.objects: list[Any] = []
         self.texts: list[str] = []
+        self._copies: dict[str, tuple[Any, Any]] = {}
         self.variables: dict[int, str] = {}
 
     def variable(self, value: Any) -> str:
@@ -46,38 +58,61 @@ class _Terms:
             raise _Crowded
         self.texts.append(text)
 
-    def same(self, found: str, value: Any) -> None:
-        """What the expression `found` gives is `value`, and so is all that it holds."""
+    def same(self, found: str, value: Any) -> Any:
+        """What the expression `found` gives is `value`, and so is all that it holds; a copy of what is compared with."""
+        seen = self._copies.get(found)
+        if seen is not None and seen[0] is value:
+            return seen[1]
+        self._copies[found] = value, (copy := self._compared(found, value))
+        return copy
+
+    def _compared(self, found: str, value: Any) -> Any:
         self.add(f"{found} is {self.variable(value)}")
-        if type(value) not in (dict, list, tuple):
-            return
-        self.add(f"{self.variable(len)}({self.variable(value)}) == {len(value)}")
-        for at, one in value.items() if type(value) is dict else enumerate(value):
-            self.same(f"{self.variable(value)}[{self.variable(at) if type(at) is str else at}]", one)
+        if type(value) is dict:
+            copy = dict(value)  # whoever changes it now changes no copy
+            self.add(f"{self.variable(len)}({self.variable(value)}) == {len(copy)}")
+            return {at: self.same(f"{self.variable(value)}[{self.variable(at)}]", one) for at, one in copy.items()}
+        if type(value) is list or type(value) is tuple:
+            held = tuple(value)
+            self.add(f"{self.variable(len)}({self.variable(value)}) == {len(held)}")
+            return type(value)([self.same(f"{self.variable(value)}[{at}]", one) for at, one in enumerate(held)])
+        return value
 
 
-def guard(named: list[tuple[Mapping[str, Any], str, Any]], sizes: list[tuple[Any, int]], said: int) -> Guard | None:
-    """A guard that gives `said` while each (mapping, name, value) and (mapping, size) holds; None where there is too much.
+def guard(
+    code: list[Named], data: list[Named], sizes: Iterable[tuple[Any, int]], said: int, otherwise: Guard
+) -> tuple[Guard | None, list[Any]]:
+    """A guard that gives `said` while each (mapping, name, value) and (mapping, size) holds, and else what `otherwise`
+    says; and copies of the data that it compares with. None where there is too much to compare.
 
-    Every value is code, which only its identity tells, or a tree that `is_exact`.
+    What is code only its identity tells; what is data is a tree that `is_exact`.
     """
-    terms = _Terms()
-    home = _home(named)
+    terms, home = _Terms(), _home([*code, *data])
     try:
-        for mapping, name, value in named:
-            terms.same(name if mapping is home and _is_attribute(name) else _place(terms, mapping, name), value)
+        for mapping, name, value in code:
+            terms.add(f"{_place(terms, mapping, name, home)} is {terms.variable(value)}")
+        copies = [terms.same(_place(terms, mapping, name, home), value) for mapping, name, value in data]
+        if any(mapping[name] is not value for mapping, name, value in data):
+            return None, []  # os.environ makes a new text each time
         for mapping, size in sizes:
             terms.add(f"{terms.variable(len)}({terms.variable(mapping)}) == {size}")
-    except (_Crowded, RecursionError):
-        return None
+    except (_Crowded, RecursionError, KeyError):
+        return None, []
+    return _compiled(terms, home, said, otherwise), copies
+
+
+def _compiled(terms: _Terms, home: dict[str, Any], said: int, otherwise: Guard) -> Guard:
+    failed, slow = terms.variable(Exception), terms.variable(otherwise)
     names = list(terms.variables.values())
-    text = f"def outer({', '.join(names)}):\n return lambda: {said} if {' and '.join(terms.texts)} else None"
-    code = _inner(_inner(compile(text, "<cachekit guard>", "exec", dont_inherit=True)))
+    text = _TEXT.format(", ".join(names), " and ".join(terms.texts), said, failed, slow)
+    code = compile(text, "<cachekit guard>", "exec", dont_inherit=True)
+    for _ in ("outer", "guard"):
+        code = next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
     cells = dict(zip(names, map(types.CellType, terms.objects), strict=True))
     return types.FunctionType(code, home, closure=tuple(cells[name] for name in code.co_freevars))
 
 
-def _home(named: list[tuple[Mapping[str, Any], str, Any]]) -> dict[str, Any]:
+def _home(named: list[Named]) -> dict[str, Any]:
     """The module of which most is read: its names are the guard's own globals, which are found even faster."""
     count = Counter(id(mapping) for mapping, _, _ in named if type(mapping) is dict and "__builtins__" in mapping)
     found = {id(mapping): mapping for mapping, _, _ in named if count and id(mapping) == count.most_common(1)[0][0]}
@@ -100,8 +135,13 @@ def is_exact(tree: Any) -> bool:
     return True
 
 
-def _place(terms: _Terms, mapping: Mapping[str, Any], name: str) -> str:
-    """How to look a name up: as an attribute of its module, if that is a plain one, or in the mapping."""
+def _place(terms: _Terms, mapping: Mapping[str, Any], name: str, home: dict[str, Any]) -> str:
+    """How to look a name up: as a global, as an attribute of its module, if that is a plain one, or in the mapping."""
+    if mapping is home and _is_attribute(name):
+        return name
+    cell = getattr(mapping, "cell", None)
+    if type(cell) is types.CellType:
+        return f"{terms.variable(cell)}.cell_contents"
     module = sys.modules.get(str(mapping.get("__name__", ""))) if type(mapping) is dict else None
     if type(module) is types.ModuleType and vars(module) is mapping and _is_attribute(name):
         return f"{terms.variable(module)}.{name}"
@@ -110,12 +150,6 @@ def _place(terms: _Terms, mapping: Mapping[str, Any], name: str) -> str:
 
 def _is_attribute(name: str) -> bool:
     # Python writes other characters in a normal form; names with underscores may be the module type's own.
-    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and not name.startswith(("__", _PREFIX))
-
-
-def _inner(code: types.CodeType) -> types.CodeType:
-    return next(_codes(code))
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    return (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return (
+        name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and not name.startswith(("__", _PREFIX))
+    )

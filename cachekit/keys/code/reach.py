@@ -22,18 +22,16 @@ from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code import classes
 from cachekit.keys.code.facts import Facts
-from cachekit.keys.code.names import Chain, Imported, Outer
+from cachekit.keys.code.names import Chain, Outer
 from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module
 from cachekit.keys.code.source import documented, facts_of
+from cachekit.keys.code.unloaded import absolute, is_foreign, is_submodule, unloaded
 from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change, kind_of
 from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.keys.shapes import is_mock
 
 _WHEREABOUTS: Final = frozenset(
-    {
-        *("__name__", "__file__", "__package__", "__spec__", "__loader__"),
-        *("__path__", "__builtins__", "__cached__"),
-    }
+    ("__name__", "__file__", "__package__", "__spec__", "__loader__", "__path__", "__builtins__", "__cached__")
 )
 """Module attributes that say where the code stands: a key depends on no path."""
 
@@ -47,14 +45,6 @@ _COORDINATING: Final = frozenset(
     }
 )
 """Locks, events, queues and loggers: they decide when, or what is told, never the answer."""
-
-
-
-
-_MANY: Final = 1024
-_defaults: dict[bytes, bytes] = {}
-"""The canonical bytes of defaults, by their marshalled ones: most functions of a program have the same few."""
-
 
 _BUILTINS: Final = frozenset(vars(builtins)) - {"__doc__"}
 _WHOLE: Final[set[Chain]] = {()}
@@ -85,7 +75,7 @@ class Reach:
         self._numbers: dict[int, bytes] = {}
         self._met: list[Any] = []
         self._units: list[bytes] = []
-        self._globals: dict[tuple[Any, ...], bytes] = {}
+        self._read: dict[Any, bytes] = {}
 
     def of(self, function: types.FunctionType, ignore: frozenset[str] = frozenset()) -> bytes:
         """Bytes of everything that a decorated function reaches; of its own names those in `ignore` are left out."""
@@ -147,9 +137,7 @@ class Reach:
     def opaque(self, where: str, met: Any) -> bytes:
         """What stands for an object that has no honest value: its class."""
         if issubclass(type(met), threading.local):
-            raise CannotKey(
-                f"{where!r} is a threading.local: each thread has a value of its own; pass the value", where
-            )
+            raise CannotKey(f"{where!r} is a threading.local, another one in each thread: pass the value", where)
         if type(met).__module__ not in _COORDINATING:
             self.unfollowed.append((where, f"{type(met).__module__}.{type(met).__qualname__}"))
         return frame(b"object", self(type(met)) or classes.named(type(met)))
@@ -174,7 +162,7 @@ class Reach:
             else:
                 yield self._global(name, loaded, use)
         for imported in sorted(facts.names.imports):
-            yield from self._imported(_absolute(imported, function.__globals__), facts.names.imports[imported])
+            yield from self._imported(absolute(imported, function.__globals__), facts.names.imports[imported])
 
     def _defaults(self, defaults: tuple[Any, ...]) -> bytes:
         if can_change(defaults):
@@ -183,18 +171,16 @@ class Reach:
             plain = marshal.dumps(defaults, 2)
         except ValueError:  # a function or a class among them
             return canonical(defaults, where="defaults", describe=self)
-        if len(_defaults) > _MANY:
-            _defaults.clear()
-        if plain not in _defaults:
-            _defaults[plain] = canonical(defaults, where="defaults")
-        return _defaults[plain]
+        if plain not in self._read:  # most functions of a program have the same few
+            self._read[plain] = canonical(defaults, where="defaults")
+        return self._read[plain]
 
     def _global(self, name: str, loaded: dict[str, Any], use: Outer) -> bytes:
         # The functions of a module read many names in common.
         key = (id(loaded), name, use.changes, *use.reads)
-        data = self._globals.get(key)
+        data = self._read.get(key)
         if data is None:
-            data = self._globals[key] = self.read(name, name, loaded, use.reads, changes=use.changes)
+            data = self._read[key] = self.read(name, name, loaded, use.reads, changes=use.changes)
         return data
 
     def _members(self, cls: type) -> Iterator[bytes]:
@@ -236,7 +222,7 @@ class Reach:
         for chain in sorted(chains):
             if chain and (chain[0] in module.__dict__ or chain[0] in _WHEREABOUTS):
                 attributes.setdefault(chain[0], set()).add(chain[1:])
-            elif chain and _is_submodule(module, chain[0]):
+            elif chain and is_submodule(module, chain[0]):
                 submodules += self._imported(f"{module.__name__}.{chain[0]}", {chain[1:]})
             else:
                 attributes.update({name: {()} for name in module.__dict__ if not name.startswith("__")})
@@ -250,8 +236,6 @@ class Reach:
         if isinstance(module, types.ModuleType):
             yield frame(name.encode(), self.module(module, chains, name))
         else:
-            from cachekit.keys.code.unloaded import is_foreign, unloaded
-
             if is_foreign(name):
                 # As if it were loaded: whether somebody imported it already decides no answer.
                 yield frame(name.encode(), frame(b"module", name.encode()))
@@ -287,12 +271,6 @@ class Reach:
         return frame(b"nowhere", str(path).encode("utf-8", "surrogatepass"))
 
 
-def _is_submodule(module: types.ModuleType, name: str) -> bool:
-    from cachekit.keys.code.unloaded import find
-
-    return hasattr(module, "__path__") and find(f"{module.__name__}.{name}") is not None
-
-
 def _attributes(value: Any) -> dict[str, Any]:
     try:
         own = vars(value)
@@ -320,11 +298,3 @@ class _Stamping(Reach):
         self, label: str, name: str, mapping: Mapping[str, Any], chains: Iterable[Chain] = (), *, changes: bool = False
     ) -> bytes:
         return b""
-
-
-def _absolute(imported: Imported, loaded: Mapping[str, Any]) -> str:
-    level, module = imported
-    if not level:
-        return module
-    package = str(loaded.get("__package__") or "").split(".")
-    return ".".join([*package[: len(package) - level + 1], *([module] if module else [])])

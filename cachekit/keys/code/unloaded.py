@@ -8,11 +8,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+from collections.abc import Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Final
+from types import ModuleType
+from typing import Any, Final
 
 from cachekit.files.digests import frame
+from cachekit.keys.code.names import Imported
 from cachekit.keys.code.own import is_own_file
 from cachekit.keys.code.text import dump_tree, parse, text_digest
 
@@ -32,6 +35,19 @@ def unloaded(name: str) -> bytes:
         texts.append(frame(module.encode(), digest))
         waiting.extend(imported)
     return frame(*sorted(texts))
+
+
+def absolute(imported: Imported, loaded: Mapping[str, Any]) -> str:
+    """The full name of a module that code with these globals imports."""
+    level, module = imported
+    if not level:
+        return module
+    package = str(loaded.get("__package__") or "").split(".")
+    return ".".join([*package[: len(package) - level + 1], *([module] if module else [])])
+
+
+def is_submodule(module: ModuleType, name: str) -> bool:
+    return hasattr(module, "__path__") and find(f"{module.__name__}.{name}") is not None
 
 
 def is_foreign(name: str) -> bool:

@@ -29,11 +29,11 @@ class Cell(Mapping[str, Any]):
     """A closure's cell as a mapping from its name to its content."""
 
     def __init__(self, name: str, cell: types.CellType) -> None:
-        self._name, self._cell = name, cell
+        self._name, self.cell = name, cell
 
     def __getitem__(self, name: str) -> Any:
         try:
-            return self._cell.cell_contents
+            return self.cell.cell_contents
         except ValueError:
             raise KeyError(name) from None
 
@@ -83,14 +83,14 @@ class Watch:
         named = [one for one in watched if one.name]
         self._sizes = tuple((one.mapping, one.value) for one in watched if not one.name)
         self._code = _grouped([one for one in named if not is_marshalled(one.value)])
-        self._data = tuple(
-            (get, mapping) for get, mapping, _ in _grouped([one for one in named if is_marshalled(one.value)])
-        )
-        self._named = named
+        self._data = [group[:3] for group in _grouped([one for one in named if is_marshalled(one.value)])]
         self._numbers: dict[bytes, int] = {}
+        self._own = next(_numbers)
         self._last, self._times, self._enough = 0, 0, _ENOUGH
-        self.guard: Callable[[], Any] = _unguarded
-        """Gives the number of the state while it stays; None, or whatever it raises, where `number` has to tell."""
+        self.otherwise: Callable[[], Any] = self.number
+        """What is asked where a guard does not hold."""
+        self.guard: Callable[[], Any] = self.number
+        """Gives the number of the state, quickly while it stays."""
 
     def same(self) -> bool:
         """Whether a walk now would read what it read then."""
@@ -111,50 +111,55 @@ class Watch:
         data = self.state()
         if data is None:
             return None
+        if not is_exact(data):  # else what is marshalled alike may differ
+            return self._own, data
         text = marshal.dumps(data, 2)
         number = self._numbers.get(text)
         if number is None:
-            if not is_exact(data):
-                return data
             if len(self._numbers) >= _STATES:
                 self._numbers.clear()
             number = self._numbers[text] = next(_numbers)
-        self._settle(number)
+        self._settle(number, text)
         return number
 
-    def _settle(self, number: int) -> None:
+    def _settle(self, number: int, text: bytes) -> None:
         """A state that stays gets a guard. Each one has to be worth more, where states come and go."""
         self._times = self._times + 1 if number == self._last else 1
         self._last = number
-        if self._times >= self._enough:
-            self._times, self._enough = 0, 2 * self._enough
-            now = [(one.mapping, one.name, one.mapping[one.name]) for one in self._named]
-            self.guard = guard(now, list(self._sizes), number) or _unguarded
+        if self._times < self._enough:
+            return
+        self._times, self._enough = 0, 2 * self._enough
+        code = [(mapping, *one) for _, mapping, names, values in self._code for one in zip(names, values, strict=True)]
+        data = [(mapping, name, mapping[name]) for _, mapping, names in self._data for name in names]
+        made, copies = guard(code, data, self._sizes, number, self.otherwise)
+        held = iter(copies)
+        now = tuple([tuple([next(held) for _ in names]) for _, _, names in self._data]) if made else ()
+        # Another thread may have changed something since the state was taken.
+        if made is not None and marshal.dumps(now, 2) == text:
+            self.guard = made
 
     def state(self) -> tuple[Any, ...] | None:
         """The data that is read, as it is now; None where code is another one than it was."""
         try:
-            for get, mapping, values in self._code:
+            for get, mapping, _, values in self._code:
                 if get(mapping) != values:
                     return None
             for sized, size in self._sizes:
                 if len(sized) != size:
                     return None
-            return tuple([get(mapping) for get, mapping in self._data])
+            return tuple([get(mapping) for get, mapping, _ in self._data])
         except KeyError:
             return None
-
-
-def _unguarded() -> None:
-    return None
 
 
 def _is_fast(one: Watched) -> bool:
     return not one.name or is_marshalled(one.value) or one.stamp is None
 
 
-def _grouped(watched: list[Watched]) -> tuple[tuple[Callable[[Any], Any], Mapping[str, Any], tuple[Any, ...]], ...]:
-    """One look-up for all names of a mapping."""
+def _grouped(
+    watched: list[Watched],
+) -> list[tuple[Callable[[Any], Any], Mapping[str, Any], list[str], tuple[Any, ...]]]:
+    """One look-up for all names of a mapping: the look-up, the mapping, names and values."""
     by_mapping: dict[int, list[Watched]] = {}
     for one in watched:
         by_mapping.setdefault(id(one.mapping), []).append(one)
@@ -163,5 +168,5 @@ def _grouped(watched: list[Watched]) -> tuple[tuple[Callable[[Any], Any], Mappin
         # Twice, where there is one: else it would not be a tuple.
         names = {one.name: one.value for one in ones}
         keys = [*names, *names] if len(names) == 1 else list(names)
-        groups.append((operator.itemgetter(*keys), ones[0].mapping, tuple(names[key] for key in keys)))
-    return tuple(groups)
+        groups.append((operator.itemgetter(*keys), ones[0].mapping, keys, tuple(names[key] for key in keys)))
+    return groups
