@@ -95,9 +95,9 @@ def _passed(cache: Cache, target: Target, reason: str, *, quiet: bool) -> None:
 def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
     cache = ROOT.cache()
     mode = decide(cache.settings.mode, current())
+    cache.ready()
     call = target.full(args, kwargs)
     key = target.key(call, namespace_of(target, cache), sample_of(target))
-    cache.ready()
     return Prepared(cache, target, key, call, mode)
 
 

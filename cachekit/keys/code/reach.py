@@ -21,9 +21,9 @@ from cachekit.errors import CannotKey
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code import classes
-from cachekit.keys.code.facts import Facts
 from cachekit.keys.code.names import Chain, Outer
 from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module
+from cachekit.keys.code.shelf import Facts
 from cachekit.keys.code.source import documented, facts_of
 from cachekit.keys.code.unloaded import absolute, is_foreign, is_submodule, unloaded
 from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change, kind_of

@@ -15,17 +15,20 @@ import sys
 import types
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachekit.files.digests import frame, shelf
-from cachekit.keys.code.facts import Facts, packed, unpacked
+from cachekit.keys.code.names import Names, Outer
 
 if TYPE_CHECKING:
     from cachekit.files.digest_cache import Digests
 
 _LONGEST: Final = 1 << 20
 _LIMIT: Final = 16_384
-_READING: Final = ("facts.py", "names.py", "source.py", "text.py")
+_READING: Final = ("names.py", "shelf.py", "source.py", "text.py")
+_WHOLE: Final = 0
+"""What most names are: read as a whole, and not changed. One object stands for all of them."""
+_READ: Final = Outer(((),))
 
 _found: dict[str, Any] = {}
 """By mark: what came from the shelf, and nobody asked for yet."""
@@ -33,6 +36,22 @@ _kept: dict[tuple[Digests, bytes], frozenset[str]] = {}
 """By shelf and place: the marks that stood there."""
 _left: set[tuple[Digests, bytes]] = set()
 """What this process wrote. Once only: closures of one definition may reach other code each time."""
+
+
+class Facts(NamedTuple):
+    """What the code of a function says for itself, whatever it meets when it runs.
+
+    `portable`: whether other machines can compute the same (False: read from the bytecode, where no source is). `place`
+    is `file:line`; `returns` the annotation of what comes back. `mark` stands for the code and the file that this was
+    read of, "" where there is no file.
+    """
+
+    digest: str
+    portable: bool
+    names: Names
+    place: str
+    returns: str = ""
+    mark: str = ""
 
 
 def mark_of(code: types.CodeType, qualname: str, content: bytes) -> str:
@@ -49,7 +68,7 @@ def facts_at(mark: str) -> Facts | None:
     """What an earlier process read."""
     data = _found.pop(mark, None)
     try:
-        return None if data is None else unpacked(data, mark)
+        return None if data is None else _unpacked(data, mark)
     except (ValueError, TypeError, AttributeError):  # never written so: it is read again
         return None
 
@@ -82,7 +101,7 @@ def keep(function: types.FunctionType, facts: Iterable[Facts]) -> None:
 
     _left.add((shared, place))
     try:
-        data = header + to_json({mark: packed(one) for mark, one in known.items()})
+        data = header + to_json({mark: _packed(one) for mark, one in known.items()})
     except TypeError:  # a file name that is no text
         return
     if len(data) <= _LONGEST:
@@ -102,3 +121,27 @@ def _header() -> bytes:
     except OSError:
         return b""
     return frame(b"cachekit code 1", sys.version.encode(), hashlib.sha256(frame(*reading)).digest())
+
+
+def _packed(facts: Facts) -> list[Any]:
+    """Facts but for their mark, as lists, texts and numbers."""
+    outer = {
+        name: _WHOLE if use.reads == {()} and not use.changes else [use.changes, *sorted(use.reads)]
+        for name, use in facts.names.outer.items()
+    }
+    imports = [[level, name, *sorted(chains)] for (level, name), chains in facts.names.imports.items()]
+    return [facts.digest, facts.portable, outer, imports, facts.place, facts.returns]
+
+
+def _unpacked(data: list[Any], mark: str) -> Facts:
+    """What was packed. Raises ValueError, TypeError or AttributeError for what never was facts."""
+    digest, portable, outer, imports, place, returns = data
+    names = Names({name: _READ if use == _WHOLE else _outer(use) for name, use in outer.items()})
+    names.imports = {(level, name): set(map(tuple, chains)) for level, name, *chains in imports}
+    return Facts(digest, portable, names, place, returns, mark)
+
+
+def _outer(use: list[Any]) -> Outer:
+    outer = Outer(map(tuple, use[1:]))
+    outer.changes = use[0]
+    return outer

@@ -17,30 +17,30 @@ import types
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
-from cachekit.keys.code.facts import Facts
 from cachekit.keys.code.names import Names, Outer, names_of
-from cachekit.keys.code.shelf import facts_at, mark_of
+from cachekit.keys.code.shelf import Facts, facts_at, mark_of
 from cachekit.keys.code.text import dump_tree, normalised, parse, text_digest
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 _DEFINITIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_BARE: Final = frozenset({ast.Name, ast.Constant, ast.Load, ast.Store, ast.Del})
 # Nested, no-free, future-import and (types.coroutine) iterable flags are not of the definition itself.
 _FLAGS: Final = 0x2AF
 _PARSED_LIMIT: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
 class _Found:
     """A definition in a file, the code it compiles to here, and where it stands."""
 
-    shape: tuple[Any, ...]
-    node: Definition
-    qualname: str
-    line: int
+    def __init__(self, code: types.CodeType, node: Definition, qualname: str, line: int) -> None:
+        self.code, self.node, self.qualname, self.line = code, node, qualname, line
+
+    @functools.cached_property
+    def shape(self) -> tuple[Any, ...]:
+        return code_shape(self.code)
 
 
 _parsed: dict[tuple[str, bytes, bool], tuple[_Found, ...]] = {}
@@ -62,7 +62,12 @@ def source_of(function: types.FunctionType) -> str | bytes:
 
 def definition_of(function: types.FunctionType, text: str | bytes) -> Definition | None:
     """The one definition that compiles to the loaded code, or None where there is none or it cannot be told which."""
-    filename, shape = function.__code__.co_filename, code_shape(function.__code__)
+    code, filename = function.__code__, function.__code__.co_filename
+    for found in _definitions(filename, text, numbered=False):
+        # What stands in the same place, and does the same: most functions end here.
+        if found.line == code.co_firstlineno and found.qualname == function.__qualname__ and found.code == code:
+            return found.node
+    shape = code_shape(code)
     # Two lambdas on a line cannot be told apart by line: then each definition gets a line of its own.
     for numbered in (False, True):
         matches = [found for found in _definitions(filename, text, numbered) if found.shape == shape]
@@ -97,7 +102,7 @@ def _parse(filename: str, text: str | bytes, numbered: bool) -> tuple[_Found, ..
 
 
 def _places(node: ast.AST, prefix: str) -> Iterator[tuple[Definition, str, int]]:
-    for child in ast.iter_child_nodes(node):
+    for child in _children(node):
         inner = prefix
         if isinstance(child, _DEFINITIONS):
             name = "<lambda>" if isinstance(child, ast.Lambda) else child.name
@@ -107,6 +112,15 @@ def _places(node: ast.AST, prefix: str) -> Iterator[tuple[Definition, str, int]]
         elif isinstance(child, ast.ClassDef):
             inner = f"{prefix}{child.name}."
         yield from _places(child, inner)
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
+    """As `ast.iter_child_nodes`, without those in which nothing is defined."""
+    for value in vars(node).values():
+        if type(value) is list:
+            yield from [child for child in value if isinstance(child, ast.AST)]
+        elif isinstance(value, ast.AST) and type(value) not in _BARE:
+            yield value
 
 
 def _number(tree: ast.Module, places: list[tuple[Definition, str, int]]) -> ast.Module:
@@ -128,7 +142,7 @@ def _pair(whole: types.CodeType, places: list[tuple[Definition, str, int]], line
     count = Counter(spots)
     for spot, (node, qualname, line) in zip(spots, places, strict=True):
         if count[spot] == 1:
-            yield from (_Found(code_shape(code), node, qualname, line) for code in codes.get(spot, ()))
+            yield from (_Found(code, node, qualname, line) for code in codes.get(spot, ()))
 
 
 def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from cachekit.keys.code.guard import guard, is_exact
+from cachekit.keys.guard import guard, is_exact
 
 ABSENT: Final = object()
 """What stands where a name is missing."""
