@@ -19,6 +19,7 @@ from harness import Figure, Scale
 
 GROUPS = {
     "hits": "time_hits",
+    "keys": "time_keys",
     "store": "time_store",
     "growth": "time_growth",
     "ipfs": "time_ipfs",

@@ -19,7 +19,7 @@ import harness
 ROOT = Path(__file__).parents[2]
 LOCAL = [
     pytest.param(benchmark, id=benchmark.__name__)
-    for module in ("time_hits", "time_store", "time_growth", "time_adapters", "time_peers")
+    for module in ("time_hits", "time_keys", "time_store", "time_growth", "time_adapters", "time_peers")
     for benchmark in importlib.import_module(module).ALL
 ]
 DAEMON = [
