@@ -31,7 +31,6 @@ def outer({}):
         return {}()
 """
 _PREFIX: Final = "cachekit_"
-_LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
 
 
 class _Crowded(Exception):
@@ -118,21 +117,6 @@ def _home(named: list[Named]) -> dict[str, Any]:
     found = {id(mapping): mapping for mapping, _, _ in named if count and id(mapping) == count.most_common(1)[0][0]}
     home: Any = next(iter(found.values()), {"__builtins__": {}})
     return home
-
-
-def is_exact(tree: Any) -> bool:
-    """Whether identity tells the leaves of a tree: dicts by text, lists, tuples, and what cannot change."""
-    waiting = [tree]
-    for node in waiting:
-        if type(node) is dict and all(type(name) is str for name in node):
-            waiting.extend(node.values())
-        elif type(node) is list or type(node) is tuple:
-            waiting.extend(node)
-        elif type(node) not in _LEAVES:
-            return False
-        if len(waiting) > MOST:
-            return False
-    return True
 
 
 def _place(terms: _Terms, mapping: Mapping[str, Any], name: str, home: dict[str, Any]) -> str:

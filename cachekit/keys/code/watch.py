@@ -12,8 +12,6 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from cachekit.keys.guard import guard, is_exact
-
 ABSENT: Final = object()
 """What stands where a name is missing."""
 
@@ -21,6 +19,7 @@ _SCALARS: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
 _ENOUGH: Final = 16
 """Calls without a change after which a guard is made, which takes a millisecond."""
 _STATES: Final = 256
+_MANY: Final = 512
 _numbers: Final = itertools.count(1)
 _CODE: Final = (types.FunctionType, types.ModuleType, type)
 
@@ -71,6 +70,21 @@ def can_change(value: Any) -> bool:
 def is_marshalled(value: Any) -> bool:
     """Whether the bytes of a fast lane hold the value: plain types only, containers as they are now."""
     return type(value) in _SCALARS or type(value) in (dict, list, tuple)
+
+
+def is_exact(tree: Any) -> bool:
+    """Whether identity tells the leaves of a tree: dicts by text, lists, tuples, and what cannot change."""
+    waiting = [tree]
+    for node in waiting:
+        if type(node) is dict and all(type(name) is str for name in node):
+            waiting.extend(node.values())
+        elif type(node) is list or type(node) is tuple:
+            waiting.extend(node)
+        elif type(node) not in _SCALARS:
+            return False
+        if len(waiting) > _MANY:
+            return False
+    return True
 
 
 class Watch:
@@ -131,6 +145,8 @@ class Watch:
         self._times, self._enough = 0, 2 * self._enough
         code = [(mapping, *one) for _, mapping, names, values in self._code for one in zip(names, values, strict=True)]
         data = [(mapping, name, mapping[name]) for _, mapping, names in self._data for name in names]
+        from cachekit.keys.guard import guard  # few processes call a function so often
+
         made, copies = guard(code, data, self._sizes, number, self.otherwise)
         held = iter(copies)
         now = tuple([tuple([next(held) for _ in names]) for _, _, names in self._data]) if made else ()
