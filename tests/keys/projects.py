@@ -48,7 +48,8 @@ class Project:
 
     def forget(self) -> None:
         for name, module in list(sys.modules.items()):
-            if str(getattr(module, "__file__", "")).startswith(str(self.place)):
+            places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
+            if any(str(place).startswith(str(self.place)) for place in places):
                 del sys.modules[name]
         importlib.invalidate_caches()
         linecache.clearcache()

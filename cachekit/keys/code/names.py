@@ -7,8 +7,8 @@ read. What an object is that is changed in place, only its value says: `changes`
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 Chain = tuple[str, ...]
 """Names of attributes, one read of the other; () is the value itself."""
@@ -21,6 +21,8 @@ MUTATORS: Final = frozenset(
 """Methods that change their object: as a statement of its own, such a call tells the function nothing."""
 
 _ASKED: Final = frozenset({"KeyError", "IndexError", "LookupError"})
+
+_LOOKING_UP: Final = ("globals", "eval", "exec")
 
 _SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -56,6 +58,12 @@ def names_of(node: Definition) -> Names:
     walk = _Walk()
     walk.definition(node, [])
     return walk.names
+
+
+def looks_up(outer: Mapping[str, Outer], loaded: Mapping[str, Any]) -> bool:
+    """Whether a function reads its module by names that only its run knows."""
+    itself = "__name__" in outer and "sys" in outer and ("modules",) in outer["sys"].reads
+    return itself or any(name in outer and name not in loaded for name in _LOOKING_UP)
 
 
 class _Scope:
@@ -108,6 +116,8 @@ class _Walk:
             self.visit(node.slice, scopes)
             if self._asking:
                 self.read(node.value.id, (), scopes)
+        elif isinstance(node, ast.Subscript) and (name := _of_globals(node)):
+            self.names.outer.setdefault(name, Outer()).reads.add(())
         elif isinstance(node, ast.AnnAssign) and not scopes[-1].is_class:
             # Python evaluates no annotation of a local variable.
             self.all([node.target, *filter(None, [node.value])], scopes)
@@ -160,6 +170,14 @@ def _owners(name: str, scopes: list[_Scope]) -> Iterator[_Scope | None]:
             if not scope.is_class:
                 return
     yield None
+
+
+def _of_globals(node: ast.Subscript) -> str:
+    """The name in `globals()["name"]`."""
+    call, name = node.value, node.slice
+    looked_up = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "globals"
+    is_text = isinstance(node.ctx, ast.Load) and isinstance(name, ast.Constant) and isinstance(name.value, str)
+    return str(name.value) if looked_up and is_text else ""  # type: ignore[attr-defined]
 
 
 def _asks(node: ast.Try | ast.With) -> bool:

@@ -11,6 +11,7 @@ import site
 import sys
 import sysconfig
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,3 +80,9 @@ def is_own_module(module: Any) -> bool:
 def _module_of(cls: type) -> str:
     module = cls.__dict__.get("__module__", "")
     return module if isinstance(module, str) else ""
+
+
+def lasting(loaded: Mapping[str, Any]) -> list[str]:
+    """The names of a module or notebook, without what IPython writes into it for each cell."""
+    kept = {"In", "Out"} if "get_ipython" in loaded else set[str]()
+    return sorted(name for name in loaded if not name.startswith("_") and name not in kept)

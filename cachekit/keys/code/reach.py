@@ -20,8 +20,8 @@ from cachekit.errors import CannotKey
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code import classes
-from cachekit.keys.code.names import Chain, Imported, Outer
-from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module
+from cachekit.keys.code.names import Chain, Imported, Outer, looks_up
+from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module, lasting
 from cachekit.keys.code.source import documented, facts_of
 from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change, kind_of
 from cachekit.keys.secrets import is_secret_name, seal
@@ -155,6 +155,8 @@ class Reach:
             mapping = Cell(name, cells[name]) if name in cells else function.__globals__
             use = outer.get(name) or Outer({()})
             yield self.read(name, name, mapping, use.reads, changes=use.changes)
+        if looks_up(outer, function.__globals__):
+            yield from (self.read(name, name, function.__globals__) for name in lasting(function.__globals__))
         for imported in sorted(facts.names.imports):
             yield from self._imported(_absolute(imported, function.__globals__), facts.names.imports[imported])
 
@@ -168,6 +170,9 @@ class Reach:
         for name, member in classes.members(cls):
             mapping = own if own.get(name, ABSENT) is member else {name: member}
             yield self.read(f"{cls.__qualname__}.{name}", name, mapping, ())
+        module = sys.modules.get(cls.__module__)
+        for name, use in sorted(classes.annotated(cls).outer.items()) if module is not None else ():
+            yield self.read(name, name, vars(module), use.reads)
 
     # -- names ------------------------------------------------------------------------------------------------------
 
@@ -200,7 +205,9 @@ class Reach:
             elif chain and _is_submodule(module, chain[0]):
                 submodules += self._imported(f"{module.__name__}.{chain[0]}", {chain[1:]})
             else:
-                attributes.update({name: {()} for name in module.__dict__ if not name.startswith("__")})
+                attributes.update(
+                    {name: {()} for name in module.__dict__ if not name.startswith("__") or name == "__getattr__"}
+                )
         names = sorted(set(attributes) - _WHEREABOUTS)
         reads = [self.read(f"{label}.{name}", name, module.__dict__, attributes[name]) for name in names]
         return frame(*reads, *submodules)
@@ -218,7 +225,7 @@ class Reach:
                 yield frame(name.encode(), frame(b"module", name.encode()))
                 return
             self.parts.append(Part("module", name, "", None))
-            yield frame(name.encode(), unloaded(name))
+            yield frame(name.encode(), unloaded(name, chains))
 
     # -- values -----------------------------------------------------------------------------------------------------
 
