@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 
 class Outcome(NamedTuple):
-    """What a call gives, and its key."""
+    """What a call gives, its key, and its key before anything was run."""
 
     answer: Any
     key: str
+    first: str
 
 
 class Project:
@@ -47,7 +48,8 @@ class Project:
 
     def forget(self) -> None:
         for name, module in list(sys.modules.items()):
-            if str(getattr(module, "__file__", "")).startswith(str(self.place)):
+            places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
+            if any(str(place).startswith(str(self.place)) for place in places):
                 del sys.modules[name]
         importlib.invalidate_caches()
         linecache.clearcache()
@@ -58,7 +60,8 @@ class Project:
     def outcome(self) -> Outcome:
         main = self.imported()
         ask, call = main.ask, getattr(main, "CALL", ("x",))
-        return Outcome(ask.__wrapped__(*call), str(ask.key_for(*call)))
+        first = str(ask.key_for(*call))
+        return Outcome(ask.__wrapped__(*call), str(ask.key_for(*call)), first)
 
     def close(self) -> None:
         self.forget()

@@ -7,8 +7,8 @@ read. What an object is that is changed in place, only its value says: `changes`
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 Chain = tuple[str, ...]
 """Names of attributes, one read of the other; () is the value itself."""
@@ -19,6 +19,10 @@ MUTATORS: Final = frozenset(
     {"append", "appendleft", "extend", "add", "update", "insert", "put", "put_nowait", "clear", "setdefault"}
 )
 """Methods that change their object: as a statement of its own, such a call tells the function nothing."""
+
+_ASKED: Final = frozenset({"KeyError", "IndexError", "LookupError"})
+
+_LOOKING_UP: Final = ("globals", "eval", "exec")
 
 _SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -56,13 +60,20 @@ def names_of(node: Definition) -> Names:
     return walk.names
 
 
+def looks_up(outer: Mapping[str, Outer], loaded: Mapping[str, Any]) -> bool:
+    """Whether a function reads its module by names that only its run knows."""
+    itself = "__name__" in outer and "sys" in outer and ("modules",) in outer["sys"].reads
+    return itself or any(name in outer and name not in loaded for name in _LOOKING_UP)
+
+
 class _Scope:
     """One function, class or comprehension: what it binds, and by which imports."""
 
     def __init__(self, *, is_class: bool = False) -> None:
         self.is_class = is_class
         self.bound: set[str] = set()
-        self.imported: dict[str, tuple[Imported, Chain]] = {}
+        self.imported: dict[str, set[tuple[Imported, Chain]]] = {}
+        self.executed: list[tuple[Imported, Imported, Chain]] = []
         self.outside: set[str] = set()
 
 
@@ -71,12 +82,15 @@ class _Walk:
 
     def __init__(self) -> None:
         self.names = Names()
+        self._asking = 0
 
     def definition(self, node: Definition, scopes: list[_Scope]) -> None:
         """What stands inside a definition; what is evaluated when it is made belongs to the scope around it."""
         scope = _scope_of(node)
         body = [node.body] if isinstance(node, ast.Lambda) else node.body
-        self.all(body, [*scopes, scope])
+        self.all([*getattr(node, "type_params", ()), *body], [*scopes, scope])
+        # What is imported and not read was imported for what that does.
+        self.imports(one[1:] for one in scope.executed if one[0] not in self.names.imports)
 
     def all(self, nodes: Iterable[ast.AST], scopes: list[_Scope]) -> None:
         for node in nodes:
@@ -87,17 +101,31 @@ class _Walk:
             self.all(_around(node), scopes)
             self.definition(node, scopes)
         elif isinstance(node, _COMPREHENSIONS):
-            self.all(ast.iter_child_nodes(node), [*scopes, _comprehension_scope(node)])
+            # The first iterable is evaluated in the scope around.
+            first = node.generators[0]
+            self.visit(first.iter, scopes)
+            inside = [part for part in ast.iter_child_nodes(node) if part is not first]
+            self.all([first.target, *first.ifs, *inside], [*scopes, _comprehension_scope(node)])
         elif isinstance(node, ast.Expr) and (changed := _changed_by(node.value)) is not None:
             self.change(changed[0].id, scopes)
             self.all(changed[1], scopes)
         elif isinstance(node, (ast.Name, ast.Attribute, ast.Call)) and (read := _read(node)) is not None:
             self.touch(*read, scopes)
-        elif (
-            isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name)
-        ):
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
             self.change(node.value.id, scopes)
             self.visit(node.slice, scopes)
+            if self._asking:
+                self.read(node.value.id, (), scopes)
+        elif isinstance(node, ast.Subscript) and (name := _of_globals(node)):
+            self.names.outer.setdefault(name, Outer()).reads.add(())
+        elif isinstance(node, ast.AnnAssign) and not scopes[-1].is_class:
+            # Python evaluates no annotation of a local variable.
+            self.all([node.target, *filter(None, [node.value])], scopes)
+        elif isinstance(node, (ast.Try, ast.With)) and _asks(node):
+            self._asking += 1
+            self.all(node.body, scopes)
+            self._asking -= 1
+            self.all([part for part in ast.iter_child_nodes(node) if part not in node.body], scopes)
         elif not isinstance(node, (ast.Global, ast.Nonlocal)):
             self.all(ast.iter_child_nodes(node), scopes)
 
@@ -113,9 +141,13 @@ class _Walk:
         for scope in _owners(name, scopes):
             if scope is None:
                 self.names.outer.setdefault(name, Outer()).reads.add(chain)
-            elif name in scope.imported:
-                module, prefix = scope.imported[name]
-                self.names.imports.setdefault(module, set()).add((*prefix, *chain))
+            else:
+                # By whichever import it was bound: one may stand in the `except` of another.
+                self.imports((module, (*prefix, *chain)) for module, prefix in scope.imported.get(name, ()))
+
+    def imports(self, reads: Iterable[tuple[Imported, Chain]]) -> None:
+        for module, chain in reads:
+            self.names.imports.setdefault(module, set()).add(chain)
 
     def change(self, name: str, scopes: list[_Scope]) -> None:
         for scope in _owners(name, scopes):
@@ -131,13 +163,31 @@ def _owners(name: str, scopes: list[_Scope]) -> Iterator[_Scope | None]:
         if scope.is_class and number:
             continue
         if name in scope.outside:
-            yield None
+            yield from (scope, None)  # an import may bind a global
             return
         if name in scope.bound:
             yield scope
             if not scope.is_class:
                 return
     yield None
+
+
+def _of_globals(node: ast.Subscript) -> str:
+    """The name in `globals()["name"]`."""
+    call, name = node.value, node.slice
+    looked_up = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "globals"
+    is_text = isinstance(node.ctx, ast.Load) and isinstance(name, ast.Constant) and isinstance(name.value, str)
+    return str(name.value) if looked_up and is_text else ""  # type: ignore[attr-defined]
+
+
+def _asks(node: ast.Try | ast.With) -> bool:
+    """Whether a block's author catches a KeyError: then it decides what follows whether an item is there."""
+    handlers = node.handlers if isinstance(node, ast.Try) else [item.context_expr for item in node.items]
+    return any(isinstance(part, ast.Name) and part.id in _ASKED for one in handlers for part in ast.walk(_caught(one)))
+
+
+def _caught(one: ast.AST) -> ast.AST:
+    return (one.type or ast.Pass()) if isinstance(one, ast.ExceptHandler) else one
 
 
 def _around(node: Definition) -> Iterator[ast.AST]:
@@ -239,4 +289,5 @@ def _bind_import(node: ast.Import | ast.ImportFrom, scope: _Scope) -> None:
             # `import a.b` binds `a`, and `a.b` is read of it.
             name, module = alias.name.partition(".")[0], (0, alias.name.partition(".")[0])
         scope.bound.add(name)
-        scope.imported[name] = module, prefix
+        scope.imported.setdefault(name, set()).add((module, prefix))
+        scope.executed.append((module, module if prefix else (0, alias.name), prefix))

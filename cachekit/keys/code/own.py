@@ -11,6 +11,7 @@ import site
 import sys
 import sysconfig
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +43,22 @@ def is_own_function(function: types.FunctionType) -> bool:
 
 
 def is_own_class(cls: type) -> bool:
-    return is_own_module(sys.modules.get(_module_of(cls))) and not cls.__flags__ & _IMMUTABLE
+    """Whether a class counts: of an own module, or made at run time by a foreign one, which does not hold it."""
+    if cls.__flags__ & _IMMUTABLE:
+        return False
+    name = _module_of(cls)
+    module = sys.modules.get(name)
+    return is_own_module(module) or not (name.partition(".")[0] in _PACKAGES or _is_held(cls, module))
+
+
+def _is_held(cls: type, module: Any) -> bool:
+    """Whether its module has the class: what `make_dataclass` or a metaclass makes says that it stands in theirs."""
+    held: Any = module
+    for name in cls.__qualname__.split("."):
+        if name == "<locals>":
+            return True
+        held = getattr(held, "__dict__", {}).get(name)
+    return held is cls
 
 
 _IMMUTABLE: Final = 1 << 8
@@ -64,3 +80,9 @@ def is_own_module(module: Any) -> bool:
 def _module_of(cls: type) -> str:
     module = cls.__dict__.get("__module__", "")
     return module if isinstance(module, str) else ""
+
+
+def lasting(loaded: Mapping[str, Any]) -> list[str]:
+    """The names of a module or notebook, without what IPython writes into it for each cell."""
+    kept = {"In", "Out"} if "get_ipython" in loaded else set[str]()
+    return sorted(name for name in loaded if not name.startswith("_") and name not in kept)

@@ -21,8 +21,8 @@ from cachekit.errors import CannotKey
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code import classes
-from cachekit.keys.code.names import Chain, Outer
-from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module
+from cachekit.keys.code.names import Chain, Outer, looks_up
+from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module, lasting
 from cachekit.keys.code.shelf import Facts
 from cachekit.keys.code.source import documented, facts_of
 from cachekit.keys.code.unloaded import absolute, is_foreign, is_submodule, unloaded
@@ -161,6 +161,8 @@ class Reach:
                 yield self.read(name, name, Cell(name, cells[name]), use.reads, changes=use.changes)
             else:
                 yield self._global(name, loaded, use)
+        if looks_up(outer, function.__globals__):
+            yield from (self.read(name, name, function.__globals__) for name in lasting(function.__globals__))
         for imported in sorted(facts.names.imports):
             yield from self._imported(absolute(imported, function.__globals__), facts.names.imports[imported])
 
@@ -193,6 +195,9 @@ class Reach:
         for name, member in classes.members(cls):
             mapping = own if own.get(name, ABSENT) is member else {name: member}
             yield self.read(f"{cls.__qualname__}.{name}", name, mapping, ())
+        module = sys.modules.get(cls.__module__)
+        for name, use in sorted(classes.annotated(cls).outer.items()) if module is not None else ():
+            yield self.read(name, name, vars(module), use.reads)
 
     # -- names ------------------------------------------------------------------------------------------------------
 
@@ -225,7 +230,9 @@ class Reach:
             elif chain and is_submodule(module, chain[0]):
                 submodules += self._imported(f"{module.__name__}.{chain[0]}", {chain[1:]})
             else:
-                attributes.update({name: {()} for name in module.__dict__ if not name.startswith("__")})
+                attributes.update(
+                    {name: {()} for name in module.__dict__ if not name.startswith("__") or name == "__getattr__"}
+                )
         names = sorted(set(attributes) - _WHEREABOUTS)
         reads = [self.read(f"{label}.{name}", name, module.__dict__, attributes[name]) for name in names]
         return frame(*reads, *submodules)
@@ -241,7 +248,7 @@ class Reach:
                 yield frame(name.encode(), frame(b"module", name.encode()))
                 return
             self.parts.append(Part("module", name, "", None))
-            yield frame(name.encode(), unloaded(name))
+            yield frame(name.encode(), unloaded(name, chains))
 
     # -- values -----------------------------------------------------------------------------------------------------
 

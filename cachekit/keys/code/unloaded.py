@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 from cachekit.files.digests import frame
-from cachekit.keys.code.names import Imported
+from cachekit.keys.code.names import Chain, Imported
 from cachekit.keys.code.own import is_own_file
 from cachekit.keys.code.text import dump_tree, parse, text_digest
 
@@ -23,9 +24,9 @@ _digests: dict[tuple[str, bytes], tuple[bytes, tuple[str, ...]]] = {}
 _LIMIT: Final = 1024
 
 
-def unloaded(name: str) -> bytes:
-    """Bytes of a module that is not in `sys.modules`; of a foreign one its name only."""
-    texts, seen, waiting = [], set[str](), [name]
+def unloaded(name: str, chains: Iterable[Chain] = ()) -> bytes:
+    """Bytes of a module that is not in `sys.modules`, and of its submodules that are read; of a foreign one its name."""
+    texts, seen, waiting = [], set[str](), [name, *_submodules(name, chains)]
     while waiting:
         module = waiting.pop()
         if module in seen:
@@ -56,8 +57,20 @@ def is_foreign(name: str) -> bool:
     return name in sys.builtin_module_names or (spec is not None and not _is_own(spec))
 
 
+def _submodules(name: str, chains: Iterable[Chain]) -> Iterator[str]:
+    for chain in chains:
+        inner = name
+        for part in chain:
+            inner = f"{inner}.{part}"
+            if find(inner) is None:
+                break
+            yield inner
+
+
 def _is_own(spec: ModuleSpec) -> bool:
-    return bool(spec.origin) and spec.has_location and is_own_file(str(spec.origin))
+    if spec.origin is None:  # a namespace package stands in several places
+        return any(is_own_file(os.path.join(place, "")) for place in spec.submodule_search_locations or ())
+    return spec.has_location and is_own_file(spec.origin)
 
 
 def _found(name: str) -> tuple[bytes, tuple[str, ...]]:
@@ -66,8 +79,10 @@ def _found(name: str) -> tuple[bytes, tuple[str, ...]]:
         return b"absent", ()
     if not _is_own(spec):
         return b"foreign", ()
+    if spec.origin is None:
+        return b"namespace", ()
     try:
-        data = Path(str(spec.origin)).read_bytes()
+        data = Path(spec.origin).read_bytes()
     except OSError:
         return b"unreadable", ()
     key = (name, hashlib.sha256(data).digest())

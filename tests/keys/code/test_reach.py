@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from keys.projects import Project
 
 HEAD = "from cachekit import distributed_cache\n"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Iterator[Any]:
-    made: list[Project] = []
-
-    def make(**modules: str) -> Project:
-        made.append(Project(tmp_path / "project", **modules))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 HELPER = HEAD + "from lib import helper\n@distributed_cache\ndef ask(x): return helper(x)\n"
