@@ -7,7 +7,7 @@ from cachekit.cache.operations import clear, fetch, flush, gc, invalidate, pins,
 from cachekit.calls.cached import Cached
 from cachekit.calls.decorators import distributed_cache, persist_artifact
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
-from cachekit.model import MISS, Adapter, Event, Explanation, Key, Reply, Retry, Saving
+from cachekit.model import MISS, Adapter, Event, Key, Reply, Retry, Saving
 from cachekit.plan.gate import bypass, mode, sample
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cachekit.calls.answers.asking import Wanted
     from cachekit.calls.prepare import driven
     from cachekit.keys.code.depends import env
+    from cachekit.keys.outline import Explanation
     from cachekit.plan.steps import CallOrigin, Do, Failed
 
 __all__ = [
@@ -74,6 +75,7 @@ _LATER = {
     "Answers": "calls.answers.answers",
     "CallOrigin": "plan.steps",
     "Do": "plan.steps",
+    "Explanation": "keys.outline",
     "Failed": "plan.steps",
     "Wanted": "calls.answers.asking",
     "driven": "calls.prepare",

@@ -277,23 +277,3 @@ class Mark:
     kind: Literal["namespace", "tag", "key"]
     value: str
     at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What the key of a call holds, and where an answer stands; `str()` of it is for people.
-
-    `key` is None where the call cannot be keyed, `parts` are (name, readable text) pairs, `found` says which tier has an
-    answer ("" for none), `notes` what stands in the way.
-    """
-
-    key: Key | None
-    parts: tuple[tuple[str, str], ...]
-    found: str
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [f"key    {self.key}" if self.key else "key    none: the call cannot be keyed"]
-        lines += [f"  {name:<14} {text}" for name, text in self.parts]
-        lines.append(f"found  {self.found or 'nowhere'}")
-        return "\n".join([*lines, *self.notes])

@@ -65,10 +65,13 @@ class Cache(Opened):
     """One cache directory and what belongs to it. Safe from any thread, and in a forked child."""
 
     def __init__(self, resolved: Resolved, environ: Mapping[str, str]) -> None:
+        from cachekit.cache.notes import Notes  # by the first call: not at import
+
         super().__init__()
         self.resolved = resolved
         self.settings = resolved.settings
         self.stats = Stats()
+        self.notes = Notes()
         self.flights = Flights()
         self.leases = Leases(self.settings.dir / "leases")
         self.ledger = Ledger(self.settings.dir)
@@ -79,7 +82,7 @@ class Cache(Opened):
         self.streams: UnderWay[Any] = UnderWay()
         self._ready = False
         self._lock = threading.Lock()
-        self._house = Housekeeper(self.stats, self.ledger)
+        self._house = Housekeeper(self.stats, self.ledger, lambda: self.notes.save(self.digests))
         self._background = Background(self.stats)
         # Not methods: `tidy` is part of every hit.
         self.tidy = self._house.tidy
@@ -190,6 +193,7 @@ class Cache(Opened):
         """Returns when everything queued stands in the daemon; raises TierError where it does not within `timeout` s."""
         self.ready()
         self.save_totals()
+        self.notes.save(self.digests)
         if self.team is not None:
             from cachekit.artifacts.progress import waiting
 
@@ -202,6 +206,7 @@ class Cache(Opened):
             return
         try:
             self.save_totals()
+            self.notes.save(self.digests)
             if self.team is not None:
                 self.team.close(bound)
         except (TierError, sqlite3.Error, OSError) as error:
@@ -220,7 +225,7 @@ class Cache(Opened):
     def renew_after_fork(self) -> None:
         """What a forked child must not share with its parent: locks that may be held, threads that do not exist."""
         self._lock = threading.Lock()
-        parts = (self._house, self._background, self.stats, self.flights, self.streams, self.ledger)
+        parts = (self._house, self._background, self.stats, self.notes, self.flights, self.streams, self.ledger)
         for part in (*parts, *self.tiers.values()):
             renew = getattr(part, "renew_after_fork", None)
             if renew is not None:

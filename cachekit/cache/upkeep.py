@@ -35,10 +35,11 @@ SAVE_EVERY: Final = 10.0
 class Housekeeper:
     """Keeps one cache tidy. `disk` is its disk tier while it has one."""
 
-    def __init__(self, stats: Stats, ledger: Ledger) -> None:
+    def __init__(self, stats: Stats, ledger: Ledger, save_notes: Callable[[], None]) -> None:
         self.disk: DiskTier | None = None
         self._stats = stats
         self._ledger = ledger
+        self._save_notes = save_notes
         self._next_save = 0.0
         self._keeper = Worker("cachekit-keeper", self._keep_house)
 
@@ -59,6 +60,7 @@ class Housekeeper:
     def _keep_house(self) -> bool:
         try:
             self.save_totals()
+            self._save_notes()
             disk = self.disk
             if disk is not None and disk.wants_culling():
                 disk.cull()

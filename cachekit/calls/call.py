@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from cachekit.cache.default import ROOT, default
 from cachekit.calls.lanes import Known, Lane, Nearby, at_hand, remember, shorten
@@ -25,9 +26,13 @@ from cachekit.calls.prepare import (
 )
 from cachekit.calls.target import Target
 from cachekit.errors import TierError, UsageError
-from cachekit.model import Explanation, Key, Record
+from cachekit.model import Key, Record
 from cachekit.plan import plan as plans
 from cachekit.plan.steps import Do, Steps
+
+if TYPE_CHECKING:
+    from cachekit.cache.cache import Cache
+    from cachekit.keys.outline import Explanation
 
 
 def call(lane: Lane, args: Any, kwargs: Any) -> Any:
@@ -128,15 +133,28 @@ def key_for(target: Target, args: Any, kwargs: Any) -> Key:
 
 
 def explain(target: Target, args: Any, kwargs: Any) -> Explanation:
-    """Asks each tier for the key, and says what stands in the way."""
+    """Asks each tier for the key, and says what stands in the way, or why there is no answer."""
+    from cachekit.cache.reasons import why
+    from cachekit.keys.outline import Explanation
+
     cache = default()
     try:
         key = key_for(target, args, kwargs)
     except UsageError as error:
         return Explanation(None, (), "", (f"note   {error}",))
-    notes = (
-        [] if key.shareable else ["note   no source could be found for the function, so entries stay on this machine"]
-    )
+    found, notes = _standing(cache, key)
+    tree, unfollowed = target.keyer.outline()
+    told = Explanation(key, key.parts, found, tuple(notes), tuple(tree), tuple(unfollowed))
+    if found:
+        return told
+    call = target.full(args, kwargs)
+    reason, lines = why(cache, target.keyer.sketch(key, *call, sample=sample_of(target)), target.tags(call))
+    return replace(told, reason=reason, differs=tuple(target.keyer.named(lines)))
+
+
+def _standing(cache: Cache, key: Key) -> tuple[str, list[str]]:
+    """Which tier would serve the key, and what stands in the way."""
+    notes = [] if key.shareable else ["note   no source could be found for some code, so entries stay on this machine"]
     for name, tier in cache.tiers.items():
         try:
             record = tier.get(key)
@@ -144,8 +162,8 @@ def explain(target: Target, args: Any, kwargs: Any) -> Explanation:
             notes.append(f"note   {name} failed: {error}")
             continue
         if record is not None and not cache.ledger.covers(key, record):
-            return Explanation(key, key.parts, f"{name} ({_age(record)})", tuple(notes))
-    return Explanation(key, key.parts, "", tuple(notes))
+            return f"{name} ({_age(record)})", notes
+    return "", notes
 
 
 def _age(record: Record) -> str:

@@ -13,7 +13,8 @@ from cachekit.cache.default import ROOT
 
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
-    from cachekit.model import Explanation, Key, Missing
+    from cachekit.keys.outline import Explanation
+    from cachekit.model import Key, Missing
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)

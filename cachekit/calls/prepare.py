@@ -14,12 +14,13 @@ from typing import Any
 
 from cachekit.cache.cache import Cache
 from cachekit.cache.default import ROOT
+from cachekit.cache.reasons import Remembering
 from cachekit.calls.lanes import LONGEST_ARGUMENTS, Nearby, at_hand, lane_safe
 from cachekit.calls.target import Call, Target, about
 from cachekit.errors import CacheMiss, CannotKey, UsageError
 from cachekit.files.digests import content_digest
 from cachekit.keys.binding import Unbound
-from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
+from cachekit.model import Adapter, Event, Key, Mode, Policy
 from cachekit.plan import plan as plans
 from cachekit.plan import retrying
 from cachekit.plan.drive import Errand, arun, run
@@ -104,6 +105,7 @@ def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
 def _request(prepared: Prepared) -> Request:
     cache, target, key, call = prepared.cache, prepared.target, prepared.key, prepared.call
     policy = target.policy
+    memory = Remembering(cache, target.keyer, key, call, sample_of(target))
     return Request(
         key=key,
         codec=target.codec,
@@ -120,6 +122,8 @@ def _request(prepared: Prepared) -> Request:
         leases=cache.disk is not None,
         explain=functools.partial(_explained, target, call),
         streamed=prepared.streamed,
+        missed=memory.missed,
+        noted=memory.noted,
         changed=functools.partial(_changed, prepared),
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
@@ -163,6 +167,8 @@ def _far(cache: Cache, target: Target, key: Key) -> tuple[str, ...]:
 
 
 def _explained(target: Target, call: Call) -> str:
+    from cachekit.keys.outline import Explanation
+
     key = target.explained(call, namespace_of(target, ROOT.cache()), sample_of(target))
     return str(Explanation(key, key.parts, ""))
 

@@ -22,8 +22,7 @@ from cachekit.model import Key, Policy
 if TYPE_CHECKING:
     # Imported by the first key: many programs decorate functions that one run of them never calls.
     from cachekit.keys.code.function import Code
-
-Part = tuple[str, str]
+    from cachekit.keys.parts import Part, Sketch
 
 ARGUMENT: Final = "argument "
 """What stands before the name of an argument in the parts of an explanation."""
@@ -141,8 +140,29 @@ class Keyer:
         index = self._policy.sample if sample is None else sample
         parts = [*self._own_parts(), ("namespace", key.namespace), *([("sample", str(index))] if index else [])]
         bound = self.bind(args, kwargs)
-        parts += [(f"{ARGUMENT}{name}", _text(name, value)) for name, value in self._identifying(bound).items()]
+        parts += [(f"{ARGUMENT}{name}", _shown(name, value)) for name, value in self._identifying(bound).items()]
         return Key(key.namespace, key.digest, key.function, key.shareable, tuple(parts))
+
+    def sketch(self, key: Key, args: Arguments, kwargs: Mapping[str, Any], *, sample: int = 0) -> Sketch:
+        """What is remembered of the call that `key` was built for. What `key=` makes of the arguments is not asked again."""
+        from cachekit.keys.parts import sketch_of
+
+        said = {"version": self._policy.version or "", "namespace": key.namespace, "sample": str(sample or "")}
+        settings = {name: text for name, text in said.items() if text}
+        return sketch_of(key, self._current(), self._counted(self._bind(args, kwargs)), settings)
+
+    def outline(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """The tree of what the code reaches, a line each, and what is not followed, with the reason."""
+        from cachekit.keys.outline import tree
+
+        code = self._current()
+        return tree(code.parts), list(code.unfollowed)
+
+    def named(self, lines: list[str]) -> list[str]:
+        """Lines of a comparison with the names that people have for things, and where these stand."""
+        from cachekit.keys.outline import named
+
+        return named(self._current().parts, lines)
 
     def tags(self, bound: Mapping[str, Any]) -> tuple[str, ...]:
         """The policy's tags with the arguments filled in. `bound` is what `bind` gave."""
@@ -183,6 +203,10 @@ class Keyer:
         """What of the arguments counts, by name: without the ignored, or what `key=` made of them."""
         if self._policy.key is not None:
             return {"key": self._policy.key(types.MappingProxyType(bound))}
+        return self._counted(bound)
+
+    def _counted(self, bound: dict[str, Any]) -> dict[str, Any]:
+        """The arguments without the ignored ones."""
         ignore = self._policy.ignore
         if self._paths:
             bound.update({name: _path(bound[name]) for name in self._paths & bound.keys()})
@@ -194,12 +218,10 @@ class Keyer:
             kept[extra] = {name: value for name, value in kept[extra].items() if name not in ignore}
         return kept
 
-    def _own_parts(self) -> list[Part]:
+    def _own_parts(self) -> list[tuple[str, str]]:
         version, code = self._policy.version, self._current()
         parts = [("function", self.name), *([("version", version)] if version is not None else [])]
-        for kind, name, place, value in code.parts:
-            text = _text(name, value) if kind in ("constant", "closure") else f"{value or ''} {place}".strip()
-            parts.append((f"{kind} {name}", text))
+        parts += [(f"{part.kind} {part.name}", _said(part)) for part in code.parts]
         return parts + [(f"not followed {name}", kind) for name, kind in code.unfollowed]
 
 
@@ -212,10 +234,16 @@ _UNSAID: Final = (object(),)
 """marshal refuses it, so that nothing is found under it."""
 
 
-def _text(name: str, value: Any) -> str:
-    from cachekit.keys.readable import readable
+def _shown(name: str, value: Any) -> str:
+    from cachekit.keys.parts import shown
 
-    try:
-        return "<secret>" if is_secret_name(name) else readable(value)
-    except Exception:  # a proxy outside of its context raises whatever it is asked; its class is all that counts
-        return f"<{type(value).__name__}>"
+    return shown(name, value)
+
+
+def _said(part: Part) -> str:
+    from cachekit.keys.outline import place_of
+
+    place = place_of(part)
+    if not part.is_code:
+        return _shown(part.name, part.value)
+    return " ".join(filter(None, (part.digest, place)))

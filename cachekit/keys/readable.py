@@ -17,7 +17,7 @@ from typing import Any, Final
 from cachekit.errors import CannotKey
 from cachekit.files.digests import content_digest
 from cachekit.keys.plain import LEAVES
-from cachekit.keys.secrets import names_secret
+from cachekit.keys.secrets import looks_secret, names_secret
 from cachekit.keys.shapes import fields, revealer
 
 _LONGEST: Final = 400
@@ -33,6 +33,8 @@ def readable(value: Any) -> str:
 
 def _show(value: Any, depth: int) -> str:
     kind = type(value)
+    if kind is str and looks_secret(value):
+        return "<secret>"
     if kind is str:
         return repr(value if len(value) <= _LONGEST_TEXT else value[: _LONGEST_TEXT - 1] + "…")
     if kind is int and value.bit_length() > 256:

@@ -6,6 +6,7 @@ An HMAC takes the place of a secret's bytes, so that two tenants never share an 
 from __future__ import annotations
 
 import hmac
+import re
 from typing import Any, Final
 
 from cachekit.errors import CannotKey
@@ -16,6 +17,9 @@ _SECRET_ENDINGS: Final = (
     *("secret", "credential", "credentials", "cookie"),
 )
 _SECRET_DOMAIN: Final = b"cachekit secret v1"
+
+_TOKEN: Final = re.compile(r"(?:sk|pk|rk|gsk|hf|ghp|gho|ghs|glpat|xox[abp]|AKIA|ASIA|eyJ)[-_A-Za-z0-9.]{16,}")
+"""The beginnings that services give their tokens, so that people recognise one."""
 
 
 def framed_name(cls: type) -> bytes:
@@ -37,6 +41,11 @@ def names_secret(name: Any) -> bool:
     """The same for whatever a mapping has as its keys: text, bytes, or something that names no secret."""
     text = bytes(name).decode("latin-1") if type(name) is bytes else name
     return isinstance(text, str) and is_secret_name(text)
+
+
+def looks_secret(text: str) -> bool:
+    """Whether a text holds something of the form of a well-known token."""
+    return _TOKEN.search(text) is not None
 
 
 def cannot_key(where: str, value: Any, why: str = "cannot be keyed") -> CannotKey:

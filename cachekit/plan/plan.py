@@ -137,10 +137,12 @@ def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
         record = _record(request, value, started, seconds)
     except CannotEncode as error:
         yield Tell(Event("skipped", request.key.function, reason=error.reason, error=error))
+        request.noted(None, error.reason)
         yield Share(None)
         return False
     yield Share(record)
     reason = _refusal(request, value)
+    request.noted(record, reason)
     if reason:
         yield Tell(Event("skipped", request.key.function, reason=reason))
         return False
@@ -243,6 +245,7 @@ def _first_in_line(request: Request, stale: list[Record]) -> Steps:
 
 def _missed(request: Request) -> Steps:
     yield Tell(Event("miss", request.key.function))
+    request.missed()
     if request.mode == "replay":
         raise CacheMiss(
             f"replay: nothing is stored for this call, and the origin may not be called\n{request.explain()}"

@@ -119,9 +119,15 @@ STREAMING: Final = "streaming"
 """What `judge` says of a stream that has just begun: nothing can be kept yet, and nothing is wrong."""
 
 
+def nothing(*_: Any) -> None:
+    """What is to be done by default."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One call, with everything resolved: `ttl` and the windows in seconds, tiers by name, fastest first.
+
+    `missed` is called before the origin, `noted` with what was stored of it, or why nothing was; both are quick.
 
     `judge` says why a value is not worth keeping, "" if it is; `changed`, that the key was built of something that is no
     longer so; `streamed`, that a Reply is wanted as a stream.
@@ -144,6 +150,8 @@ class Request:
     streamed: bool = False
     changed: Callable[[], bool] = bool
     judge: Callable[[Any], str] | None = None
+    missed: Callable[[], None] = nothing
+    noted: Callable[[Record | None, str], None] = nothing
 
 
 class Found(NamedTuple):

@@ -49,9 +49,11 @@ def describe(dependency: Any, walk: Reach) -> bytes:
         return frame(b"env", dependency.name.encode(), walk.read(dependency.name, dependency.name, os.environ))
     if isinstance(dependency, str):
         try:
-            return frame(b"distribution", dependency.encode(), metadata.version(dependency).encode())
+            version = metadata.version(dependency)
         except metadata.PackageNotFoundError:
             raise UsageError(f"depends={dependency!r}: no distribution of that name is installed") from None
+        walk.tell("distribution", dependency, version.encode(), version)
+        return frame(b"distribution", dependency.encode(), version.encode())
     if isinstance(dependency, Path):
         watched = walk.read("depends", "depends", Cell("depends", types.CellType(dependency)))
         return frame(b"path", watched)

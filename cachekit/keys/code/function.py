@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import types
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
-from cachekit.keys.code.reach import Part, Reach, stamp
+from cachekit.keys.code.reach import Reach, stamp
 from cachekit.keys.code.shelf import keep, recall
 from cachekit.keys.code.source import facts_of, module_name
 from cachekit.keys.code.watch import Watch, Watched, can_change
+from cachekit.keys.parts import Part, Trait, of_part, short
 from cachekit.keys.plain import plain
 from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.model import ARTIFACT, Policy
@@ -35,6 +37,20 @@ class Code:
         self.nothing_read = not watched
         self._identity = identity
         self._prefixes: dict[tuple[str, int], _Hash] = {}
+
+    @functools.cached_property
+    def traits(self) -> dict[str, Trait]:
+        """What is remembered of the code, by `kind name`; of two modules' names the second by that of its own."""
+        found: dict[str, Trait] = {}
+        for part in self.parts:
+            name = f"{part.kind} {part.name}"
+            found[name if name not in found else f"{part.kind} {part.home}.{part.name}"] = of_part(part)
+        return found
+
+    @functools.cached_property
+    def traits_id(self) -> str:
+        """Equal for code that is the same."""
+        return short("".join(f"{name} {trait.digest};" for name, trait in self.traits.items()).encode())
 
     def digest(
         self, identifying: dict[str, Any], namespace: str, sample: int, *, extra: str | None

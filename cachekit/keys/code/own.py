@@ -18,6 +18,19 @@ from typing import Any, Final
 _FROZEN: Final = "<frozen"
 _PACKAGES: Final = ("cachekit", "cachekit_adapters")
 
+WHEREABOUTS: Final = frozenset(
+    ("__name__", "__file__", "__package__", "__spec__", "__loader__", "__path__", "__builtins__", "__cached__")
+)
+"""Module attributes that say where the code stands: a key depends on no path."""
+
+COORDINATING: Final = frozenset(
+    {
+        *("_thread", "threading", "asyncio.locks", "asyncio.queues", "queue", "_queue", "logging"),
+        *("multiprocessing.synchronize", "multiprocessing.queues"),
+    }
+)
+"""Locks, events, queues and loggers: they decide when, or what is told, never the answer."""
+
 
 @functools.cache
 def _foreign_places() -> tuple[str, ...]:

@@ -15,48 +15,27 @@ import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from cachekit.errors import CannotKey
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code import classes
 from cachekit.keys.code.names import Chain, Outer, looks_up
-from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module, lasting
+from cachekit.keys.code.own import COORDINATING, WHEREABOUTS, is_own_class, is_own_function, is_own_module, lasting
 from cachekit.keys.code.shelf import Facts
 from cachekit.keys.code.source import documented, facts_of
 from cachekit.keys.code.unloaded import absolute, is_foreign, is_submodule, unloaded
 from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change, kind_of
+from cachekit.keys.parts import Part, is_unit, short
 from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.keys.shapes import is_mock
-
-_WHEREABOUTS: Final = frozenset(
-    ("__name__", "__file__", "__package__", "__spec__", "__loader__", "__path__", "__builtins__", "__cached__")
-)
-"""Module attributes that say where the code stands: a key depends on no path."""
 
 _CONTAINERS: Final = (list, dict, set, deque, Counter, OrderedDict, defaultdict)
 """What a function changes in place as a record of its calls."""
 
-_COORDINATING: Final = frozenset(
-    {
-        *("_thread", "threading", "asyncio.locks", "asyncio.queues", "queue", "_queue", "logging"),
-        *("multiprocessing.synchronize", "multiprocessing.queues"),
-    }
-)
-"""Locks, events, queues and loggers: they decide when, or what is told, never the answer."""
-
 _BUILTINS: Final = frozenset(vars(builtins)) - {"__doc__"}
 _WHOLE: Final[set[Chain]] = {()}
-
-
-class Part(NamedTuple):
-    """One thing that counted: what kind of thing, its name, where it stands (`file:line`, "" for data), and its value."""
-
-    kind: str
-    name: str
-    place: str
-    value: Any
 
 
 class Reach:
@@ -73,6 +52,7 @@ class Reach:
         self._documented = False
         self._ignore: frozenset[str] = frozenset()
         self._numbers: dict[int, bytes] = {}
+        self._above: list[int] = []
         self._met: list[Any] = []
         self._units: list[bytes] = []
         self._read: dict[Any, bytes] = {}
@@ -110,6 +90,7 @@ class Reach:
         if unit is None:
             unit = self._numbers[id(met)] = frame(b"unit", b"%d" % len(self._met))
             self._met.append(met)
+            self._above.append(len(self._units))
         return unit
 
     def __call__(self, met: Any) -> bytes | None:
@@ -138,9 +119,15 @@ class Reach:
         """What stands for an object that has no honest value: its class."""
         if issubclass(type(met), threading.local):
             raise CannotKey(f"{where!r} is a threading.local, another one in each thread: pass the value", where)
-        if type(met).__module__ not in _COORDINATING:
+        if type(met).__module__ not in COORDINATING:
             self.unfollowed.append((where, f"{type(met).__module__}.{type(met).__qualname__}"))
         return frame(b"object", self(type(met)) or classes.named(type(met)))
+
+    def tell(self, kind: str, name: str, data: bytes, place: str = "", *, value: Any = None, home: Any = "") -> None:
+        """Notes one thing that counted, for `explain`."""
+        unit = len(self._units)
+        above = self._above[unit] if is_unit(kind) else unit
+        self.parts.append(Part(kind, name, place, value, short(data), str(home or ""), unit, above))
 
     # -- units ------------------------------------------------------------------------------------------------------
 
@@ -148,12 +135,14 @@ class Reach:
         facts = facts_of(function)
         self.facts.append(facts)
         self.portable = self.portable and facts.portable
-        self.parts.append(Part("code", f"{function.__module__}.{function.__qualname__}", facts.place, facts.digest))
+        defaults = self._defaults((function.__defaults__, function.__kwdefaults__))
+        name = f"{function.__module__}.{function.__qualname__}"
+        self.tell("code", name, facts.digest.encode() + defaults, facts.place)
         yield facts.digest.encode()
-        yield self._defaults((function.__defaults__, function.__kwdefaults__))
+        yield defaults
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         outer, loaded = facts.names.outer, function.__globals__
-        for name in sorted({*outer, *({"__class__"} & set(cells))} - self._ignore - _WHEREABOUTS):
+        for name in sorted({*outer, *({"__class__"} & set(cells))} - self._ignore - WHEREABOUTS):
             use = outer.get(name) or Outer({()})
             if name in _BUILTINS and name not in loaded and name not in cells and use.reads == _WHOLE:
                 yield b""
@@ -186,9 +175,10 @@ class Reach:
         return data
 
     def _members(self, cls: type) -> Iterator[bytes]:
-        self.parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}", "", None))
+        bases = frame(*[self(base) or classes.named(base) for base in cls.__bases__])
+        self.tell("class", f"{cls.__module__}.{cls.__qualname__}", bases, home=cls.__module__)
         yield classes.named(cls)
-        yield frame(*[self(base) or classes.named(base) for base in cls.__bases__])
+        yield bases
         yield self(type(cls)) or classes.named(type(cls))
         own = cls.__dict__
         self.watched.append(Watched(own, "", len(own), None))
@@ -209,14 +199,18 @@ class Reach:
         value, chains = mapping.get(name, ABSENT), set(chains)
         if value is ABSENT:
             return b"" if hasattr(builtins, name) else frame(label.encode(), b"absent")
-        if changes and not chains and (type(value) in _CONTAINERS or type(value).__module__ in _COORDINATING):
+        if changes and not chains and (type(value) in _CONTAINERS or type(value).__module__ in COORDINATING):
             return b""
         if type(value) is types.ModuleType:
             self.watched.append(Watched(mapping, name, value, None))
             return frame(label.encode(), self.module(value, chains or {()}, label))
         kind = kind_of(mapping)
         self.watched.append(Watched(mapping, name, value, stamp(value, kind) if can_change(value) else None))
-        return frame(label.encode(), self.value(label, value, chains, kind))
+        data = self.value(label, value, chains, kind)
+        # By its type, here and below: what a proxy says of itself may raise.
+        if not issubclass(type(value), (type, types.FunctionType)):
+            self.tell(kind, label, data, value=value, home=mapping.get("__name__") or mapping.get("__module__"))
+        return frame(label.encode(), data)
 
     def module(self, module: types.ModuleType, chains: Iterable[Chain], label: str) -> bytes:
         """The attributes that are read of a module of own code; all of them where that cannot be told."""
@@ -225,7 +219,7 @@ class Reach:
         attributes: dict[str, set[Chain]] = {}
         submodules: list[bytes] = []
         for chain in sorted(chains):
-            if chain and (chain[0] in module.__dict__ or chain[0] in _WHEREABOUTS):
+            if chain and (chain[0] in module.__dict__ or chain[0] in WHEREABOUTS):
                 attributes.setdefault(chain[0], set()).add(chain[1:])
             elif chain and is_submodule(module, chain[0]):
                 submodules += self._imported(f"{module.__name__}.{chain[0]}", {chain[1:]})
@@ -233,7 +227,7 @@ class Reach:
                 attributes.update(
                     {name: {()} for name in module.__dict__ if not name.startswith("__") or name == "__getattr__"}
                 )
-        names = sorted(set(attributes) - _WHEREABOUTS)
+        names = sorted(set(attributes) - WHEREABOUTS)
         reads = [self.read(f"{label}.{name}", name, module.__dict__, attributes[name]) for name in names]
         return frame(*reads, *submodules)
 
@@ -247,8 +241,9 @@ class Reach:
                 # As if it were loaded: whether somebody imported it already decides no answer.
                 yield frame(name.encode(), frame(b"module", name.encode()))
                 return
-            self.parts.append(Part("module", name, "", None))
-            yield frame(name.encode(), unloaded(name, chains))
+            data = unloaded(name, chains)
+            self.tell("module", name, data)
+            yield frame(name.encode(), data)
 
     # -- values -----------------------------------------------------------------------------------------------------
 
@@ -261,9 +256,6 @@ class Reach:
             data = b"\0" + frame(b"code", self(value) or b"")  # as `canonical` writes it, and most of what is read
         else:
             data = canonical(value, where=label, describe=self, lenient=True)
-        # By its type, here and below: what a proxy says of itself may raise.
-        if not issubclass(type(value), (type, types.FunctionType)):
-            self.parts.append(Part(kind, label, "", value))
         own = _attributes(value) if len(self.unfollowed) > before else {}
         names = sorted({chain[0] for chain in chains if chain and chain[0] in own})
         attributes = [self.read(f"{label}.{name}", name, own) for name in names]
