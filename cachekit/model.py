@@ -135,6 +135,10 @@ class Key:
     def __str__(self) -> str:
         return f"{self.namespace}/{self.digest.hex()}"
 
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What a notebook shows."""
+        printer.text("\n".join([str(self), *(f"  {name:<14} {text}" for name, text in self.parts)]))
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

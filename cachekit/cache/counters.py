@@ -50,6 +50,11 @@ class Snapshot:
 
     counters: Mapping[str, float]
 
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What a notebook shows: a line for each thing that was counted."""
+        told = {name: value for name, value in self.as_dict().items() if value and name != "latency"}
+        printer.text("\n".join(f"{name:<13} {_plain(value)}" for name, value in told.items()) or "nothing was counted")
+
     @property
     def hit_rate(self) -> float:
         """Answers given without the origin, as a share of all that could have been; 0.0 before the first."""
@@ -269,3 +274,10 @@ def _savings(saving: Saving) -> Iterable[tuple[str, float]]:
         yield "tokens_saved.output", saving.output
     if saving.cost:
         yield "cost_saved", saving.cost
+
+
+def _plain(value: Any) -> str:
+    """A number, or the parts of a group that are not zero."""
+    if not isinstance(value, dict):
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cachekit.keys.keyer import Keyer
     from cachekit.keys.parts import Sketch
 
-log: Final = logging.getLogger("cachekit")
+log: Final = logging.getLogger("cachekit.misses")
 _LOGGED: Final = 5
 """Differences that the log tells of one miss."""
 

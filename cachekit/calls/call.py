@@ -144,11 +144,12 @@ def explain(target: Target, args: Any, kwargs: Any) -> Explanation:
         return Explanation(None, (), "", (f"note   {error}",))
     found, notes = _standing(cache, key)
     tree, unfollowed = target.keyer.outline()
-    told = Explanation(key, key.parts, found, tuple(notes), tuple(tree), tuple(unfollowed))
+    call = target.full(args, kwargs)
+    sketch = target.keyer.sketch(key, *call, sample=sample_of(target))
+    told = Explanation(key, key.parts, found, tuple(notes), tuple(tree), tuple(unfollowed), sketch=sketch)
     if found:
         return told
-    call = target.full(args, kwargs)
-    reason, lines = why(cache, target.keyer.sketch(key, *call, sample=sample_of(target)), target.tags(call))
+    reason, lines = why(cache, sketch, target.tags(call))
     return replace(told, reason=reason, differs=tuple(target.keyer.named(lines)))
 
 

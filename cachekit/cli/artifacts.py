@@ -93,6 +93,7 @@ def _lines() -> Iterator[None]:
         yield
         return
     log, handler = logging.getLogger("cachekit"), logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: record.name == log.name)  # what is logged of misses is no progress
     before = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import string
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,10 +15,10 @@ from cachekit.calls.answers.replies import NAME as REPLY
 from cachekit.calls.answers.replies import unpack_reply
 from cachekit.cli import artifacts
 from cachekit.cli.doctor import examine
+from cachekit.cli.explain import compare
 from cachekit.cli.report import NO, YES, Nothing, Report, find_key, instant, no_such, printable, table
 from cachekit.config import resolve
-from cachekit.errors import IntegrityError
-from cachekit.model import FOREVER, Key, Record
+from cachekit.model import FOREVER, Key
 
 if TYPE_CHECKING:
     from cachekit.tiers.records import Header
@@ -97,46 +96,6 @@ def show(options: argparse.Namespace) -> Report:
     return Report(shown, "\n".join(f"{name:<10} {printable(str(value))}" for name, value in shown.items()))
 
 
-def explain(options: argparse.Namespace) -> Report:
-    key = find_key(options.key)
-    states = {"disk": _on_disk(key), "ipfs": _in_ipfs(key)}
-    lines = [f"{name:<5} {printable(text)}" for name, text in {"key": str(key), **states}.items()]
-    usable = any(state.startswith("usable") for state in states.values())
-    return Report({"key": str(key), **states}, "\n".join(lines), YES if usable else NO)
-
-
-def _on_disk(key: Key) -> str:
-    cache = default()
-    try:
-        record: Record | None = operations.disk().get(key)
-    except IntegrityError as error:
-        return f"dropped: {error}"
-    if record is None:
-        return "absent"
-    if cache.ledger.covers(key, record):
-        return f"invalidated, made {instant(record.created)}"
-    if not record.fresh(time.time_ns()):
-        return f"expired {instant(record.expires)}"
-    end = "never" if record.expires == FOREVER else instant(record.expires)
-    return f"usable: {len(record.payload)} bytes, made {instant(record.created)}, expires {end}"
-
-
-def _in_ipfs(key: Key) -> str:
-    cache = default()
-    if cache.team is None:
-        return f"off: {cache.status()['ipfs'].reason}"
-    from cachekit.ipfs.index.rows import alive, cid_of
-
-    entry = cache.team.table.find(key.namespace, key.digest)
-    if entry is None:
-        return "not in the index as last pulled; `cachekit sync` pulls"
-    if not alive(entry, time.time_ns()):
-        return f"expired {instant(entry.expires)}"
-    if cache.team.table.covers(key.namespace, entry):
-        return f"invalidated, made {instant(entry.created)}"
-    return f"usable: {cid_of(entry)}, {entry.size} bytes, made {instant(entry.created)}"
-
-
 def env(options: argparse.Namespace) -> Report:
     resolved = resolve.resolve(os.environ)
     rows = resolve.explain(resolved)
@@ -152,7 +111,9 @@ def _shown(value: object) -> object:
     return "-" if value is None else value
 
 
-def doctor(_options: argparse.Namespace) -> Report:
+def doctor(options: argparse.Namespace) -> Report:
+    if options.compare is not None:
+        return compare(options.compare)
     findings = examine(os.environ, default)
     lines = []
     for finding in findings:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cachekit.cli import artifacts, look, node, remove, run
+from cachekit.cli import artifacts, explain, look, node, remove, run
 from cachekit.cli.report import INTERRUPTED, NO, USAGE, YES, Nothing, Report, explained
 from cachekit.errors import CachekitError, UsageError
 
@@ -99,11 +99,20 @@ def _add_looking(commands: Any) -> None:
     _command(commands, "show", look.show, "one entry on disk, or what an artifact is made of").add_argument(
         "key", metavar="KEY|NAME", help="<namespace>/<hex>, the beginning of the hex, or an artifact's name"
     )
-    _key(_command(commands, "explain", look.explain, "what stands where for a key"))
+    explaining = _command(
+        commands, "explain", explain.explain, "why a call hits or misses; or what stands where for a key"
+    )
+    explaining.add_argument(
+        "key", metavar="KEY|MODULE:FUNCTION", help="a key, or a decorated function (SCRIPT.py:FUNCTION)"
+    )
+    explaining.add_argument("--args", metavar="JSON", help="the call's arguments: an object by name, or a list")
+    explaining.add_argument("--export", metavar="FILE", help="for `cachekit doctor --compare` on another machine")
     _command(commands, "env", look.env, "the settings that hold; opens nothing").add_argument(
         "--explain", action="store_true", help="also who decided each of them"
     )
-    _command(commands, "doctor", look.doctor, "what may be wrong, and what to do about it")
+    _command(commands, "doctor", look.doctor, "what may be wrong, and what to do about it").add_argument(
+        "--compare", metavar="FILE", help="why a call has another key here; FILE is of `cachekit explain --export`"
+    )
 
 
 def _add_removing(commands: Any) -> None:

@@ -10,11 +10,11 @@ import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cachekit.keys.code.text import parse
-from cachekit.keys.parts import Part, is_unit, shown
+from cachekit.keys.parts import Part, Sketch, is_unit, shown
 from cachekit.model import Key
 
 _TITLES: Final = {"code": "function", "constant": "value"}
@@ -28,7 +28,7 @@ class Explanation:
     `key` is None where the call cannot be keyed, `parts` are (name, readable text) pairs, `found` says which tier has an
     answer ("" for none), `notes` what stands in the way. `tree` is what the code reaches, a line each, indented below
     what reached it; `unfollowed` what is not followed, and why; `reason` why there is no answer; `differs` what is another
-    one than in the nearest earlier call of this machine, a line each.
+    one than in the nearest earlier call of this machine, a line each. `sketch` is what all this was read of.
     """
 
     key: Key | None
@@ -39,6 +39,7 @@ class Explanation:
     unfollowed: tuple[tuple[str, str], ...] = ()
     reason: str = ""
     differs: tuple[str, ...] = ()
+    sketch: Sketch | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         lines = [f"key    {self.key}" if self.key else "key    none: the call cannot be keyed", *self.tree]

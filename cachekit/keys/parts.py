@@ -62,6 +62,19 @@ class Trait(NamedTuple):
 Traits = Mapping[str, Trait]
 
 
+def masked(value: Any, name: str = "") -> Any:
+    """A tree of JSON with `<secret>` for what may be one."""
+    if names_secret(name) or (type(value) is str and looks_secret(value)):
+        return "<secret>"
+    if type(value) is dict:
+        return {one: masked(item, one) for one, item in value.items()}
+    if type(value) is list:
+        # Header lists are pairs: a name that is secret hides its neighbour.
+        hides = len(value) == 2 and names_secret(value[0])
+        return [value[0], "<secret>"] if hides else [masked(item) for item in value]
+    return value
+
+
 def short(data: bytes) -> str:
     """The digest of a trait, in hex."""
     return hashlib.blake2b(data, digest_size=_DIGEST).hexdigest()
