@@ -29,6 +29,7 @@ _BASE, _EACH = 2_048, 40
 _LONGEST: Final = 1 << 18
 _NAME: Final = b"calls 1 of "
 _KEY: Final = 12
+_MILLISECOND: Final = NANOSECONDS // 1_000
 
 
 class Note(NamedTuple):
@@ -41,6 +42,18 @@ class Note(NamedTuple):
     expires: int
     outcome: str
     call: Traits | None
+
+
+class _Waiting(NamedTuple):
+    sketch: Sketch
+    created: int
+    expires: int
+    outcome: str
+
+    def note(self) -> Note:
+        sketch, created, expires, outcome = self
+        ids = _short(sketch), sketch.arguments_id, sketch.code_id
+        return Note(*ids, created, expires, outcome, sketch.call)
 
 
 class Noted(NamedTuple):
@@ -70,19 +83,18 @@ class Notes:
     """The calls noted in this process, and those of earlier ones, by function. Safe from any thread."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[tuple[Note, Traits]]] = {}
+        self._waiting: dict[str, deque[_Waiting]] = {}
 
     def add(self, function: str, sketch: Sketch, created: int, expires: int, outcome: str) -> None:
         """Notes one call; instants in ns since the epoch."""
-        milliseconds = NANOSECONDS // 1_000
-        times = created // milliseconds, expires // milliseconds
-        note = Note(_short(sketch), sketch.arguments_id, sketch.code_id, *times, outcome, sketch.call)
-        self._waiting.setdefault(function, deque(maxlen=_CALLS)).append((note, sketch.code))
+        waiting = self._waiting.setdefault(function, deque(maxlen=_CALLS))
+        if len(waiting) > _DETAILED:
+            waiting[-_DETAILED].sketch.forget()
+        waiting.append(_Waiting(sketch, created // _MILLISECOND, expires // _MILLISECOND, outcome))
 
     def of(self, function: str, kept: Digests | None) -> Noted:
         """What is known of a function now."""
-        waiting = list(self._waiting.get(function, ()))
-        return _merged(_read(function, kept), waiting)
+        return _merged(_read(function, kept), list(self._waiting.get(function, ())))
 
     def save(self, kept: Digests | None) -> None:
         """Keeps what waits for the processes that come."""
@@ -99,13 +111,14 @@ def _short(sketch: Sketch) -> str:
     return sketch.key.digest.hex()[:_KEY]
 
 
-def _merged(known: Noted, come: Iterable[tuple[Note, Traits]]) -> Noted:
+def _merged(known: Noted, come: Iterable[_Waiting]) -> Noted:
     codes, notes = dict(known.codes), {note.key: note for note in known.notes}
-    for note, code in come:
+    for one in come:
+        note = one.note()
         notes.pop(note.key, None)
         notes[note.key] = note
         codes.pop(note.code, None)
-        codes[note.code] = code
+        codes[note.code] = one.sketch.code
     codes = dict(list(codes.items())[-_CODES:])
     newest = [note for note in notes.values() if note.code in codes][-_CALLS:]
     return _detailed(Noted(tuple(newest), codes), _DETAILED)

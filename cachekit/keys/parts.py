@@ -7,11 +7,13 @@ that says whether it is the same, and a text that says what it was. No text is o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import orjson
+
 from cachekit.errors import CannotKey
-from cachekit.keys.plain import LEAVES
+from cachekit.keys.plain import LEAVES, plain
 from cachekit.keys.secrets import looks_secret, names_secret, seal
 from cachekit.model import Key
 
@@ -24,6 +26,8 @@ _LEAVES: Final = 64
 _DEPTH: Final = 8
 _TEXT: Final = 1_000
 """Characters that are remembered of a text."""
+_LARGEST: Final = 1 << 14
+"""Bytes of arguments up to which their texts are remembered."""
 _SHORT: Final = 60
 """Characters up to which a value is told whole."""
 DATA: Final = ("constant", "closure", "environment")
@@ -103,17 +107,14 @@ def shown(name: str, value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
-def of_arguments(identifying: Mapping[str, Any], encode: Callable[[Any], bytes]) -> dict[str, Trait]:
-    """What is remembered of the arguments: up to 64 leaves, by their paths (`argument messages[3].content`).
-
-    `encode` gives the bytes of a value that is the same exactly when they are.
-    """
+def of_arguments(identifying: Mapping[str, Any]) -> dict[str, Trait]:
+    """What is remembered of the arguments: up to 64 leaves, by their paths (`argument messages[3].content`)."""
     found: dict[str, Trait] = {}
     for name, value in identifying.items():
         for path, leaf, is_secret in _leaves(f"argument {name}", value, names_secret(name), 0):
             if len(found) == _LEAVES:
                 return found
-            found[path] = _leaf(leaf, encode(leaf), is_secret=is_secret)
+            found[path] = _leaf(leaf, _encoded(leaf), is_secret=is_secret)
     return found
 
 
@@ -176,29 +177,52 @@ def _being(trait: Trait) -> str:
     return f": {_told(trait)}" if trait.text else ""
 
 
-class Sketch(NamedTuple):
-    """One call. `code` and `call` are what it is by, `arguments_id` is equal for calls with the same arguments."""
+class Sketch:
+    """One call, cheap to take: its texts are made of a copy of its arguments when somebody asks.
 
-    key: Key
-    code: Mapping[str, Trait]
-    code_id: str
-    call: Mapping[str, Trait]
-    arguments_id: str
+    `code_id` is equal for the same code, `arguments_id` for the same arguments.
+    """
 
-    def against(self, code: Mapping[str, Trait], call: Mapping[str, Trait] | None) -> list[str]:
+    __slots__ = ("_arguments", "_code", "_settings", "arguments_id", "code_id", "key")
+
+    def __init__(self, key: Key, code: Code, arguments: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+        self.key, self.code_id, self._code, self._settings = key, code.traits_id, code.traits, settings
+        data = plain(arguments)
+        # What cannot be copied cheaply is looked at now: it may be another one when somebody asks.
+        traits = {} if data else of_arguments(arguments)
+        said = data or "".join(trait.digest for trait in traits.values()).encode()
+        self._arguments: bytes | dict[str, Trait] | None = data or traits
+        self.arguments_id = short(said)
+        if len(said) > _LARGEST:
+            self._arguments = None
+
+    @property
+    def code(self) -> Traits:
+        """What it is by besides its arguments."""
+        return self._code
+
+    @property
+    def call(self) -> Traits | None:
+        """What it is by in its arguments, and its settings; None where that was too much, or is forgotten."""
+        if self._arguments is None:
+            return None
+        found = self._arguments
+        call = of_arguments(orjson.loads(found)) if isinstance(found, bytes) else dict(found)
+        return call | {name: Trait(short(text.encode()), text) for name, text in self._settings.items()}
+
+    def forget(self) -> None:
+        """Keeps the digests only."""
+        self._arguments = None
+
+    def against(self, code: Traits, call: Traits | None) -> list[str]:
         """What is another one than in an earlier call, a line each; None for arguments that were the same."""
-        return differences(code, self.code) + ([] if call is None else differences(call, self.call))
-
-
-def sketch_of(key: Key, code: Code, arguments: Mapping[str, Any], settings: Mapping[str, str]) -> Sketch:
-    """`settings`: what else is part of the key, by name."""
-    call = of_arguments(arguments, _encoded)
-    identity = short("".join(trait.digest for trait in call.values()).encode())
-    call.update({name: Trait(short(text.encode()), text) for name, text in settings.items()})
-    return Sketch(key, code.traits, code.traits_id, call, identity)
+        return differences(code, self.code) + ([] if call is None else differences(call, self.call or {}))
 
 
 def _encoded(value: Any) -> bytes:
+    data = plain(value)
+    if data is not None:
+        return data
     from cachekit.keys.canonical import canonical
     from cachekit.keys.code.reach import Reach
 
