@@ -6,12 +6,11 @@ housekeeper saves them, one small file a function. Losing them loses explanation
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import orjson
 
 from cachekit.keys.parts import Sketch, Trait, Traits
 from cachekit.model import NANOSECONDS
@@ -135,7 +134,7 @@ def _detailed(noted: Noted, many: int) -> Noted:
 def _packed(noted: Noted) -> bytes:
     many = _DETAILED
     while True:
-        data = zlib.compress(orjson.dumps({"codes": noted.codes, "notes": noted.notes}, default=tuple))
+        data = zlib.compress(json.dumps({"codes": noted.codes, "notes": noted.notes}).encode())
         if len(data) <= _BASE + _EACH * len(noted.notes) or not many:
             return data
         many //= 2
@@ -147,7 +146,7 @@ def _read(function: str, kept: Digests | None) -> Noted:
     if data is None:
         return Noted()
     try:
-        found = orjson.loads(zlib.decompress(data))
+        found = json.loads(zlib.decompress(data))
         codes = {name: _traits(code) for name, code in found["codes"].items()}
         return Noted(tuple(_note(fields) for fields in found["notes"]), codes)
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError):  # another format: nothing is known

@@ -62,8 +62,8 @@ def compare(path: str) -> Report:
         name for name in (*here, *there) if "<secret>" in (here.get(name, _NONE).text, there.get(name, _NONE).text)
     }
     lines = differences(_without(there, secret), _without(here, secret))
-    lines += [f"{name} may be a secret: it was not compared" for name in sorted(secret)]
     is_same = str(ours.sketch.key) == theirs["key"]
+    lines += [f"{name} may be a secret: it was not compared" for name in sorted(secret) if not is_same]
     verdict = "the same key" if is_same else f"another key: {ours.sketch.key} here, {theirs['key']} there"
     if not is_same and not lines:
         lines = [f"something that is not compared; cachekit {theirs['cachekit']} and Python {theirs['python']} there"]
@@ -80,14 +80,13 @@ def _without(traits: Traits, names: set[str]) -> dict[str, Trait]:
 
 def _exported(call: str, arguments: Any, explanation: Explanation) -> dict[str, Any]:
     import platform
-
-    import cachekit
+    from importlib.metadata import version
 
     sketch = explanation.sketch
     if sketch is None:
         raise UsageError("; ".join(explanation.notes) or "the call cannot be keyed")
     return {
-        "cachekit": cachekit.__version__,
+        "cachekit": version("cachekit-ipfs"),
         "python": platform.python_version(),
         "call": call,
         "arguments": masked(arguments),

@@ -145,11 +145,12 @@ class Keyer:
 
     def sketch(self, key: Key, args: Arguments, kwargs: Mapping[str, Any], *, sample: int = 0) -> Sketch:
         """What is remembered of the call that `key` was built for. What `key=` makes of the arguments is not asked again."""
+        from cachekit.keys.code.function import encoded
         from cachekit.keys.parts import Sketch
 
         said = {"version": self._policy.version or "", "namespace": key.namespace, "sample": str(sample or "")}
         settings = {name: text for name, text in said.items() if text}
-        return Sketch(key, self._current(), self._counted(self._bind(args, kwargs)), settings)
+        return Sketch(key, self._current(), self._counted(self._bind(args, kwargs)), settings, encoded)
 
     def outline(self) -> tuple[list[str], list[tuple[str, str]]]:
         """The tree of what the code reaches, a line each, and what is not followed, with the reason."""

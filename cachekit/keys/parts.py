@@ -7,13 +7,10 @@ that says whether it is the same, and a text that says what it was. No text is o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import orjson
-
-from cachekit.errors import CannotKey
-from cachekit.keys.plain import LEAVES, plain
+from cachekit.keys.plain import LEAVES, plain, unplain
 from cachekit.keys.secrets import looks_secret, names_secret, seal
 from cachekit.model import Key
 
@@ -64,6 +61,8 @@ class Trait(NamedTuple):
 
 
 Traits = Mapping[str, Trait]
+Encode = Callable[[Any], bytes]
+"""The bytes of a value that is the same exactly when they are."""
 
 
 def masked(value: Any, name: str = "") -> Any:
@@ -107,14 +106,14 @@ def shown(name: str, value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
-def of_arguments(identifying: Mapping[str, Any]) -> dict[str, Trait]:
+def of_arguments(identifying: Mapping[str, Any], encode: Encode) -> dict[str, Trait]:
     """What is remembered of the arguments: up to 64 leaves, by their paths (`argument messages[3].content`)."""
     found: dict[str, Trait] = {}
     for name, value in identifying.items():
         for path, leaf, is_secret in _leaves(f"argument {name}", value, names_secret(name), 0):
             if len(found) == _LEAVES:
                 return found
-            found[path] = _leaf(leaf, _encoded(leaf), is_secret=is_secret)
+            found[path] = _leaf(leaf, encode(leaf), is_secret=is_secret)
     return found
 
 
@@ -180,16 +179,18 @@ def _being(trait: Trait) -> str:
 class Sketch:
     """One call, cheap to take: its texts are made of a copy of its arguments when somebody asks.
 
-    `code_id` is equal for the same code, `arguments_id` for the same arguments.
+    `code_id` is equal for the same code, `arguments_id` for the same arguments. `encode` is for what is not plain.
     """
 
     __slots__ = ("_arguments", "_code", "_settings", "arguments_id", "code_id", "key")
 
-    def __init__(self, key: Key, code: Code, arguments: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, key: Key, code: Code, arguments: Mapping[str, Any], settings: Mapping[str, str], encode: Encode
+    ) -> None:
         self.key, self.code_id, self._code, self._settings = key, code.traits_id, code.traits, settings
         data = plain(arguments)
         # What cannot be copied cheaply is looked at now: it may be another one when somebody asks.
-        traits = {} if data else of_arguments(arguments)
+        traits = {} if data else of_arguments(arguments, encode)
         said = data or "".join(trait.digest for trait in traits.values()).encode()
         self._arguments: bytes | dict[str, Trait] | None = data or traits
         self.arguments_id = short(said)
@@ -207,7 +208,7 @@ class Sketch:
         if self._arguments is None:
             return None
         found = self._arguments
-        call = of_arguments(orjson.loads(found)) if isinstance(found, bytes) else dict(found)
+        call = of_arguments(unplain(found), _plainly) if isinstance(found, bytes) else dict(found)
         return call | {name: Trait(short(text.encode()), text) for name, text in self._settings.items()}
 
     def forget(self) -> None:
@@ -219,15 +220,5 @@ class Sketch:
         return differences(code, self.code) + ([] if call is None else differences(call, self.call or {}))
 
 
-def _encoded(value: Any) -> bytes:
-    data = plain(value)
-    if data is not None:
-        return data
-    from cachekit.keys.canonical import canonical
-    from cachekit.keys.code.reach import Reach
-
-    walk = Reach()
-    try:
-        return canonical(value, where="argument", describe=walk, lenient=True) + walk.finished()
-    except CannotKey:
-        return type(value).__qualname__.encode()
+def _plainly(value: Any) -> bytes:
+    return plain(value) or b""

@@ -42,6 +42,11 @@ def plain(value: Any) -> bytes | None:
         return None
 
 
+def unplain(data: bytes) -> Any:
+    """The tree of what `plain` gave."""
+    return orjson.loads(data)
+
+
 def _is_plain(value: Any) -> bool:
     # Written for speed: local names, the commonest type first. orjson refuses a dict's name that only equals a str.
     nodes, harmless, leaves = [value], _harmless, LEAVES

@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cachekit.errors import CannotKey
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code.reach import Reach, stamp
@@ -98,6 +99,18 @@ def _argument(name: str, value: Any, reach: Reach, *, extra: bool) -> bytes:
     data = canonical(value, where=name, describe=reach)
     # With an encoding for every text that can be a keyword.
     return frame(name.encode("utf-8", "surrogatepass"), seal(data) if is_secret_name(name) else data)
+
+
+def encoded(value: Any) -> bytes:
+    """The bytes of an argument by itself; of what cannot be keyed the name of its class."""
+    data = plain(value)
+    if data is not None:
+        return data
+    walk = Reach()
+    try:
+        return canonical(value, where="argument", describe=walk, lenient=True) + walk.finished()
+    except CannotKey:
+        return type(value).__qualname__.encode()
 
 
 def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
