@@ -113,10 +113,9 @@ def _compiled(terms: _Terms, home: dict[str, Any], said: int, otherwise: Guard) 
 
 def _home(named: list[Named]) -> dict[str, Any]:
     """The module of which most is read: its names are the guard's own globals, which are found even faster."""
-    count = Counter(id(mapping) for mapping, _, _ in named if type(mapping) is dict and "__builtins__" in mapping)
-    found = {id(mapping): mapping for mapping, _, _ in named if count and id(mapping) == count.most_common(1)[0][0]}
-    home: Any = next(iter(found.values()), {"__builtins__": {}})
-    return home
+    modules = {id(mapping): mapping for mapping, _, _ in named if type(mapping) is dict and "__builtins__" in mapping}
+    count = Counter(id(mapping) for mapping, _, _ in named if id(mapping) in modules)
+    return modules[count.most_common(1)[0][0]] if count else {"__builtins__": {}}
 
 
 def _place(terms: _Terms, mapping: Mapping[str, Any], name: str, home: dict[str, Any]) -> str:

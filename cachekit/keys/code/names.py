@@ -10,6 +10,8 @@ import ast
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from cachekit.keys.code.text import children
+
 Chain = tuple[str, ...]
 """Names of attributes, one read of the other; () is the value itself."""
 
@@ -99,7 +101,7 @@ class _Walk:
             self.change(node.value.id, scopes)
             self.visit(node.slice, scopes)
         elif not isinstance(node, (ast.Global, ast.Nonlocal)):
-            self.all(ast.iter_child_nodes(node), scopes)
+            self.all(children(node), scopes)
 
     def touch(self, name: str, chain: Chain, context: ast.expr_context, scopes: list[_Scope]) -> None:
         if isinstance(context, ast.Load):
@@ -208,7 +210,7 @@ def _inside(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
         elif isinstance(node, _COMPREHENSIONS):
             waiting.extend(part for part in ast.walk(node) if isinstance(part, ast.NamedExpr))
         else:
-            waiting.extend(ast.iter_child_nodes(node))
+            waiting.extend(children(node))
 
 
 def _bind(node: ast.AST, scope: _Scope, nonlocals: set[str]) -> None:

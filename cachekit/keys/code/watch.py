@@ -60,6 +60,10 @@ class Watched(NamedTuple):
     stamp: bytes | None
 
 
+Group = tuple[Callable[[Any], Any], Mapping[str, Any], list[str], tuple[Any, ...]]
+"""What looks all names of a mapping up at once, the mapping, the names and their values."""
+
+
 def can_change(value: Any) -> bool:
     """Whether a value may become another one in place."""
     if type(value) is tuple:
@@ -172,14 +176,12 @@ def _is_fast(one: Watched) -> bool:
     return not one.name or is_marshalled(one.value) or one.stamp is None
 
 
-def _grouped(
-    watched: list[Watched],
-) -> list[tuple[Callable[[Any], Any], Mapping[str, Any], list[str], tuple[Any, ...]]]:
+def _grouped(watched: list[Watched]) -> list[Group]:
     """One look-up for all names of a mapping: the look-up, the mapping, names and values."""
     by_mapping: dict[int, list[Watched]] = {}
     for one in watched:
         by_mapping.setdefault(id(one.mapping), []).append(one)
-    groups = []
+    groups: list[Group] = []
     for ones in by_mapping.values():
         # Twice, where there is one: else it would not be a tuple.
         names = {one.name: one.value for one in ones}
