@@ -83,7 +83,7 @@ def first_key(name: str, project: Path, kept: Path) -> float:
         "CACHEKIT_IPFS": "off",
     }
     command = [sys.executable, "-c", FIRST_KEY.format(name=name)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout)
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environ, cwd=project).stdout)
 
 
 def time_first_keys(scale: Scale) -> list[Figure]:
