@@ -79,20 +79,27 @@ class _Terms:
 
 
 def guard(
-    code: list[Named], data: list[Named], sizes: Iterable[tuple[Any, int]], said: int, otherwise: Guard
+    code: list[Named],
+    data: list[Named],
+    missing: list[tuple[Mapping[str, Any], str]],
+    sizes: Iterable[tuple[Any, int]],
+    said: int,
+    otherwise: Guard,
 ) -> tuple[Guard | None, list[Any]]:
-    """A guard that gives `said` while each (mapping, name, value) and (mapping, size) holds, and else what `otherwise`
-    says; and copies of the data that it compares with. None where there is too much to compare.
+    """A guard that gives `said` while each (mapping, name, value) and (mapping, size) holds and what is `missing` is, and
+    else what `otherwise` says; and copies of the data that it compares with. None where there is too much to compare.
 
     What is code only its identity tells; what is data is a tree that `is_exact`.
     """
-    terms, home = _Terms(), _home([*code, *data])
+    terms, home = _Terms(), _home([*code, *data, *((mapping, name, None) for mapping, name in missing)])
     try:
         for mapping, name, value in code:
             terms.add(f"{_place(terms, mapping, name, home)} is {terms.variable(value)}")
         copies = [terms.same(_place(terms, mapping, name, home), value) for mapping, name, value in data]
         if any(mapping[name] is not value for mapping, name, value in data):
             return None, []  # os.environ makes a new text each time
+        for mapping, name in missing:
+            terms.add(_unshadowed(terms, mapping, name, home))
         for mapping, size in sizes:
             terms.add(f"{terms.variable(len)}({terms.variable(mapping)}) == {size}")
     except (_Crowded, RecursionError, KeyError):
@@ -116,6 +123,15 @@ def _home(named: list[Named]) -> dict[str, Any]:
     modules = {id(mapping): mapping for mapping, _, _ in named if type(mapping) is dict and "__builtins__" in mapping}
     count = Counter(id(mapping) for mapping, _, _ in named if id(mapping) in modules)
     return modules[count.most_common(1)[0][0]] if count else {"__builtins__": {}}
+
+
+def _unshadowed(terms: _Terms, mapping: Mapping[str, Any], name: str, home: dict[str, Any]) -> str:
+    """That the name stands for a builtin, or for nothing."""
+    builtin = home.get("__builtins__")
+    known = vars(builtin) if isinstance(builtin, types.ModuleType) else builtin
+    if mapping is home and _is_attribute(name) and isinstance(known, dict) and name in known:
+        return f"{name} is {terms.variable(known[name])}"
+    return f"{terms.variable(name)} not in {terms.variable(mapping)}"
 
 
 def _place(terms: _Terms, mapping: Mapping[str, Any], name: str, home: dict[str, Any]) -> str:

@@ -44,7 +44,11 @@ def called(value: Any = None) -> tuple[Callable[[], None], list[int]]:
     @distributed_cache(share=False)
     def ask(x: str) -> str:
         calls.append(1)
-        return f"{helper(x)} {CONFIG} {LIMIT!r} {TEXTS!r} {Settings.MODEL} {value!r}"
+        try:
+            later = LATER  # type: ignore[name-defined]  # noqa: F821
+        except NameError:
+            later = 0
+        return f"{later} {sorted('ba')} {helper(x)} {CONFIG} {LIMIT!r} {TEXTS!r} {Settings.MODEL} {value!r}"
 
     def call() -> None:
         assert ask("x") == ask.__wrapped__("x")
@@ -67,6 +71,8 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "an equal number of another type": lambda patch: patch.setattr(here, "LIMIT", True),
     "an equal text of another type": lambda patch: patch.setitem(TEXTS, "a", Text("one")),
     "a dict for another": lambda patch: patch.setattr(here, "TEXTS", {"a": "three"}),
+    "a builtin": lambda patch: patch.setattr(here, "sorted", lambda texts: [*texts], raising=False),
+    "a name that was missing": lambda patch: patch.setattr(here, "LATER", 1, raising=False),
     "a class attribute": lambda patch: patch.setattr(Settings, "MODEL", "b"),
     "a class attribute more": lambda patch: patch.setattr(Settings, "OTHER", "b", raising=False),
 }
@@ -115,7 +121,7 @@ def test_a_name_that_is_gone_is_not_the_same() -> None:
     module.__dict__.update({"name": helper, "Exception": None, "é": 1, "class": 2})
     space: dict[str, Any] = module.__dict__
     checks = [(space, "é", 1), (space, "class", 2), ({"a": "x"}, "a", "x")]
-    made, copies = guard([(space, "name", helper)], checks, [], 7, _said)
+    made, copies = guard([(space, "name", helper)], checks, [], [], 7, _said)
     assert made is not None
     assert copies == [1, 2, "x"]
     assert made() == 7
@@ -129,4 +135,4 @@ def test_a_name_that_is_gone_is_not_the_same() -> None:
 
 def test_too_much_to_compare_has_no_guard() -> None:
     """A large dict is compared by its bytes, as before."""
-    assert guard([], [({"a": (big := dict.fromkeys(map(str, range(MOST))))}, "a", big)], [], 7, _said) == (None, [])
+    assert guard([], [({"a": (big := dict.fromkeys(map(str, range(MOST))))}, "a", big)], [], [], 7, _said) == (None, [])

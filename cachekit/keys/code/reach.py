@@ -46,9 +46,6 @@ _COORDINATING: Final = frozenset(
 )
 """Locks, events, queues and loggers: they decide when, or what is told, never the answer."""
 
-_BUILTINS: Final = frozenset(vars(builtins)) - {"__doc__"}
-_WHOLE: Final[set[Chain]] = {()}
-
 
 class Part(NamedTuple):
     """One thing that counted: what kind of thing, its name, where it stands (`file:line`, "" for data), and its value."""
@@ -155,9 +152,7 @@ class Reach:
         outer, loaded = facts.names.outer, function.__globals__
         for name in sorted({*outer, *({"__class__"} & set(cells))} - self._ignore - _WHEREABOUTS):
             use = outer.get(name) or Outer({()})
-            if name in _BUILTINS and name not in loaded and name not in cells and use.reads == _WHOLE:
-                yield b""
-            elif name in cells:
+            if name in cells:
                 yield self.read(name, name, Cell(name, cells[name]), use.reads, changes=use.changes)
             else:
                 yield self._global(name, loaded, use)
@@ -203,6 +198,7 @@ class Reach:
         self._documented = self._documented or name == "__doc__" or any("__doc__" in chain for chain in chains)
         value, chains = mapping.get(name, ABSENT), set(chains)
         if value is ABSENT:
+            self.watched.append(Watched(mapping, name, ABSENT, None))
             return b"" if hasattr(builtins, name) else frame(label.encode(), b"absent")
         if changes and not chains and (type(value) in _CONTAINERS or type(value).__module__ in _COORDINATING):
             return b""

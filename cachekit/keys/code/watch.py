@@ -98,7 +98,8 @@ class Watch:
         self._watched, self._stamp = watched, stamp
         self.fast = all(_is_fast(one) for one in watched)
         """Whether `state` holds everything that a key holds."""
-        named = [one for one in watched if one.name]
+        named = [one for one in watched if one.name and one.value is not ABSENT]
+        self._missing = list({(id(one.mapping), one.name): one[:2] for one in watched if one.value is ABSENT}.values())
         self._sizes = tuple((one.mapping, one.value) for one in watched if not one.name)
         self._code = _grouped([one for one in named if not is_marshalled(one.value)])
         self._data = [group[:3] for group in _grouped([one for one in named if is_marshalled(one.value)])]
@@ -151,7 +152,7 @@ class Watch:
         data = [(mapping, name, mapping[name]) for _, mapping, names in self._data for name in names]
         from cachekit.keys.guard import guard  # few processes call a function so often
 
-        made, copies = guard(code, data, self._sizes, number, self.otherwise)
+        made, copies = guard(code, data, self._missing, self._sizes, number, self.otherwise)
         held = iter(copies)
         now = tuple([tuple([next(held) for _ in names]) for _, _, names in self._data]) if made else ()
         # Another thread may have changed something since the state was taken.
@@ -164,6 +165,8 @@ class Watch:
             for get, mapping, _, values in self._code:
                 if get(mapping) != values:
                     return None
+            if any(name in mapping for mapping, name in self._missing):
+                return None
             for sized, size in self._sizes:
                 if len(sized) != size:
                     return None
