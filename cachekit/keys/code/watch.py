@@ -45,7 +45,7 @@ class Cell(Mapping[str, Any]):
 
 def kind_of(mapping: Mapping[str, Any]) -> str:
     """What `explain` calls a value that was read there."""
-    return "closure" if isinstance(mapping, Cell) else "constant"
+    return "closure" if type(mapping) is Cell else "constant"
 
 
 class Watched(NamedTuple):
