@@ -10,7 +10,7 @@ import keyword
 import sys
 import types
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 MOST: Final = 512
@@ -24,6 +24,7 @@ _TEXT: Final = """
 def outer({}):
     def guard():
         try:
+            {}
             if {}:
                 return {}
         except {}:  # a name that is gone is not the same
@@ -43,7 +44,7 @@ class _Terms:
     def __init__(self) -> None:
         self.objects: list[Any] = []
         self.texts: list[str] = []
-        self._copies: dict[str, tuple[Any, Any]] = {}
+        self.lines: list[str] = []
         self.variables: dict[int, str] = {}
 
     def variable(self, value: Any) -> str:
@@ -59,23 +60,28 @@ class _Terms:
 
     def same(self, found: str, value: Any) -> Any:
         """What the expression `found` gives is `value`, and so is all that it holds; a copy of what is compared with."""
-        seen = self._copies.get(found)
-        if seen is not None and seen[0] is value:
-            return seen[1]
-        self._copies[found] = value, (copy := self._compared(found, value))
-        return copy
-
-    def _compared(self, found: str, value: Any) -> Any:
         self.add(f"{found} is {self.variable(value)}")
+        return self._content(value)
+
+    def _content(self, value: Any) -> Any:
+        """A copy of what a container holds, compared in its order; any other value itself."""
         if type(value) is dict:
             copy = dict(value)  # whoever changes it now changes no copy
-            self.add(f"{self.variable(len)}({self.variable(value)}) == {len(copy)}")
-            return {at: self.same(f"{self.variable(value)}[{self.variable(at)}]", one) for at, one in copy.items()}
+            self._unpacked(self.variable(value), copy)
+            self._unpacked(f"{self.variable(value)}.values()", copy.values())
+            return {at: self._content(one) for at, one in copy.items()}
         if type(value) is list or type(value) is tuple:
             held = tuple(value)
-            self.add(f"{self.variable(len)}({self.variable(value)}) == {len(held)}")
-            return type(value)([self.same(f"{self.variable(value)}[{at}]", one) for at, one in enumerate(held)])
+            self._unpacked(self.variable(value), held)
+            return type(value)(map(self._content, held))
         return value
+
+    def _unpacked(self, found: str, held: Collection[Any]) -> None:
+        # An unpacking goes through a container in order, and raises where it has another length.
+        names = [f"{_PREFIX}at{len(self.texts) + number}" for number in range(len(held))]
+        self.lines.append(f"[{', '.join(names)}] = {found}")
+        for name, one in zip(names, held, strict=True):
+            self.add(f"{name} is {self.variable(one)}")
 
 
 def guard(
@@ -110,7 +116,9 @@ def guard(
 def _compiled(terms: _Terms, home: dict[str, Any], said: int, otherwise: Guard) -> Guard:
     failed, slow = terms.variable(Exception), terms.variable(otherwise)
     names = list(terms.variables.values())
-    text = _TEXT.format(", ".join(names), " and ".join(terms.texts), said, failed, slow)
+    text = _TEXT.format(
+        ", ".join(names), "; ".join(terms.lines) or "pass", " and ".join(terms.texts), said, failed, slow
+    )
     code = compile(text, "<cachekit guard>", "exec", dont_inherit=True)
     for _ in ("outer", "guard"):
         code = next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))

@@ -78,6 +78,22 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
 }
 
 
+def test_the_order_and_the_very_names_of_a_dict_are_compared() -> None:
+    """A name that went and came back is another place, and an equal name of another type another name."""
+    held: dict[str, Any] = {"a": 1, "b": 2, "c": []}
+    made, _ = guard([], [({"held": held}, "held", held)], [], [], 7, _said)
+    assert made is not None
+    assert made() == 7
+    names = list(held)
+    held[names[0]] = held.pop(names[0])
+    assert made() == -1
+    for name in names:
+        held[name] = held.pop(name)
+    assert made() == 7
+    held[Text("c")] = held.pop("c")
+    assert made() == -1
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_change_behind_the_guard_is_another_call(
     change: Callable[[pytest.MonkeyPatch], object], monkeypatch: pytest.MonkeyPatch

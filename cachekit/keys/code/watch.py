@@ -149,12 +149,12 @@ class Watch:
             return
         self._times, self._enough = 0, 2 * self._enough
         code = [(mapping, *one) for _, mapping, names, values in self._code for one in zip(names, values, strict=True)]
-        data = [(mapping, name, mapping[name]) for _, mapping, names in self._data for name in names]
+        data = [(mapping, name, mapping[name]) for _, mapping, names in self._data for name in dict.fromkeys(names)]
         from cachekit.keys.guard import guard  # few processes call a function so often
 
         made, copies = guard(code, data, self._missing, self._sizes, number, self.otherwise)
-        held = iter(copies)
-        now = tuple([tuple([next(held) for _ in names]) for _, _, names in self._data]) if made else ()
+        held = {(id(mapping), name): copy for (mapping, name, _), copy in zip(data, copies, strict=False)}
+        now = tuple([tuple([held[id(mapping), name] for name in names]) for _, mapping, names in self._data if made])
         # Another thread may have changed something since the state was taken.
         if made is not None and marshal.dumps(now, 2) == text:
             self.guard = made
