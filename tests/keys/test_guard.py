@@ -44,7 +44,11 @@ def called(value: Any = None) -> tuple[Callable[[], None], list[int]]:
     @distributed_cache(share=False)
     def ask(x: str) -> str:
         calls.append(1)
-        return f"{helper(x)} {CONFIG} {LIMIT!r} {TEXTS!r} {Settings.MODEL} {value!r}"
+        try:
+            later = LATER  # type: ignore[name-defined]  # noqa: F821
+        except NameError:
+            later = 0
+        return f"{later} {sorted('ba')} {helper(x)} {CONFIG} {LIMIT!r} {TEXTS!r} {Settings.MODEL} {value!r}"
 
     def call() -> None:
         assert ask("x") == ask.__wrapped__("x")
@@ -67,9 +71,27 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "an equal number of another type": lambda patch: patch.setattr(here, "LIMIT", True),
     "an equal text of another type": lambda patch: patch.setitem(TEXTS, "a", Text("one")),
     "a dict for another": lambda patch: patch.setattr(here, "TEXTS", {"a": "three"}),
+    "a builtin": lambda patch: patch.setattr(here, "sorted", lambda texts: [*texts], raising=False),
+    "a name that was missing": lambda patch: patch.setattr(here, "LATER", 1, raising=False),
     "a class attribute": lambda patch: patch.setattr(Settings, "MODEL", "b"),
     "a class attribute more": lambda patch: patch.setattr(Settings, "OTHER", "b", raising=False),
 }
+
+
+def test_the_order_and_the_very_names_of_a_dict_are_compared() -> None:
+    """A name that went and came back is another place, and an equal name of another type another name."""
+    held: dict[str, Any] = {"a": 1, "b": 2, "c": []}
+    made, _ = guard([], [({"held": held}, "held", held)], [], [], 7, _said)
+    assert made is not None
+    assert made() == 7
+    names = list(held)
+    held[names[0]] = held.pop(names[0])
+    assert made() == -1
+    for name in names:
+        held[name] = held.pop(name)
+    assert made() == 7
+    held[Text("c")] = held.pop("c")
+    assert made() == -1
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -115,7 +137,7 @@ def test_a_name_that_is_gone_is_not_the_same() -> None:
     module.__dict__.update({"name": helper, "Exception": None, "é": 1, "class": 2})
     space: dict[str, Any] = module.__dict__
     checks = [(space, "é", 1), (space, "class", 2), ({"a": "x"}, "a", "x")]
-    made, copies = guard([(space, "name", helper)], checks, [], 7, _said)
+    made, copies = guard([(space, "name", helper)], checks, [], [], 7, _said)
     assert made is not None
     assert copies == [1, 2, "x"]
     assert made() == 7
@@ -129,4 +151,4 @@ def test_a_name_that_is_gone_is_not_the_same() -> None:
 
 def test_too_much_to_compare_has_no_guard() -> None:
     """A large dict is compared by its bytes, as before."""
-    assert guard([], [({"a": (big := dict.fromkeys(map(str, range(MOST))))}, "a", big)], [], 7, _said) == (None, [])
+    assert guard([], [({"a": (big := dict.fromkeys(map(str, range(MOST))))}, "a", big)], [], [], 7, _said) == (None, [])

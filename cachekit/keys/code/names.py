@@ -10,6 +10,8 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from cachekit.keys.code.text import children
+
 Chain = tuple[str, ...]
 """Names of attributes, one read of the other; () is the value itself."""
 
@@ -127,7 +129,7 @@ class _Walk:
             self._asking -= 1
             self.all([part for part in ast.iter_child_nodes(node) if part not in node.body], scopes)
         elif not isinstance(node, (ast.Global, ast.Nonlocal)):
-            self.all(ast.iter_child_nodes(node), scopes)
+            self.all(children(node), scopes)
 
     def touch(self, name: str, chain: Chain, context: ast.expr_context, scopes: list[_Scope]) -> None:
         if isinstance(context, ast.Load):
@@ -258,7 +260,7 @@ def _inside(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
         elif isinstance(node, _COMPREHENSIONS):
             waiting.extend(part for part in ast.walk(node) if isinstance(part, ast.NamedExpr))
         else:
-            waiting.extend(ast.iter_child_nodes(node))
+            waiting.extend(children(node))
 
 
 def _bind(node: ast.AST, scope: _Scope, nonlocals: set[str]) -> None:

@@ -34,9 +34,6 @@ from cachekit.keys.shapes import is_mock
 _CONTAINERS: Final = (list, dict, set, deque, Counter, OrderedDict, defaultdict)
 """What a function changes in place as a record of its calls."""
 
-_BUILTINS: Final = frozenset(vars(builtins)) - {"__doc__"}
-_WHOLE: Final[set[Chain]] = {()}
-
 
 class Reach:
     """One walk. `portable` turns False once a source could not be had; `inputs` are the paths met, with their digests."""
@@ -144,9 +141,7 @@ class Reach:
         outer, loaded = facts.names.outer, function.__globals__
         for name in sorted({*outer, *({"__class__"} & set(cells))} - self._ignore - WHEREABOUTS):
             use = outer.get(name) or Outer({()})
-            if name in _BUILTINS and name not in loaded and name not in cells and use.reads == _WHOLE:
-                yield b""
-            elif name in cells:
+            if name in cells:
                 yield self.read(name, name, Cell(name, cells[name]), use.reads, changes=use.changes)
             else:
                 yield self._global(name, loaded, use)
@@ -198,6 +193,7 @@ class Reach:
         self._documented = self._documented or name == "__doc__" or any("__doc__" in chain for chain in chains)
         value, chains = mapping.get(name, ABSENT), set(chains)
         if value is ABSENT:
+            self.watched.append(Watched(mapping, name, ABSENT, None))
             return b"" if hasattr(builtins, name) else frame(label.encode(), b"absent")
         if changes and not chains and (type(value) in _CONTAINERS or type(value).__module__ in COORDINATING):
             return b""

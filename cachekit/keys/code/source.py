@@ -21,12 +21,12 @@ from typing import Any, Final
 
 from cachekit.keys.code.names import Names, Outer, names_of
 from cachekit.keys.code.shelf import Facts, facts_at, mark_of
-from cachekit.keys.code.text import dump_tree, normalised, parse, text_digest
+from cachekit.keys.code.text import children, dump_tree, normalised, parse, text_digest
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 _DEFINITIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_BARE: Final = frozenset({ast.Name, ast.Constant, ast.Load, ast.Store, ast.Del})
+_BARE: Final = frozenset({ast.Name, ast.Constant})
 # Nested, no-free, future-import and (types.coroutine) iterable flags are not of the definition itself.
 _FLAGS: Final = 0x2AF
 _PARSED_LIMIT: Final = 256
@@ -102,7 +102,9 @@ def _parse(filename: str, text: str | bytes, numbered: bool) -> tuple[_Found, ..
 
 
 def _places(node: ast.AST, prefix: str) -> Iterator[tuple[Definition, str, int]]:
-    for child in _children(node):
+    for child in children(node):
+        if type(child) in _BARE:
+            continue
         inner = prefix
         if isinstance(child, _DEFINITIONS):
             name = "<lambda>" if isinstance(child, ast.Lambda) else child.name
@@ -112,15 +114,6 @@ def _places(node: ast.AST, prefix: str) -> Iterator[tuple[Definition, str, int]]
         elif isinstance(child, ast.ClassDef):
             inner = f"{prefix}{child.name}."
         yield from _places(child, inner)
-
-
-def _children(node: ast.AST) -> Iterator[ast.AST]:
-    """As `ast.iter_child_nodes`, without those in which nothing is defined."""
-    for value in vars(node).values():
-        if type(value) is list:
-            yield from [child for child in value if isinstance(child, ast.AST)]
-        elif isinstance(value, ast.AST) and type(value) not in _BARE:
-            yield value
 
 
 def _number(tree: ast.Module, places: list[tuple[Definition, str, int]]) -> ast.Module:

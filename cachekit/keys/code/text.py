@@ -14,6 +14,8 @@ _SKIPPED: Final = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DOCUMENTED: Final = (*_FUNCTIONS, ast.ClassDef, ast.Module)
 
+_CONTEXTS: Final = frozenset({ast.Load, ast.Store, ast.Del})
+
 _parsing: Final = threading.Lock()
 _PARSE_ATTEMPTS: Final = 20
 
@@ -49,6 +51,17 @@ def _body(node: Any, documented: bool) -> list[ast.stmt]:
     return list(node.body if documented else node.body[1:])
 
 
+def children(node: ast.AST) -> list[ast.AST]:
+    """As `ast.iter_child_nodes`, several times as fast; without contexts, which have no meaning of their own."""
+    found: list[ast.AST] = []
+    for value in vars(node).values():
+        if type(value) is list:
+            found += [child for child in value if isinstance(child, ast.AST)]
+        elif isinstance(value, ast.AST) and type(value) not in _CONTEXTS:
+            found.append(value)
+    return found
+
+
 def dump_tree(value: Any) -> str:
     """Text of a syntax tree, or of any part of one, without positions and docstrings."""
     return _dump(value, False)
@@ -56,7 +69,7 @@ def dump_tree(value: Any) -> str:
 
 def _dump(value: Any, documented: bool, left_out: str = "") -> str:
     # Written for speed: most of what a first key costs is this walk. The commonest first.
-    kind = type(value)
+    kind: Any = type(value)
     if kind is ast.Name:
         return f"Name(id={value.id!a})"
     if kind is str:
@@ -81,7 +94,7 @@ def _dump(value: Any, documented: bool, left_out: str = "") -> str:
 
 
 @functools.cache
-def _fields(kind: type[ast.AST]) -> list[str]:
+def _fields(kind: Any) -> list[str]:
     """What counts of a node, in the order of names: the same on every Python version."""
     return sorted({*kind._fields} - _SKIPPED - ({"returns"} if kind in _FUNCTIONS else set()))
 

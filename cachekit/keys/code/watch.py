@@ -45,7 +45,7 @@ class Cell(Mapping[str, Any]):
 
 def kind_of(mapping: Mapping[str, Any]) -> str:
     """What `explain` calls a value that was read there."""
-    return "closure" if isinstance(mapping, Cell) else "constant"
+    return "closure" if type(mapping) is Cell else "constant"
 
 
 class Watched(NamedTuple):
@@ -58,6 +58,10 @@ class Watched(NamedTuple):
     name: str
     value: Any
     stamp: bytes | None
+
+
+Group = tuple[Callable[[Any], Any], Mapping[str, Any], list[str], tuple[Any, ...]]
+"""What looks all names of a mapping up at once, the mapping, the names and their values."""
 
 
 def can_change(value: Any) -> bool:
@@ -94,7 +98,8 @@ class Watch:
         self._watched, self._stamp = watched, stamp
         self.fast = all(_is_fast(one) for one in watched)
         """Whether `state` holds everything that a key holds."""
-        named = [one for one in watched if one.name]
+        named = [one for one in watched if one.name and one.value is not ABSENT]
+        self._missing = list({(id(one.mapping), one.name): one[:2] for one in watched if one.value is ABSENT}.values())
         self._sizes = tuple((one.mapping, one.value) for one in watched if not one.name)
         self._code = _grouped([one for one in named if not is_marshalled(one.value)])
         self._data = [group[:3] for group in _grouped([one for one in named if is_marshalled(one.value)])]
@@ -144,12 +149,12 @@ class Watch:
             return
         self._times, self._enough = 0, 2 * self._enough
         code = [(mapping, *one) for _, mapping, names, values in self._code for one in zip(names, values, strict=True)]
-        data = [(mapping, name, mapping[name]) for _, mapping, names in self._data for name in names]
+        data = [(mapping, name, mapping[name]) for _, mapping, names in self._data for name in dict.fromkeys(names)]
         from cachekit.keys.guard import guard  # few processes call a function so often
 
-        made, copies = guard(code, data, self._sizes, number, self.otherwise)
-        held = iter(copies)
-        now = tuple([tuple([next(held) for _ in names]) for _, _, names in self._data]) if made else ()
+        made, copies = guard(code, data, self._missing, self._sizes, number, self.otherwise)
+        held = {(id(mapping), name): copy for (mapping, name, _), copy in zip(data, copies, strict=False)}
+        now = tuple([tuple([held[id(mapping), name] for name in names]) for _, mapping, names in self._data if made])
         # Another thread may have changed something since the state was taken.
         if made is not None and marshal.dumps(now, 2) == text:
             self.guard = made
@@ -160,6 +165,8 @@ class Watch:
             for get, mapping, _, values in self._code:
                 if get(mapping) != values:
                     return None
+            if any(name in mapping for mapping, name in self._missing):
+                return None
             for sized, size in self._sizes:
                 if len(sized) != size:
                     return None
@@ -172,14 +179,12 @@ def _is_fast(one: Watched) -> bool:
     return not one.name or is_marshalled(one.value) or one.stamp is None
 
 
-def _grouped(
-    watched: list[Watched],
-) -> list[tuple[Callable[[Any], Any], Mapping[str, Any], list[str], tuple[Any, ...]]]:
+def _grouped(watched: list[Watched]) -> list[Group]:
     """One look-up for all names of a mapping: the look-up, the mapping, names and values."""
     by_mapping: dict[int, list[Watched]] = {}
     for one in watched:
         by_mapping.setdefault(id(one.mapping), []).append(one)
-    groups = []
+    groups: list[Group] = []
     for ones in by_mapping.values():
         # Twice, where there is one: else it would not be a tuple.
         names = {one.name: one.value for one in ones}
