@@ -23,6 +23,10 @@ from cachekit.files.digests import frame
 _SECRET_TYPES: Final = frozenset({"SecretStr", "SecretBytes", "Secret"})
 
 
+REDUCIBLE: Final = frozenset({"operator", "datetime", "zoneinfo", "array", "collections", "ipaddress"})
+"""Modules of the standard library whose objects are values: they say how they are made again."""
+
+
 def revealer(value: Any) -> Callable[[], Any] | None:
     """The method that gives what a wrapper like pydantic's SecretStr hides; None for anything else."""
     cls = type(value)

@@ -20,7 +20,7 @@ from cachekit.errors import CannotKey
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code import classes
-from cachekit.keys.code.names import Chain, Imported, Outer, looks_up
+from cachekit.keys.code.names import Chain, Outer, looks_up
 from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module, lasting
 from cachekit.keys.code.source import documented, facts_of
 from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change, kind_of
@@ -118,10 +118,13 @@ class Reach:
         registry = getattr(met, "registry", None)
         if isinstance(registry, Mapping) and hasattr(met, "dispatch"):  # functools.singledispatch
             return self.value(
-                met.__name__, {f"{kind.__module__}.{kind.__qualname__}": f for kind, f in registry.items()}
+                met.__name__, dict(sorted((f"{k.__module__}.{k.__qualname__}", f) for k, f in registry.items()))
             )
-        is_own = is_own_function(met) or self._is_named(met.__module__)
-        return self.refer(met) if is_own else classes.foreign(met)
+        # A foreign decorator holds in its closure what it decorates.
+        return self.refer(met) if self._counts(met) or met.__closure__ else classes.foreign(met)
+
+    def _counts(self, function: types.FunctionType) -> bool:
+        return is_own_function(function) or self._is_named(function.__module__)
 
     def _is_named(self, module: Any) -> bool:
         """Whether `depends=` names the package that the module stands in."""
@@ -140,6 +143,11 @@ class Reach:
     # -- units ------------------------------------------------------------------------------------------------------
 
     def _function(self, function: types.FunctionType) -> Iterator[bytes]:
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        if not self._counts(function):
+            yield classes.foreign(function)
+            yield from (self.read(name, name, Cell(name, cell)) for name, cell in sorted(cells.items()))
+            return
         facts = facts_of(function)
         self.portable = self.portable and facts.portable
         self.parts.append(Part("code", f"{function.__module__}.{function.__qualname__}", facts.place, facts.digest))
@@ -149,7 +157,6 @@ class Reach:
             yield self.read("defaults", "defaults", {"defaults": defaults}, ())
         else:
             yield canonical(defaults, where="defaults", describe=self)
-        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         outer = facts.names.outer
         for name in sorted({*outer, *({"__class__"} & set(cells))} - self._ignore - _WHEREABOUTS):
             mapping = Cell(name, cells[name]) if name in cells else function.__globals__
@@ -158,7 +165,9 @@ class Reach:
         if looks_up(outer, function.__globals__):
             yield from (self.read(name, name, function.__globals__) for name in lasting(function.__globals__))
         for imported in sorted(facts.names.imports):
-            yield from self._imported(_absolute(imported, function.__globals__), facts.names.imports[imported])
+            from cachekit.keys.code.unloaded import absolute
+
+            yield from self._imported(absolute(imported, function.__globals__), facts.names.imports[imported])
 
     def _members(self, cls: type) -> Iterator[bytes]:
         self.parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}", "", None))
@@ -285,11 +294,3 @@ class _Stamping(Reach):
         self, label: str, name: str, mapping: Mapping[str, Any], chains: Iterable[Chain] = (), *, changes: bool = False
     ) -> bytes:
         return b""
-
-
-def _absolute(imported: Imported, loaded: Mapping[str, Any]) -> str:
-    level, module = imported
-    if not level:
-        return module
-    package = str(loaded.get("__package__") or "").split(".")
-    return ".".join([*package[: len(package) - level + 1], *([module] if module else [])])

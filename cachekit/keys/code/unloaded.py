@@ -9,13 +9,13 @@ import ast
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cachekit.files.digests import frame
-from cachekit.keys.code.names import Chain
+from cachekit.keys.code.names import Chain, Imported
 from cachekit.keys.code.own import is_own_file
 from cachekit.keys.code.text import dump_tree, parse, text_digest
 
@@ -113,3 +113,12 @@ def find(name: str) -> ModuleSpec | None:
             return None
         path = list(spec.submodule_search_locations or [])
     return spec
+
+
+def absolute(imported: Imported, loaded: Mapping[str, Any]) -> str:
+    """The full name of a module that is imported in the module `loaded`."""
+    level, module = imported
+    if not level:
+        return module
+    package = str(loaded.get("__package__") or "").split(".")
+    return ".".join([*package[: len(package) - level + 1], *([module] if module else [])])
