@@ -88,12 +88,17 @@ def counts(name: str, member: Any, cls: type) -> bool:
         return False
     if name in _SPECIAL:
         return True
-    if isinstance(member, _DESCRIPTORS) or (issubclass(cls, enum.Enum) and _made_by_enum(name, member, cls)):
+    if (
+        isinstance(member, _DESCRIPTORS)
+        or type(member).__name__ == "_tuplegetter"
+        or (issubclass(cls, enum.Enum) and _made_by_enum(name, member, cls))
+    ):
         return False
     function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
     if type(function) is types.FunctionType:
         # What dataclasses and namedtuple write themselves is compiled from text, or is the library's.
-        return is_own_function(function) and not function.__code__.co_filename.startswith("<string>")
+        made = name.startswith("__") and function.__code__.co_filename.startswith("<string>")
+        return is_own_function(function) and not made
     # Python writes more of these into a class as it is used, pickle and copy among others.
     return not (name.startswith("__") and name.endswith("__")) or (type(member) in _DATA and name not in _WRITTEN)
 

@@ -35,6 +35,7 @@ class Code:
         watched = [*walk.watched, *_held(held)]
         self.watch = Watch(watched, stamp)
         self.nothing_read = not watched
+        self._watched, self.awaited = watched, walk.awaited
         self._identity = identity
         self._prefixes: dict[tuple[str, int], _Hash] = {}
 
@@ -57,6 +58,12 @@ class Code:
         texts = [_argument(name, identifying[name], walk, extra=name == extra) for name in sorted(identifying)]
         digest.update(frame(tag, b"named", *texts, walk.finished()))
         return digest.digest(), self.portable and walk.portable, (*self.inputs, *walk.inputs)
+
+    def as_imported(self, before: Code) -> None:
+        """The call keeps its key where nothing happened since `before` but that the function imported its modules."""
+        awaited = set(map(id, before.awaited))
+        if awaited and Watch([one for one in before._watched if id(one) not in awaited], stamp).same():
+            self._identity = before._identity
 
     def _prefix(self, namespace: str, sample: int) -> _Hash:
         """The digest of everything but the arguments; to be copied."""

@@ -11,7 +11,6 @@ import builtins
 import sys
 import threading
 import types
-from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,9 +22,9 @@ from cachekit.keys.code import classes
 from cachekit.keys.code.names import Chain, Outer, looks_up
 from cachekit.keys.code.own import is_own_class, is_own_function, is_own_module, lasting
 from cachekit.keys.code.source import documented, facts_of
-from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change, kind_of
+from cachekit.keys.code.watch import ABSENT, Cell, Missing, Watched, can_change, kind_of
 from cachekit.keys.secrets import is_secret_name, seal
-from cachekit.keys.shapes import is_mock
+from cachekit.keys.shapes import CONTAINERS, COORDINATING, attributes_of, is_mock
 
 _WHEREABOUTS: Final = frozenset(
     {
@@ -34,17 +33,6 @@ _WHEREABOUTS: Final = frozenset(
     }
 )
 """Module attributes that say where the code stands: a key depends on no path."""
-
-_CONTAINERS: Final = (list, dict, set, deque, Counter, OrderedDict, defaultdict)
-"""What a function changes in place as a record of its calls."""
-
-_COORDINATING: Final = frozenset(
-    {
-        *("_thread", "threading", "asyncio.locks", "asyncio.queues", "queue", "_queue", "logging"),
-        *("multiprocessing.synchronize", "multiprocessing.queues"),
-    }
-)
-"""Locks, events, queues and loggers: they decide when, or what is told, never the answer."""
 
 
 class Part(NamedTuple):
@@ -66,6 +54,7 @@ class Reach:
         self.parts: list[Part] = []
         self.unfollowed: list[tuple[str, str]] = []
         self.watched: list[Watched] = []
+        self.awaited: list[Watched] = []
         self._documented = False
         self._ignore: frozenset[str] = frozenset()
         self._numbers: dict[int, int] = {}
@@ -117,6 +106,7 @@ class Reach:
             raise CannotKey(f"{met.__name__!r} is a mock: nothing is read or stored", met.__name__, "mocked")
         registry = getattr(met, "registry", None)
         if isinstance(registry, Mapping) and hasattr(met, "dispatch"):  # functools.singledispatch
+            self.watched.append(Watched(registry, "", len(registry), None))
             return self.value(
                 met.__name__, dict(sorted((f"{k.__module__}.{k.__qualname__}", f) for k, f in registry.items()))
             )
@@ -136,7 +126,7 @@ class Reach:
             raise CannotKey(
                 f"{where!r} is a threading.local: each thread has a value of its own; pass the value", where
             )
-        if type(met).__module__ not in _COORDINATING:
+        if type(met).__module__ not in COORDINATING:
             self.unfollowed.append((where, f"{type(met).__module__}.{type(met).__qualname__}"))
         return frame(b"object", self(type(met)) or classes.named(type(met)))
 
@@ -148,6 +138,7 @@ class Reach:
             yield classes.foreign(function)
             yield from (self.read(name, name, Cell(name, cell)) for name, cell in sorted(cells.items()))
             return
+        self._watch_home(function)
         facts = facts_of(function)
         self.portable = self.portable and facts.portable
         self.parts.append(Part("code", f"{function.__module__}.{function.__qualname__}", facts.place, facts.digest))
@@ -169,11 +160,17 @@ class Reach:
 
             yield from self._imported(absolute(imported, function.__globals__), facts.names.imports[imported])
 
+    def _watch_home(self, function: types.FunctionType) -> None:
+        """A reload puts another function in its module's place, and gives the old one, which others hold, new code."""
+        home, name = function.__globals__, str(function.__qualname__).partition(".")[0]
+        if function is not self._met[0] and callable(home.get(name)):
+            self.watched.append(Watched(home, name, home[name], None))
+
     def _members(self, cls: type) -> Iterator[bytes]:
         self.parts.append(Part("class", f"{cls.__module__}.{cls.__qualname__}", "", None))
         yield classes.named(cls)
         yield frame(*[self(base) or classes.named(base) for base in cls.__bases__])
-        yield self(type(cls)) or classes.named(type(cls))
+        yield self(type(cls)) or b""  # Python and pydantic rename theirs
         own = cls.__dict__
         self.watched.append(Watched(own, "", len(own), None))
         for name, member in classes.members(cls):
@@ -191,9 +188,12 @@ class Reach:
         """What a name stands for now; empty where that decides nothing."""
         self._documented = self._documented or name == "__doc__" or any("__doc__" in chain for chain in chains)
         value, chains = mapping.get(name, ABSENT), set(chains)
+        if value is ABSENT and hasattr(builtins, name):
+            return b""
         if value is ABSENT:
-            return b"" if hasattr(builtins, name) else frame(label.encode(), b"absent")
-        if changes and not chains and (type(value) in _CONTAINERS or type(value).__module__ in _COORDINATING):
+            self.watched.append(Watched(Missing(mapping), name, True, None))
+            return frame(label.encode(), b"absent")
+        if changes and not chains and (type(value) in CONTAINERS or type(value).__module__ in COORDINATING):
             return b""
         if type(value) is types.ModuleType:
             self.watched.append(Watched(mapping, name, value, None))
@@ -205,21 +205,35 @@ class Reach:
     def module(self, module: types.ModuleType, chains: Iterable[Chain], label: str) -> bytes:
         """The attributes that are read of a module of own code; all of them where that cannot be told."""
         if not is_own_module(module) and not self._is_named(module.__name__):
-            return frame(b"module", module.__name__.encode())
+            return frame(b"module", module.__name__.encode(), *self._replaced(module, chains, label))
+        from cachekit.keys.code.unloaded import is_submodule
+
         attributes: dict[str, set[Chain]] = {}
         submodules: list[bytes] = []
         for chain in sorted(chains):
             if chain and (chain[0] in module.__dict__ or chain[0] in _WHEREABOUTS):
                 attributes.setdefault(chain[0], set()).add(chain[1:])
-            elif chain and _is_submodule(module, chain[0]):
+            elif chain and is_submodule(module, chain[0]):
                 submodules += self._imported(f"{module.__name__}.{chain[0]}", {chain[1:]})
             else:
+                self.watched.append(Watched(module.__dict__, "", len(module.__dict__), None))
                 attributes.update(
                     {name: {()} for name in module.__dict__ if not name.startswith("__") or name == "__getattr__"}
                 )
         names = sorted(set(attributes) - _WHEREABOUTS)
         reads = [self.read(f"{label}.{name}", name, module.__dict__, attributes[name]) for name in names]
         return frame(*reads, *submodules)
+
+    def _replaced(self, module: types.ModuleType, chains: Iterable[Chain], label: str) -> Iterator[bytes]:
+        """Attributes of a foreign module in whose place somebody put a mock, or a function of his own."""
+        for chain in sorted(chains):
+            value = module.__dict__.get(chain[0], ABSENT) if chain else ABSENT
+            if type(value) is types.ModuleType:
+                yield from self._replaced(value, [chain[1:]], label)
+            elif value is not ABSENT:
+                self.watched.append(Watched(module.__dict__, chain[0], value, None))
+                if is_mock(value) or (type(value) is types.FunctionType and is_own_function(value)):
+                    yield self.value(f"{label}.{chain[0]}", value)
 
     def _imported(self, name: str, chains: set[Chain]) -> Iterator[bytes]:
         """A module named by an import inside a function; it is not executed for this."""
@@ -233,6 +247,8 @@ class Reach:
                 # As if it were loaded: whether somebody imported it already decides no answer.
                 yield frame(name.encode(), frame(b"module", name.encode()))
                 return
+            self.awaited.append(Watched(Missing(sys.modules), name, True, None))
+            self.watched.append(self.awaited[-1])
             self.parts.append(Part("module", name, "", None))
             yield frame(name.encode(), unloaded(name, chains))
 
@@ -247,7 +263,7 @@ class Reach:
         # By its type, here and below: what a proxy says of itself may raise.
         if not issubclass(type(value), (type, types.FunctionType)):
             self.parts.append(Part(kind, label, "", value))
-        own = _attributes(value) if len(self.unfollowed) > before else {}
+        own = attributes_of(value) if len(self.unfollowed) > before or type(value) is types.FunctionType else {}
         names = sorted({chain[0] for chain in chains if chain and chain[0] in own})
         attributes = [self.read(f"{label}.{name}", name, own) for name in names]
         data = frame(data, *attributes) if attributes else data
@@ -259,20 +275,6 @@ class Reach:
             self.unfollowed.append((label, "a directory; depends= has its content count"))
             return frame(b"directory")
         return frame(b"nowhere", str(path).encode("utf-8", "surrogatepass"))
-
-
-def _is_submodule(module: types.ModuleType, name: str) -> bool:
-    from cachekit.keys.code.unloaded import find
-
-    return hasattr(module, "__path__") and find(f"{module.__name__}.{name}") is not None
-
-
-def _attributes(value: Any) -> dict[str, Any]:
-    try:
-        own = vars(value)
-    except Exception:  # a proxy outside of its context, or an object without attributes: there is nothing to be read
-        return {}
-    return own if type(own) is dict else {}
 
 
 def _docs(met: Any) -> bytes:

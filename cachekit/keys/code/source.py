@@ -99,10 +99,12 @@ def _places(node: ast.AST, prefix: str) -> Iterator[tuple[Definition, str, int]]
 
 def _number(tree: ast.Module, places: list[tuple[Definition, str, int]]) -> ast.Module:
     for number, (node, _, _) in enumerate(places, 1):
-        decorators = [] if isinstance(node, ast.Lambda) else node.decorator_list
-        for part in (node, *decorators[:1]):
-            part.lineno = part.end_lineno = number
-            part.col_offset = part.end_col_offset = 0
+        # Python 3.12 compiles a lambda otherwise whose body stands on another line.
+        parts = ast.walk(node) if isinstance(node, ast.Lambda) else (node, *node.decorator_list[:1])
+        for part in parts:
+            if hasattr(part, "lineno"):
+                part.lineno = part.end_lineno = number
+                part.col_offset = part.end_col_offset = 0
     return tree
 
 

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import os
 import sys
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -122,3 +123,8 @@ def absolute(imported: Imported, loaded: Mapping[str, Any]) -> str:
         return module
     package = str(loaded.get("__package__") or "").split(".")
     return ".".join([*package[: len(package) - level + 1], *([module] if module else [])])
+
+
+def is_submodule(module: types.ModuleType, name: str) -> bool:
+    """Whether a package has a module of this name, imported or not."""
+    return hasattr(module, "__path__") and find(f"{module.__name__}.{name}") is not None

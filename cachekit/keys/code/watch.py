@@ -36,6 +36,22 @@ class Cell(Mapping[str, Any]):
         return 1
 
 
+class Missing(Mapping[str, Any]):
+    """A mapping that says of each name whether another one lacks it."""
+
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        self._mapping = mapping
+
+    def __getitem__(self, name: str) -> Any:
+        return name not in self._mapping
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 def kind_of(mapping: Mapping[str, Any]) -> str:
     """What `explain` calls a value that was read there."""
     return "closure" if isinstance(mapping, Cell) else "constant"
