@@ -199,8 +199,9 @@ class Reach:
             self.watched.append(Watched(mapping, name, value, None))
             return frame(label.encode(), self.module(value, chains or {()}, label))
         kind = kind_of(mapping)
+        data = self.value(label, value, chains, kind)  # first: what it raises names the variable
         self.watched.append(Watched(mapping, name, value, stamp(value, kind) if can_change(value) else None))
-        return frame(label.encode(), self.value(label, value, chains, kind))
+        return frame(label.encode(), data)
 
     def module(self, module: types.ModuleType, chains: Iterable[Chain], label: str) -> bytes:
         """The attributes that are read of a module of own code; all of them where that cannot be told."""
