@@ -275,7 +275,7 @@ def _located(encoder: _Encoder, value: Any) -> bytes | None:
 def _reduced(encoder: _Encoder, value: Any) -> bytes | None:
     """Values of the standard library that say how they are made again, and what pydantic adapts to."""
     kind = type(value)
-    if kind.__module__ in REDUCIBLE or (isinstance(value, BaseException) and kind.__module__ == "builtins"):
+    if kind.__module__ in REDUCIBLE or (issubclass(kind, BaseException) and kind.__module__ == "builtins"):
         return frame(b"reduced", framed_name(kind), encoder.all(b"made", value.__reduce_ex__(2)[1:]))
     if kind.__name__ == "TypeAdapter" and kind.__module__.startswith("pydantic."):
         return frame(b"adapter", encoder.encode(value._type))

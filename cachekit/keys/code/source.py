@@ -102,7 +102,7 @@ def _number(tree: ast.Module, places: list[tuple[Definition, str, int]]) -> ast.
         # Python 3.12 compiles a lambda otherwise whose body stands on another line.
         parts = ast.walk(node) if isinstance(node, ast.Lambda) else (node, *node.decorator_list[:1])
         for part in parts:
-            if hasattr(part, "lineno"):
+            if isinstance(part, (ast.expr, ast.stmt, ast.arg)):
                 part.lineno = part.end_lineno = number
                 part.col_offset = part.end_col_offset = 0
     return tree
