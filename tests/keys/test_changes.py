@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+import types
 from typing import Any
 from unittest import mock
 
@@ -422,3 +423,14 @@ def test_an_import_inside_keeps_its_key(project: Any) -> None:
     sys.modules["lib"].helper = lambda x: "patched"  # type: ignore[attr-defined]
     assert m.ask("x") == "patched"
     assert m.ask.key_for("x") != first
+
+
+def test_code_that_is_put_into_a_function(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something that reloads code in place is loaded, as IPython's autoreload, a function is what it is now."""
+    monkeypatch.setitem(sys.modules, "IPython.extensions.autoreload", types.ModuleType("autoreload"))
+    m = written(project, "def f(v='a'): return v", "return f()")
+    assert m.ask("x") == m.ask("x") == m.ask("x") == "a"
+    m.f.__defaults__ = ("b",)
+    assert m.ask("x") == m.ask("x") == "b"
+    m.f.__code__ = (lambda v: v + "c").__code__
+    assert m.ask("x") == m.ask("x") == "bc"

@@ -12,7 +12,7 @@ from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code.reach import Part, Reach, stamp
 from cachekit.keys.code.source import facts_of, module_name
-from cachekit.keys.code.watch import Watch, Watched, can_change
+from cachekit.keys.code.watch import Watch, Watched, can_change, reloaded
 from cachekit.keys.plain import plain
 from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.model import ARTIFACT, Policy
@@ -32,7 +32,7 @@ class Code:
         self.portable, self.inputs = walk.portable, tuple(walk.inputs)
         self.parts: list[Part] = walk.parts
         self.unfollowed = walk.unfollowed
-        watched = [*walk.watched, *_held(held)]
+        watched = [*walk.watched, *_held(held), *reloaded(walk.met)]
         self.watch = Watch(watched, stamp)
         self.nothing_read = not watched
         self._watched, self.awaited = watched, walk.awaited

@@ -58,7 +58,7 @@ class Reach:
         self._documented = False
         self._ignore: frozenset[str] = frozenset()
         self._numbers: dict[int, int] = {}
-        self._met: list[Any] = []
+        self.met: list[Any] = []
         self._units: list[bytes] = []
 
     def of(self, function: types.FunctionType, ignore: frozenset[str] = frozenset()) -> bytes:
@@ -80,18 +80,18 @@ class Reach:
 
     def finished(self) -> bytes:
         """Bytes of every unit met so far, and of what these meet."""
-        while len(self._units) < len(self._met):
-            met = self._met[len(self._units)]
+        while len(self._units) < len(self.met):
+            met = self.met[len(self._units)]
             self._units.append(frame(*(self._members(met) if isinstance(met, type) else self._function(met))))
             self._ignore = frozenset()
-        return frame(*self._units, *(map(_docs, self._met) if self._documented else ()))
+        return frame(*self._units, *(map(_docs, self.met) if self._documented else ()))
 
     def refer(self, met: Any) -> bytes:
         """What stands for a unit wherever it is read."""
         number = self._numbers.get(id(met))
         if number is None:
-            number = self._numbers[id(met)] = len(self._met)
-            self._met.append(met)
+            number = self._numbers[id(met)] = len(self.met)
+            self.met.append(met)
         return frame(b"unit", b"%d" % number)
 
     def __call__(self, met: Any) -> bytes | None:
@@ -163,7 +163,7 @@ class Reach:
     def _watch_home(self, function: types.FunctionType) -> None:
         """A reload puts another function in its module's place, and gives the old one, which others hold, new code."""
         home, name = function.__globals__, str(function.__qualname__).partition(".")[0]
-        if function is not self._met[0] and callable(home.get(name)):
+        if function is not self.met[0] and callable(home.get(name)):
             self.watched.append(Watched(home, name, home[name], None))
 
     def _members(self, cls: type) -> Iterator[bytes]:
