@@ -12,7 +12,6 @@ import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from typing import Any, Final
 
 from cachekit.files.digests import frame
@@ -69,8 +68,9 @@ def _found(name: str) -> tuple[bytes, tuple[str, ...]]:
     if spec.origin is None:
         return b"namespace", ()
     try:
-        data = Path(spec.origin).read_bytes()
-    except OSError:
+        # By its loader: it may stand in a zip file.
+        data = spec.loader.get_data(spec.origin)  # type: ignore[union-attr]
+    except (OSError, AttributeError, ImportError):
         return b"unreadable", ()
     key = (name, hashlib.sha256(data).digest())
     if key not in _digests:
