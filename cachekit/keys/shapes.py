@@ -12,6 +12,7 @@ import functools
 import hashlib
 import struct
 import sys
+import types
 import uuid
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
@@ -28,7 +29,7 @@ REDUCIBLE: Final = frozenset({"operator", "datetime", "zoneinfo", "array", "coll
 """Modules of the standard library whose objects are values: they say how they are made again."""
 
 
-CONTAINERS: Final = (list, dict, set, deque, Counter, OrderedDict, defaultdict)
+CONTAINERS: Final = (list, dict, set, deque, Counter, OrderedDict, defaultdict, types.ModuleType)
 """What a function changes in place as a record of its calls."""
 
 COORDINATING: Final = frozenset(
