@@ -126,6 +126,7 @@ _COMPOSITES: Final[dict[type, Callable[[_Encoder, Any], bytes]]] = {
     functools.partial: lambda encoder, value: encoder.all(b"partial", (value.func, value.args, value.keywords)),
     types.MethodType: lambda encoder, value: encoder.all(b"method", (value.__self__, value.__func__)),
     types.BuiltinFunctionType: lambda encoder, value: encoder.all(b"builtin", (value.__self__, value.__qualname__)),
+    type(re.compile("").sub): lambda encoder, value: encoder.all(b"builtin", (value.__self__, value.__qualname__)),
     types.MethodDescriptorType: lambda encoder, value: encoder.all(b"descriptor", (value.__objclass__, value.__name__)),
 }
 
