@@ -82,7 +82,7 @@ class Cache(Opened):
         self.streams: UnderWay[Any] = UnderWay()
         self._ready = False
         self._lock = threading.Lock()
-        self._house = Housekeeper(self.stats, self.ledger, lambda: self.notes.save(self.digests))
+        self._house = Housekeeper(self.stats, self.ledger, lambda: self.notes.save(self.noted))
         self._background = Background(self.stats)
         # Not methods: `tidy` is part of every hit.
         self.tidy = self._house.tidy
@@ -193,7 +193,7 @@ class Cache(Opened):
         """Returns when everything queued stands in the daemon; raises TierError where it does not within `timeout` s."""
         self.ready()
         self.save_totals()
-        self.notes.save(self.digests)
+        self.notes.save(self.noted)
         if self.team is not None:
             from cachekit.artifacts.progress import waiting
 
@@ -206,7 +206,7 @@ class Cache(Opened):
             return
         try:
             self.save_totals()
-            self.notes.save(self.digests)
+            self.notes.save(self.noted)
             if self.team is not None:
                 self.team.close(bound)
         except (TierError, sqlite3.Error, OSError) as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cachekit.errors import TierError
 from cachekit.files.places import prepare
-from cachekit.model import Event, TierState
+from cachekit.model import Event, Mode, TierState
 from cachekit.plan.gate import current, decide
 from cachekit.tiers.memory import MemoryTier
 
@@ -36,6 +36,7 @@ class Opened:
     team: Team | None = None
     artifacts: ArtifactStore | None = None
     digests: Digests | None = None
+    noted: Digests | None = None
     near_tiers: tuple[tuple[str, Tier], ...] = ()
     failures: list[Event] = field(default_factory=list)
 
@@ -94,8 +95,14 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
 
     made.tiers["disk"] = made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning)
     made.artifacts = ArtifactStore(settings.dir / "artifacts", told=progress.tell)
-    made.digests = Digests(settings.dir / "digests", lambda: decide(settings.mode, current())).open()
+    mode = functools.partial(_mode_of, settings.mode)
+    made.digests = Digests(settings.dir / "digests", mode).open()
+    made.noted = Digests(settings.dir / "notes", mode)
     made.states["disk"] = TierState(True, resolved.reason("dir"))
+
+
+def _mode_of(mode: Mode) -> Mode:
+    return decide(mode, current())
 
 
 def _open_team(

@@ -58,7 +58,7 @@ class Remembering:
 
 def why(cache: Cache, sketch: Sketch, tags: tuple[str, ...] = ()) -> tuple[str, list[str]]:
     """A sentence, and what differs, a line each."""
-    noted = cache.notes.of(sketch.key.function, cache.digests)
+    noted = cache.notes.of(sketch.key.function, cache.noted)
     note = noted.of(sketch)
     if note is not None:
         return _gone(cache, sketch, note, tags), []

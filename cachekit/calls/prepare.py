@@ -135,6 +135,7 @@ def changed_inputs(prepared: Prepared) -> Iterator[Path]:
 
 
 def _changed(prepared: Prepared) -> bool:
+    prepared.target.keyer.settle()
     return next(changed_inputs(prepared), None) is not None
 
 

@@ -21,9 +21,9 @@ from typing import Any, Final, Protocol
 from cachekit.errors import CannotKey, UsageError
 from cachekit.files.digests import content_digest, frame
 from cachekit.keys.code.classes import parts_of
-from cachekit.keys.plain import plain
+from cachekit.keys.plain import ordered, plain
 from cachekit.keys.secrets import cannot_key, framed_name, names_secret, seal
-from cachekit.keys.shapes import SCALARS, array, fields, is_mock, leftover, revealer
+from cachekit.keys.shapes import REDUCIBLE, SCALARS, array, fields, is_mock, leftover, revealer
 
 
 class Describe(Protocol):
@@ -47,7 +47,7 @@ def canonical(value: Any, *, where: str, describe: Describe | None = None, lenie
     """
     data = plain(value)
     if data is not None:
-        return data
+        return ordered(value, data) if lenient else data
     try:
         return b"\0" + _Encoder(where, describe, lenient).encode(value)
     except RecursionError:
@@ -95,7 +95,9 @@ class _Encoder:
         return frame(self.encode(name), seal(data) if names_secret(name) else data)
 
     def mapping(self, value: Mapping[Any, Any]) -> bytes:
-        return frame(b"dict", *sorted(self.entry(name, item) for name, item in value.items()))
+        """In the order of names: callers write keywords in any. Code that holds a mapping may go through it in its own."""
+        entries = [self.entry(name, item) for name, item in value.items()]
+        return frame(b"dict", *(entries if self.lenient else sorted(entries)))
 
     def members(self, value: frozenset[Any] | set[Any]) -> bytes:
         return frame(type(value).__name__.encode(), *sorted(self.encode(item) for item in value))
@@ -106,7 +108,9 @@ _COMPOSITES: Final[dict[type, Callable[[_Encoder, Any], bytes]]] = {
     tuple: lambda encoder, value: encoder.all(b"tuple", value),
     dict: _Encoder.mapping,
     types.MappingProxyType: lambda encoder, value: frame(b"proxy", encoder.mapping(value)),
-    types.SimpleNamespace: lambda encoder, value: frame(b"namespace", encoder.mapping(vars(value))),
+    types.SimpleNamespace: lambda encoder, value: frame(
+        b"namespace", encoder.mapping(dict(sorted(vars(value).items())))
+    ),
     deque: lambda encoder, value: encoder.all(b"deque", (value.maxlen, *value)),
     Counter: lambda encoder, value: frame(b"counter", encoder.mapping(value)),
     defaultdict: lambda encoder, value: frame(
@@ -122,6 +126,7 @@ _COMPOSITES: Final[dict[type, Callable[[_Encoder, Any], bytes]]] = {
     functools.partial: lambda encoder, value: encoder.all(b"partial", (value.func, value.args, value.keywords)),
     types.MethodType: lambda encoder, value: encoder.all(b"method", (value.__self__, value.__func__)),
     types.BuiltinFunctionType: lambda encoder, value: encoder.all(b"builtin", (value.__self__, value.__qualname__)),
+    type(re.compile("").sub): lambda encoder, value: encoder.all(b"builtin", (value.__self__, value.__qualname__)),
     types.MethodDescriptorType: lambda encoder, value: encoder.all(b"descriptor", (value.__objclass__, value.__name__)),
 }
 
@@ -146,17 +151,18 @@ def _by_shape(encoder: _Encoder, value: Any) -> bytes | None:
     """What is recognised by its shape, most explicit first."""
     if is_mock(value):
         raise CannotKey(f"{encoder.where!r} holds a mock: nothing is read or stored", encoder.where, "mocked")
-    rules = (_own, _callable, _array, _secret, _enumerated, _record, _located)
+    rules = (_own, _callable, _array, _secret, _enumerated, _record, _located, _reduced)
     return next((data for rule in rules if (data := rule(encoder, value)) is not None), None)
 
 
 def _held_by(encoder: _Encoder, value: Any, describe: Describe) -> bytes:
     """An object that says nothing of itself: of own code by all that it holds, else by its class."""
-    kind = describe(type(value))
+    kind, content = describe(type(value)), _held(value)
+    inside = [] if content is None else [encoder.encode(content)]
     held = leftover(value, set()) if kind is not None else []
-    if kind is None or not (held or hasattr(value, "__dict__")):
+    if not (inside or (kind is not None and (held or hasattr(value, "__dict__")))):
         return describe.opaque(encoder.where, value)
-    return frame(b"instance", kind, *[encoder.entry(name, one) for name, one in held])
+    return frame(b"instance", encoder.kind(type(value)), *inside, *[encoder.entry(name, one) for name, one in held])
 
 
 def _own(encoder: _Encoder, value: Any) -> bytes | None:
@@ -180,15 +186,23 @@ def _callable(encoder: _Encoder, value: Any) -> bytes | None:
     if type(value).__module__ == "typing":
         return frame(b"typing", repr(value).encode())
     if isinstance(value, contextvars.ContextVar):
-        return frame(b"context", value.name.encode(), encoder.encode(value.get(None)))
+        return frame(b"context", value.name.encode(), _current(encoder, value))
     if (functions := parts_of(value)) is not None:
         return encoder.all(type(value).__name__.encode(), functions)
     return _wrapper(encoder, value)
 
 
+def _current(encoder: _Encoder, value: contextvars.ContextVar[Any]) -> bytes:
+    try:
+        return encoder.encode(value.get())
+    except LookupError:
+        return b""
+
+
 def _wrapper(encoder: _Encoder, value: Any) -> bytes | None:
     """A decorated function is the function that it wraps, and what the wrapper holds besides."""
-    wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
+    is_proxy = any(base.__name__ == "ObjectProxy" for base in type(value).__mro__)  # wrapt's, of data too
+    wrapped = getattr(value, "__wrapped__", None) if callable(value) or is_proxy else None
     if wrapped is None:
         return None
     target = getattr(value, "_self_target", None)
@@ -197,7 +211,7 @@ def _wrapper(encoder: _Encoder, value: Any) -> bytes | None:
         return frame(b"cached", version.encode()) if version is not None else encoder.encode(wrapped)
     if isinstance(value, functools._lru_cache_wrapper):
         return frame(b"remembering", encoder.encode(wrapped))
-    state = {name: held for name, held in vars(value).items() if name not in _COPIED}
+    state = {name: held for name, held in getattr(value, "__dict__", {}).items() if name not in _COPIED}
     own = getattr(value, "_self_wrapper", None)
     return frame(b"wrapper", encoder.kind(type(value)), encoder.encode((wrapped, own, state)))
 
@@ -257,3 +271,13 @@ def _located(encoder: _Encoder, value: Any) -> bytes | None:
     if isinstance(value, PurePath):
         return frame(b"purepath", type(value).__name__.encode(), str(value).encode("utf-8", "surrogatepass"))
     return None
+
+
+def _reduced(encoder: _Encoder, value: Any) -> bytes | None:
+    """Values of the standard library that say how they are made again, and what pydantic adapts to."""
+    kind = type(value)
+    if kind.__module__ in REDUCIBLE or (issubclass(kind, BaseException) and kind.__module__ == "builtins"):
+        return frame(b"reduced", framed_name(kind), encoder.all(b"made", value.__reduce_ex__(2)[1:]))
+    if kind.__name__ == "TypeAdapter" and kind.__module__.startswith("pydantic."):
+        return frame(b"adapter", encoder.encode(value._type))
+    return frame(b"struct", encoder.encode(value.format)) if kind.__module__ == "_struct" else None

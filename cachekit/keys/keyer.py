@@ -195,10 +195,17 @@ class Keyer:
         if code is None or not (code.nothing_read or code.watch.same()):
             from cachekit.keys.code.function import code_of
 
-            code = code_of(self._function, self._policy, self._held)
+            before, code = code, code_of(self._function, self._policy, self._held)
+            if before is not None:
+                code.as_imported(before)
             code.watch.otherwise = code.watch.guard = tuple if code.nothing_read else self._read_again
             self._code = code
         return code
+
+    def settle(self) -> None:
+        """After the function ran: what it imported counts from now on as it is, under the same key."""
+        if self._code is not None and self._code.awaited:
+            self._current()
 
     def _identifying(self, bound: dict[str, Any]) -> dict[str, Any]:
         """What of the arguments counts, by name: without the ignored, or what `key=` made of them."""

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from cachekit.keys.plain import LEAVES, plain, unplain
+from cachekit.keys.plain import LEAVES, from_json, plain
 from cachekit.keys.secrets import looks_secret, names_secret, seal
 from cachekit.model import Key
 
@@ -208,7 +208,7 @@ class Sketch:
         if self._arguments is None:
             return None
         found = self._arguments
-        call = of_arguments(unplain(found), _plainly) if isinstance(found, bytes) else dict(found)
+        call = of_arguments(from_json(found), _plainly) if isinstance(found, bytes) else dict(found)
         return call | {name: Trait(short(text.encode()), text) for name, text in self._settings.items()}
 
     def forget(self) -> None:

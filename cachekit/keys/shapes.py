@@ -12,7 +12,9 @@ import functools
 import hashlib
 import struct
 import sys
+import types
 import uuid
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -21,6 +23,22 @@ from typing import Any, Final
 from cachekit.files.digests import frame
 
 _SECRET_TYPES: Final = frozenset({"SecretStr", "SecretBytes", "Secret"})
+
+
+REDUCIBLE: Final = frozenset({"operator", "datetime", "zoneinfo", "array", "collections", "ipaddress"})
+"""Modules of the standard library whose objects are values: they say how they are made again."""
+
+
+CONTAINERS: Final = (list, dict, set, deque, Counter, OrderedDict, defaultdict, types.ModuleType)
+"""What a function changes in place as a record of its calls."""
+
+COORDINATING: Final = frozenset(
+    {
+        *("_thread", "threading", "asyncio.locks", "asyncio.queues", "queue", "_queue", "logging"),
+        *("multiprocessing.synchronize", "multiprocessing.queues"),
+    }
+)
+"""Locks, events, queues and loggers: they decide when, or what is told, never the answer."""
 
 
 def revealer(value: Any) -> Callable[[], Any] | None:
@@ -75,6 +93,14 @@ def is_mock(value: Any) -> bool:
     return mock is not None and isinstance(value, mock.NonCallableMock)
 
 
+def attributes_of(value: Any) -> dict[str, Any]:
+    try:
+        own = vars(value)
+    except Exception:  # a proxy outside of its context, or an object without attributes: there is nothing to be read
+        return {}
+    return own if type(own) is dict else {}
+
+
 _WIDE: Final = 4096
 
 
@@ -122,6 +148,7 @@ SCALARS: Final[dict[type, Callable[[Any], bytes]]] = {
     datetime.datetime: _moment,
     datetime.time: _moment,
     datetime.date: _text("date", datetime.date.isoformat),
+    datetime.timezone: _text("timezone", repr),
     datetime.timedelta: _text("timedelta", lambda value: f"{value.days},{value.seconds},{value.microseconds}"),
     uuid.UUID: _text("UUID", lambda value: str(value.hex)),
 }

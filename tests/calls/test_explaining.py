@@ -190,8 +190,8 @@ def test_secrets_are_never_written_down(project: Project, own_cache: Path) -> No
     ROOT.cache().close()
     import zlib
 
-    kept = [path.read_bytes() for path in (own_cache / "digests").glob("??/*")]
-    texts = [zlib.decompress(data[:-32]) for data in kept if data[:1] == b"x"]
+    kept = [path.read_bytes() for path in (own_cache / "notes").glob("??/*")]
+    texts = [zlib.decompress(data[:-32]) for data in kept]
     assert texts
     for secret in (b"hunter2", b"opensesame", token.encode()):
         assert secret.decode() not in told
@@ -222,7 +222,7 @@ def test_what_is_kept_is_small_beside_the_entries(own_cache: Path) -> None:
     for number in range(1_000):
         answer(f"question {number:04} " + "of many words " * 2)
     cachekit.flush()
-    kept = sum(path.stat().st_size for path in (own_cache / "digests").rglob("*") if path.is_file())
+    kept = sum(path.stat().st_size for path in (own_cache / "notes").rglob("*") if path.is_file())
     whole = sum(path.stat().st_size for path in own_cache.rglob("*") if path.is_file())
     assert 0 < kept <= 0.02 * whole
 
@@ -231,7 +231,7 @@ def test_torn_notes_are_no_notes(project: Project, own_cache: Path) -> None:
     """A file of notes that does not read costs the comparison and nothing else."""
     project.imported().ask("a")
     ROOT.cache().close()
-    for path in (own_cache / "digests").glob("??/*"):
+    for path in (own_cache / "notes").glob("??/*"):
         path.write_bytes(path.read_bytes()[:-3])
     ROOT.cache().notes.renew_after_fork()
     assert project.imported().ask.explain("b").reason == "this machine remembers no earlier call of it"

@@ -244,7 +244,7 @@ def test_a_thread_local_is_refused() -> None:
     def ask(x: str) -> str:
         return str(local.x) + x
 
-    with pytest.warns(UserWarning, match=r"threading\.local"):
+    with pytest.warns(UserWarning, match=r"'local' is a threading\.local"):
         assert ask("x") == "1x"
     local.x = "2"
     assert ask("x") == "2x"

@@ -5,7 +5,6 @@ Read of the class as it is now, so that one made at run time counts by its field
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import enum
 import functools
@@ -17,6 +16,7 @@ from typing import Any, Final
 from cachekit.files.digests import frame
 from cachekit.keys.code.names import Names, names_of
 from cachekit.keys.code.own import is_own_class, is_own_function
+from cachekit.keys.code.text import parse
 
 _MADE: Final = ("__pydantic", "__dataclass", "_abc_")
 """What dataclasses, pydantic and abc write into a class: made of its fields and its source, which count themselves."""
@@ -88,12 +88,17 @@ def counts(name: str, member: Any, cls: type) -> bool:
         return False
     if name in _SPECIAL:
         return True
-    if isinstance(member, _DESCRIPTORS) or (issubclass(cls, enum.Enum) and _made_by_enum(name, member, cls)):
+    if (
+        isinstance(member, _DESCRIPTORS)
+        or type(member).__name__ == "_tuplegetter"
+        or (issubclass(cls, enum.Enum) and _made_by_enum(name, member, cls))
+    ):
         return False
     function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
     if type(function) is types.FunctionType:
         # What dataclasses and namedtuple write themselves is compiled from text, or is the library's.
-        return is_own_function(function) and not function.__code__.co_filename.startswith("<string>")
+        made = name.startswith("__") and function.__code__.co_filename.startswith("<string>")
+        return is_own_function(function) and not made
     # Python writes more of these into a class as it is used, pickle and copy among others.
     return not (name.startswith("__") and name.endswith("__")) or (type(member) in _DATA and name not in _WRITTEN)
 
@@ -113,7 +118,7 @@ def annotated(cls: type) -> Names:
     """What the annotations of a class name that are texts (`from __future__ import annotations`)."""
     texts = [text for text in _annotations(cls).values() if isinstance(text, str)]
     try:
-        return names_of(ast.parse(f"lambda: ({', '.join(texts)},)", mode="eval").body)  # type: ignore[arg-type]
+        return names_of(parse(f"lambda: ({', '.join(texts)},)").body[0].value) if texts else Names()  # type: ignore[attr-defined]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Names()
 

@@ -14,7 +14,7 @@ from cachekit.keys.canonical import canonical
 from cachekit.keys.code.reach import Reach, stamp
 from cachekit.keys.code.shelf import keep, recall
 from cachekit.keys.code.source import facts_of, module_name
-from cachekit.keys.code.watch import Watch, Watched, can_change
+from cachekit.keys.code.watch import Cell, Watch, Watched, can_change, reloaded
 from cachekit.keys.parts import Part, Trait, of_part, short
 from cachekit.keys.plain import plain
 from cachekit.keys.secrets import is_secret_name, seal
@@ -33,9 +33,10 @@ class Code:
         self.portable, self.inputs = walk.portable, tuple(walk.inputs)
         self.parts: list[Part] = walk.parts
         self.unfollowed = walk.unfollowed
-        watched = [*walk.watched, *_held(held)]
+        watched = [*walk.watched, *_held(held), *reloaded(walk.met)]
         self.watch = Watch(watched, stamp)
         self.nothing_read = not watched
+        self._watched, self.awaited = watched, walk.awaited
         self._identity = identity
         self._prefixes: dict[tuple[str, int], _Hash] = {}
 
@@ -72,6 +73,12 @@ class Code:
         texts = [_argument(name, identifying[name], walk, extra=name == extra) for name in sorted(identifying)]
         digest.update(frame(tag, b"named", *texts, walk.finished()))
         return digest.digest(), self.portable and walk.portable, (*self.inputs, *walk.inputs)
+
+    def as_imported(self, before: Code) -> None:
+        """The call keeps its key where nothing happened since `before` but that the function imported its modules."""
+        awaited = set(map(id, before.awaited))
+        if awaited and Watch([one for one in before._watched if id(one) not in awaited], stamp).same():
+            self._identity = before._identity
 
     def _prefix(self, namespace: str, sample: int) -> _Hash:
         """The digest of everything but the arguments; to be copied."""
@@ -123,7 +130,7 @@ def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
         recall(function)
     if policy.version is not None:
         python = isinstance(function, types.FunctionType)
-        code = frame(b"version", policy.version.encode(), walk.closure_of(function, policy.ignore) if python else b"")
+        code = frame(b"version", policy.version.encode(), _closure_of(function, policy.ignore, walk) if python else b"")
     elif isinstance(function, types.FunctionType):
         # The annotation of what comes back is read by codecs.
         code = frame(b"code", walk.of(function, policy.ignore), facts_of(function).returns.encode())
@@ -136,6 +143,20 @@ def code_of(function: Any, policy: Policy, held: tuple[Any, ...]) -> Code:
     if walk.facts:
         keep(function, walk.facts)
     return Code(frame(*(name.encode() for name in names), code, _codec(policy)), walk, held)
+
+
+def _closure_of(function: types.FunctionType, ignore: frozenset[str], walk: Reach) -> bytes:
+    """Bytes of what tells two closures of one definition apart: all that counts where a version says the rest."""
+    if not function.__closure__:
+        return frame(walk.finished())
+    cells = zip(function.__code__.co_freevars, function.__closure__, strict=True)
+    used = facts_of(function).names.outer
+    reads = [
+        walk.read(name, name, Cell(name, cell), used[name].reads, changes=used[name].changes)
+        for name, cell in cells
+        if name in used and name not in ignore
+    ]
+    return frame(*reads, walk.finished())
 
 
 def _named_packages(policy: Policy) -> frozenset[str]:

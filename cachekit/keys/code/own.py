@@ -23,14 +23,6 @@ WHEREABOUTS: Final = frozenset(
 )
 """Module attributes that say where the code stands: a key depends on no path."""
 
-COORDINATING: Final = frozenset(
-    {
-        *("_thread", "threading", "asyncio.locks", "asyncio.queues", "queue", "_queue", "logging"),
-        *("multiprocessing.synchronize", "multiprocessing.queues"),
-    }
-)
-"""Locks, events, queues and loggers: they decide when, or what is told, never the answer."""
-
 
 @functools.cache
 def _foreign_places() -> tuple[str, ...]:

@@ -12,27 +12,23 @@ import marshal
 import sys
 import threading
 import types
-from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cachekit.errors import CannotKey
 from cachekit.files.digests import frame
 from cachekit.keys.canonical import canonical
 from cachekit.keys.code import classes
 from cachekit.keys.code.names import Chain, Outer, looks_up
-from cachekit.keys.code.own import COORDINATING, WHEREABOUTS, is_own_class, is_own_function, is_own_module, lasting
+from cachekit.keys.code.own import WHEREABOUTS, is_own_class, is_own_function, is_own_module, lasting
 from cachekit.keys.code.shelf import Facts
 from cachekit.keys.code.source import documented, facts_of
 from cachekit.keys.code.unloaded import absolute, is_foreign, is_submodule, unloaded
 from cachekit.keys.code.watch import ABSENT, Cell, Watched, can_change, kind_of
 from cachekit.keys.parts import Part, is_unit, short
 from cachekit.keys.secrets import is_secret_name, seal
-from cachekit.keys.shapes import is_mock
-
-_CONTAINERS: Final = (list, dict, set, deque, Counter, OrderedDict, defaultdict)
-"""What a function changes in place as a record of its calls."""
+from cachekit.keys.shapes import CONTAINERS, COORDINATING, attributes_of, is_mock
 
 
 class Reach:
@@ -45,12 +41,13 @@ class Reach:
         self.parts: list[Part] = []
         self.unfollowed: list[tuple[str, str]] = []
         self.watched: list[Watched] = []
+        self.awaited: list[Watched] = []
         self.facts: list[Facts] = []
         self._documented = False
         self._ignore: frozenset[str] = frozenset()
         self._numbers: dict[int, bytes] = {}
         self._above: list[int] = []
-        self._met: list[Any] = []
+        self.met: list[Any] = []
         self._units: list[bytes] = []
         self._read: dict[Any, bytes] = {}
 
@@ -60,33 +57,20 @@ class Reach:
         self.refer(function)
         return self.finished()
 
-    def closure_of(self, function: types.FunctionType, ignore: frozenset[str]) -> bytes:
-        """Bytes of what tells two closures of one definition apart: all that counts where a version says the rest."""
-        if not function.__closure__:
-            return frame(self.finished())
-        cells = zip(function.__code__.co_freevars, function.__closure__, strict=True)
-        used = facts_of(function).names.outer
-        reads = [
-            self.read(name, name, Cell(name, cell), used[name].reads, changes=used[name].changes)
-            for name, cell in cells
-            if name in used and name not in ignore
-        ]
-        return frame(*reads, self.finished())
-
     def finished(self) -> bytes:
         """Bytes of every unit met so far, and of what these meet."""
-        while len(self._units) < len(self._met):
-            met = self._met[len(self._units)]
+        while len(self._units) < len(self.met):
+            met = self.met[len(self._units)]
             self._units.append(frame(*(self._members(met) if isinstance(met, type) else self._function(met))))
             self._ignore = frozenset()
-        return frame(*self._units, *(map(_docs, self._met) if self._documented else ()))
+        return frame(*self._units, *(map(documented, self.met) if self._documented else ()))
 
     def refer(self, met: Any) -> bytes:
         """What stands for a unit wherever it is read."""
         unit = self._numbers.get(id(met))
         if unit is None:
-            unit = self._numbers[id(met)] = frame(b"unit", b"%d" % len(self._met))
-            self._met.append(met)
+            unit = self._numbers[id(met)] = frame(b"unit", b"%d" % len(self.met))
+            self.met.append(met)
             self._above.append(len(self._units))
         return unit
 
@@ -102,11 +86,15 @@ class Reach:
             raise CannotKey(f"{met.__name__!r} is a mock: nothing is read or stored", met.__name__, "mocked")
         registry = getattr(met, "registry", None)
         if isinstance(registry, Mapping) and hasattr(met, "dispatch"):  # functools.singledispatch
+            self.watched.append(Watched(registry, "", len(registry), None))
             return self.value(
-                met.__name__, {f"{kind.__module__}.{kind.__qualname__}": f for kind, f in registry.items()}
+                met.__name__, dict(sorted((f"{k.__module__}.{k.__qualname__}", f) for k, f in registry.items()))
             )
-        is_own = is_own_function(met) or self._is_named(met.__module__)
-        return self.refer(met) if is_own else classes.foreign(met)
+        # A foreign decorator holds in its closure what it decorates.
+        return self.refer(met) if self._counts(met) or met.__closure__ else classes.foreign(met)
+
+    def _counts(self, function: types.FunctionType) -> bool:
+        return is_own_function(function) or self._is_named(function.__module__)
 
     def _is_named(self, module: Any) -> bool:
         """Whether `depends=` names the package that the module stands in."""
@@ -129,6 +117,12 @@ class Reach:
     # -- units ------------------------------------------------------------------------------------------------------
 
     def _function(self, function: types.FunctionType) -> Iterator[bytes]:
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        if not self._counts(function):
+            yield classes.foreign(function)
+            yield from (self.read(name, name, Cell(name, cell)) for name, cell in sorted(cells.items()))
+            return
+        self._watch_home(function)
         facts = facts_of(function)
         self.facts.append(facts)
         self.portable = self.portable and facts.portable
@@ -137,7 +131,6 @@ class Reach:
         self.tell("code", name, facts.digest.encode() + defaults, facts.place)
         yield facts.digest.encode()
         yield defaults
-        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         outer, loaded = facts.names.outer, function.__globals__
         for name in sorted({*outer, *({"__class__"} & set(cells))} - self._ignore - WHEREABOUTS):
             use = outer.get(name) or Outer({()})
@@ -149,6 +142,12 @@ class Reach:
             yield from (self.read(name, name, function.__globals__) for name in lasting(function.__globals__))
         for imported in sorted(facts.names.imports):
             yield from self._imported(absolute(imported, function.__globals__), facts.names.imports[imported])
+
+    def _watch_home(self, function: types.FunctionType) -> None:
+        """A reload puts another function in its module's place, and gives the old one, which others hold, new code."""
+        home, name = function.__globals__, str(function.__qualname__).partition(".")[0]
+        if function is not self.met[0] and callable(home.get(name)):
+            self.watched.append(Watched(home, name, home[name], None))
 
     def _defaults(self, defaults: tuple[Any, ...]) -> bytes:
         if can_change(defaults):
@@ -174,7 +173,7 @@ class Reach:
         self.tell("class", f"{cls.__module__}.{cls.__qualname__}", bases, home=cls.__module__)
         yield classes.named(cls)
         yield bases
-        yield self(type(cls)) or classes.named(type(cls))
+        yield self(type(cls)) or b""  # Python and pydantic rename theirs
         own = cls.__dict__
         self.watched.append(Watched(own, "", len(own), None))
         for name, member in classes.members(cls):
@@ -195,14 +194,14 @@ class Reach:
         if value is ABSENT:
             self.watched.append(Watched(mapping, name, ABSENT, None))
             return b"" if hasattr(builtins, name) else frame(label.encode(), b"absent")
-        if changes and not chains and (type(value) in _CONTAINERS or type(value).__module__ in COORDINATING):
+        if changes and not chains and (type(value) in CONTAINERS or type(value).__module__ in COORDINATING):
             return b""
         if type(value) is types.ModuleType:
             self.watched.append(Watched(mapping, name, value, None))
             return frame(label.encode(), self.module(value, chains or {()}, label))
         kind = kind_of(mapping)
+        data = self.value(label, value, chains, kind)  # first: what it raises names the variable
         self.watched.append(Watched(mapping, name, value, stamp(value, kind) if can_change(value) else None))
-        data = self.value(label, value, chains, kind)
         # By its type, here and below: what a proxy says of itself may raise.
         if not issubclass(type(value), (type, types.FunctionType)):
             self.tell(kind, label, data, value=value, home=mapping.get("__name__") or mapping.get("__module__"))
@@ -211,7 +210,7 @@ class Reach:
     def module(self, module: types.ModuleType, chains: Iterable[Chain], label: str) -> bytes:
         """The attributes that are read of a module of own code; all of them where that cannot be told."""
         if not is_own_module(module) and not self._is_named(module.__name__):
-            return frame(b"module", module.__name__.encode())
+            return frame(b"module", module.__name__.encode(), *self._replaced(module, chains, label))
         attributes: dict[str, set[Chain]] = {}
         submodules: list[bytes] = []
         for chain in sorted(chains):
@@ -220,12 +219,24 @@ class Reach:
             elif chain and is_submodule(module, chain[0]):
                 submodules += self._imported(f"{module.__name__}.{chain[0]}", {chain[1:]})
             else:
+                self.watched.append(Watched(module.__dict__, "", len(module.__dict__), None))
                 attributes.update(
                     {name: {()} for name in module.__dict__ if not name.startswith("__") or name == "__getattr__"}
                 )
         names = sorted(set(attributes) - WHEREABOUTS)
         reads = [self.read(f"{label}.{name}", name, module.__dict__, attributes[name]) for name in names]
         return frame(*reads, *submodules)
+
+    def _replaced(self, module: types.ModuleType, chains: Iterable[Chain], label: str) -> Iterator[bytes]:
+        """Attributes of a foreign module in whose place somebody put a mock, or a function of his own."""
+        for chain in sorted(chains):
+            value = module.__dict__.get(chain[0], ABSENT) if chain else ABSENT
+            if type(value) is types.ModuleType:
+                yield from self._replaced(value, [chain[1:]], label)
+            elif value is not ABSENT:
+                self.watched.append(Watched(module.__dict__, chain[0], value, None))
+                if is_mock(value) or (type(value) is types.FunctionType and is_own_function(value)):
+                    yield self.value(f"{label}.{chain[0]}", value)
 
     def _imported(self, name: str, chains: set[Chain]) -> Iterator[bytes]:
         """A module named by an import inside a function; it is not executed for this."""
@@ -237,6 +248,8 @@ class Reach:
                 # As if it were loaded: whether somebody imported it already decides no answer.
                 yield frame(name.encode(), frame(b"module", name.encode()))
                 return
+            self.awaited.append(Watched(sys.modules, name, ABSENT, None))
+            self.watched.append(self.awaited[-1])
             data = unloaded(name, chains)
             self.tell("module", name, data)
             yield frame(name.encode(), data)
@@ -252,7 +265,7 @@ class Reach:
             data = b"\0" + frame(b"code", self(value) or b"")  # as `canonical` writes it, and most of what is read
         else:
             data = canonical(value, where=label, describe=self, lenient=True)
-        own = _attributes(value) if len(self.unfollowed) > before else {}
+        own = attributes_of(value) if len(self.unfollowed) > before or type(value) is types.FunctionType else {}
         names = sorted({chain[0] for chain in chains if chain and chain[0] in own})
         attributes = [self.read(f"{label}.{name}", name, own) for name in names]
         data = frame(data, *attributes) if attributes else data
@@ -264,20 +277,6 @@ class Reach:
             self.unfollowed.append((label, "a directory; depends= has its content count"))
             return frame(b"directory")
         return frame(b"nowhere", str(path).encode("utf-8", "surrogatepass"))
-
-
-def _attributes(value: Any) -> dict[str, Any]:
-    try:
-        own = vars(value)
-    except Exception:  # a proxy outside of its context, or an object without attributes: there is nothing to be read
-        return {}
-    return own if type(own) is dict else {}
-
-
-def _docs(met: Any) -> bytes:
-    """The docstrings of a unit, for code that reads them."""
-    text = documented(met) if type(met) is types.FunctionType else str(met.__doc__)
-    return text.encode("utf-8", "surrogatepass")
 
 
 def stamp(value: Any, kind: str) -> bytes:

@@ -118,10 +118,12 @@ def _places(node: ast.AST, prefix: str) -> Iterator[tuple[Definition, str, int]]
 
 def _number(tree: ast.Module, places: list[tuple[Definition, str, int]]) -> ast.Module:
     for number, (node, _, _) in enumerate(places, 1):
-        decorators = [] if isinstance(node, ast.Lambda) else node.decorator_list
-        for part in (node, *decorators[:1]):
-            part.lineno = part.end_lineno = number
-            part.col_offset = part.end_col_offset = 0
+        # Python 3.12 compiles a lambda otherwise whose body stands on another line.
+        parts = ast.walk(node) if isinstance(node, ast.Lambda) else (node, *node.decorator_list[:1])
+        for part in parts:
+            if isinstance(part, (ast.expr, ast.stmt, ast.arg)):
+                part.lineno = part.end_lineno = number
+                part.col_offset = part.end_col_offset = 0
     return tree
 
 
@@ -221,10 +223,12 @@ def _read_facts(function: types.FunctionType, text: str | bytes) -> Facts:
     return Facts(text_digest(normalised(node)), True, names_of(node), place, returns)
 
 
-def documented(function: types.FunctionType) -> str:
-    """The digest with the docstrings, for code that reads them."""
-    node = definition_of(function, source_of(function))
-    return "" if node is None else text_digest(normalised(node, documented=True))
+def documented(met: Any) -> bytes:
+    """What a function or a class says with its docstrings, for code that reads them."""
+    if not isinstance(met, types.FunctionType):
+        return str(met.__doc__).encode("utf-8", "surrogatepass")
+    node = definition_of(met, source_of(met))
+    return b"" if node is None else text_digest(normalised(node, documented=True)).encode()
 
 
 def _names_in_bytecode(code: types.CodeType) -> Names:

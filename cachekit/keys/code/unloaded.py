@@ -9,10 +9,9 @@ import ast
 import hashlib
 import os
 import sys
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 from cachekit.files.digests import frame
@@ -36,19 +35,6 @@ def unloaded(name: str, chains: Iterable[Chain] = ()) -> bytes:
         texts.append(frame(module.encode(), digest))
         waiting.extend(imported)
     return frame(*sorted(texts))
-
-
-def absolute(imported: Imported, loaded: Mapping[str, Any]) -> str:
-    """The full name of a module that code with these globals imports."""
-    level, module = imported
-    if not level:
-        return module
-    package = str(loaded.get("__package__") or "").split(".")
-    return ".".join([*package[: len(package) - level + 1], *([module] if module else [])])
-
-
-def is_submodule(module: ModuleType, name: str) -> bool:
-    return hasattr(module, "__path__") and find(f"{module.__name__}.{name}") is not None
 
 
 def is_foreign(name: str) -> bool:
@@ -82,8 +68,9 @@ def _found(name: str) -> tuple[bytes, tuple[str, ...]]:
     if spec.origin is None:
         return b"namespace", ()
     try:
-        data = Path(spec.origin).read_bytes()
-    except OSError:
+        # By its loader: it may stand in a zip file.
+        data = spec.loader.get_data(spec.origin)  # type: ignore[union-attr]
+    except (OSError, AttributeError, ImportError):
         return b"unreadable", ()
     key = (name, hashlib.sha256(data).digest())
     if key not in _digests:
@@ -127,3 +114,17 @@ def find(name: str) -> ModuleSpec | None:
             return None
         path = list(spec.submodule_search_locations or [])
     return spec
+
+
+def absolute(imported: Imported, loaded: Mapping[str, Any]) -> str:
+    """The full name of a module that is imported in the module `loaded`."""
+    level, module = imported
+    if not level:
+        return module
+    package = str(loaded.get("__package__") or "").split(".")
+    return ".".join([*package[: len(package) - level + 1], *([module] if module else [])])
+
+
+def is_submodule(module: types.ModuleType, name: str) -> bool:
+    """Whether a package has a module of this name, imported or not."""
+    return hasattr(module, "__path__") and find(f"{module.__name__}.{name}") is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import marshal
 import operator
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -41,6 +42,39 @@ class Cell(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return 1
+
+
+class _Loaded(Mapping[str, Any]):
+    """Functions as a mapping from any name to their code and defaults: the same object as long as they are the same."""
+
+    def __init__(self, functions: list[types.FunctionType]) -> None:
+        self._functions = functions
+        self._held = iter([(one.__code__, one.__defaults__) for one in functions])  # kept, so that no id is used again
+        self._known = self._now()
+
+    def _now(self) -> list[int]:
+        return [number for one in self._functions for number in (id(one.__code__), id(one.__defaults__))]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._held if self._now() == self._known else None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("code",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+_RELOADING: Final = ("IPython.extensions.autoreload", "jurigged")
+
+
+def reloaded(met: list[Any]) -> list[Watched]:
+    """What tells that functions were given other code in place, where something is loaded that does so."""
+    functions = [one for one in met if type(one) is types.FunctionType]
+    if not functions or not any(name in sys.modules for name in _RELOADING):
+        return []
+    loaded = _Loaded(functions)
+    return [Watched(loaded, "code", loaded["code"], None)]
 
 
 def kind_of(mapping: Mapping[str, Any]) -> str:

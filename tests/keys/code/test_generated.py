@@ -81,11 +81,16 @@ def test_a_notebook_s_answers_are_those_of_its_cells(notebook: Notebook, seed: i
     for _ in range(A_PROJECT):
         touched = generated.edit()
         edited = generated.cells()
+        if not touched:
+            # A class that was not run again keeps its old base: only a run of all cells is the same notebook.
+            for cell in cells:
+                notebook.run(cell)
+            before, key = notebook.space["ask"](1), notebook.space["ask"].key_for(1)
         for old, new in zip(cells, edited, strict=True):
-            if old != new or choose.random() < 0.1:
+            if not touched or old != new or choose.random() < 0.1:
                 notebook.run(new)
         cells, ask = edited, notebook.space["ask"]
         assert ask(1) == ask(1) == ask.__wrapped__(1)
         assert (ask(1) == before) or (ask.key_for(1) != key)
-        assert touched or ask.key_for(1) == key or ask(1) != before
+        assert touched or ask.key_for(1) == key
         before, key = ask(1), ask.key_for(1)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
+import zipfile
+import zipimport
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,3 +193,30 @@ def test_an_edited_module_counts(project: Any, name: str) -> None:
     assert after.answer != before.answer
     assert after.key != before.key
     assert after.first != before.first
+
+
+def zipped(place: Path, text: str) -> Path:
+    path = place / "lib.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inzip.py", text)
+    return path
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_module_in_a_zip_file(project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool) -> None:
+    """Its functions are found there, and so is a module that was not imported yet."""
+    monkeypatch.syspath_prepend(str(zipped(tmp_path, "def helper(x): return x + '1'\n")))
+    above = "" if inside else "import inzip\n"
+    head = f"from cachekit import distributed_cache\n{above}@distributed_cache\n"
+    main = f"{head}def ask(x):\n  import inzip\n  return inzip.helper(x)\n"
+    made, outcomes = project(main=main), []
+    helper = "def helper(x): return x + '1'"
+    for text in (helper, f"\n\n{helper}  # why\n", helper.replace("1", "2")):
+        zipped(tmp_path, text)
+        monkeypatch.delitem(sys.modules, "inzip", raising=False)
+        zipimport._zip_directory_cache.clear()  # type: ignore[attr-defined]
+        sys.path_importer_cache.clear()
+        outcomes.append(made.outcome())
+    assert outcomes[0].key == outcomes[1].key != outcomes[2].key
+    assert outcomes[0].first == outcomes[1].first != outcomes[2].first
+    sys.modules.pop("inzip")

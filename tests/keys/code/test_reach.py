@@ -276,6 +276,13 @@ UNREACHED = {
         {"main": HELPER, "lib": "def helper(x): return x\ndef other(x): return '1'\n"},
         {"lib": ("'1'", "'2'")},
     ),
+    "a counter of a module": (
+        {
+            "main": HEAD + "import lib\n@distributed_cache\ndef ask(x):\n  lib.calls += 1\n  return x\n",
+            "lib": "calls = 0\n",
+        },
+        {"lib": ("= 0", "= 5")},
+    ),
     "another attribute": ({"main": PROMPTS, "prompts": "P = 'a'\nQ = 'a'\n"}, {"prompts": ("Q = 'a'", "Q = 'b'")}),
     "a line at the end": (
         {"main": HELPER, "lib": "def helper(x): return x\n"},
