@@ -118,7 +118,9 @@ class Cached(Helpers[P, R], _Wrapper):
         return call.call_owned(self._self_target, origin, owned, kwargs)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
-        return self.__wrapped__.__qualname__
+        from cachekit.calls.sent import reduced
+
+        return reduced(self)
 
     def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
         if helper == "refresh":

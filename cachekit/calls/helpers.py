@@ -6,6 +6,7 @@ annotations: `Any` fits every overload, and checkers would take the next one, a 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, final, overload
 
@@ -45,6 +46,14 @@ class Helpers(Generic[P, R]):
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
         def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any: ...
+
+    else:
+
+        @property
+        def __class__(self) -> type:
+            # A function to everybody, but not to who would send what is inside of it without us (cloudpickle).
+            honest = sys._getframe(1).f_code.co_name == "reducer_override"
+            return type(self) if honest else self.__wrapped__.__class__
 
     def __dir__(self) -> list[str]:
         # wrapt shows the names of the wrapped function only.

@@ -67,7 +67,7 @@ class Target:
             return PathCodec()
         from cachekit.values.codecs import codec_for
 
-        codec = codec_for(self.policy.codec, self._annotation)
+        codec = codec_for(self.policy.codec, lambda: self.returns)
         if not self.kind.endswith("generator"):
             return codec
         from cachekit.calls.streams.recording import PiecesCodec
@@ -106,7 +106,9 @@ class Target:
             self._warned.add(about)
             warnings.warn(f"{self.name}: {error}", UserWarning, stacklevel=stacklevel)
 
-    def _annotation(self) -> object:
+    @property
+    def returns(self) -> object:
+        """The annotation of what comes back; None where it says nothing."""
         try:
             return typing.get_type_hints(self.function, include_extras=False).get("return")
         except (NameError, TypeError, AttributeError):

@@ -14,8 +14,12 @@ import types
 from pathlib import Path
 from typing import Any, Final
 
+from cachekit.keys.code import carried
+
 _FROZEN: Final = "<frozen"
 _PACKAGES: Final = ("cachekit", "cachekit_adapters")
+SCRIPT: Final = ("__main__", "__mp_main__")
+"""A script or a notebook; the second is the same script in a spawned worker."""
 
 
 @functools.cache
@@ -23,7 +27,7 @@ def _foreign_places() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     named = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     named += [*getattr(site, "getsitepackages", list)(), site.getusersitepackages()]
-    named.append(str(Path(__file__).parents[1]))
+    named.append(str(Path(__file__).parents[2]))
     return tuple({f"{place}{os.sep}" for name in named for place in (os.path.abspath(name), os.path.realpath(name))})
 
 
@@ -38,11 +42,14 @@ def is_own_file(filename: str) -> bool:
 
 
 def is_own_function(function: types.FunctionType) -> bool:
-    return is_own_file(function.__code__.co_filename)
+    return is_own_file(function.__code__.co_filename) and not carried.is_foreign(function.__code__)
 
 
 def is_own_class(cls: type) -> bool:
-    return is_own_module(sys.modules.get(_module_of(cls))) and not cls.__flags__ & _IMMUTABLE
+    name = _module_of(cls)
+    # A worker that was sent a script's class has another program's script.
+    own = name in SCRIPT or is_own_module(sys.modules.get(name))
+    return own and not cls.__flags__ & _IMMUTABLE
 
 
 _IMMUTABLE: Final = 1 << 8

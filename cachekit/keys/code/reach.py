@@ -66,6 +66,8 @@ class Reach:
         self.parts: list[Part] = []
         self.unfollowed: list[tuple[str, str]] = []
         self.watched: list[Watched] = []
+        self.functions: list[tuple[str, types.CodeType]] = []
+        """Module and code of each function met, foreign ones included."""
         self._documented = False
         self._ignore: frozenset[str] = frozenset()
         self._numbers: dict[int, int] = {}
@@ -121,6 +123,7 @@ class Reach:
                 met.__name__, {f"{kind.__module__}.{kind.__qualname__}": f for kind, f in registry.items()}
             )
         is_own = is_own_function(met) or self._is_named(met.__module__)
+        self.functions.append((str(met.__module__), met.__code__))
         return self.refer(met) if is_own else classes.foreign(met)
 
     def _is_named(self, module: Any) -> bool:
@@ -141,6 +144,7 @@ class Reach:
 
     def _function(self, function: types.FunctionType) -> Iterator[bytes]:
         facts = facts_of(function)
+        self.functions.append((str(function.__module__), function.__code__))
         self.portable = self.portable and facts.portable
         self.parts.append(Part("code", f"{function.__module__}.{function.__qualname__}", facts.place, facts.digest))
         yield facts.digest.encode()
@@ -164,6 +168,7 @@ class Reach:
         yield frame(*[self(base) or classes.named(base) for base in cls.__bases__])
         yield self(type(cls)) or classes.named(type(cls))
         own = cls.__dict__
+        self.functions += [(cls.__module__, one.__code__) for one in own.values() if type(one) is types.FunctionType]
         self.watched.append(Watched(own, "", len(own), None))
         for name, member in classes.members(cls):
             mapping = own if own.get(name, ABSENT) is member else {name: member}
