@@ -20,7 +20,9 @@ _SECRET_DOMAIN: Final = b"cachekit secret v1"
 
 def framed_name(cls: type) -> bytes:
     """Which class it is: its module and its qualified name."""
-    return frame(cls.__module__.encode(), cls.__qualname__.encode())
+    # In a spawned worker a script has another name than here.
+    module = str(cls.__module__).replace("__mp_main__", "__main__")
+    return frame(module.encode(), cls.__qualname__.encode())
 
 
 def seal(data: bytes) -> bytes:
