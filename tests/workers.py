@@ -134,7 +134,7 @@ def run(how: str, place: Path, *arguments: str, script: str = SCRIPT, python: st
         "CACHEKIT_DIR": str(place / "cache"),
         "CACHEKIT_IPFS": "off",
         "XDG_CONFIG_HOME": str(place / "config"),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     command = [python, str(place / "script.py"), how, str(place / "log"), *arguments]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, cwd=place)
