@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 
-SCRIPT = '''
+SCRIPT = """
 import contextlib, dataclasses, enum, json, os, sys
 from cachekit import distributed_cache
 
@@ -115,7 +115,7 @@ def main():
 
 if __name__ == "__main__":
     main()
-'''
+"""
 
 
 class Seen(NamedTuple):

@@ -20,11 +20,13 @@ from cachekit.errors import CacheMiss, CannotKey, UsageError
 from cachekit.files.digests import content_digest
 from cachekit.keys.binding import Unbound
 from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
+from cachekit.plan import loops, retrying
 from cachekit.plan import plan as plans
-from cachekit.plan import retrying
 from cachekit.plan.drive import Errand, arun, run
+from cachekit.plan.flight import is_leading
 from cachekit.plan.gate import current, decide
 from cachekit.plan.steps import STREAMING, Begin, Request, Steps
+from cachekit.plan.waiting import MULTIPLE
 
 
 def nothing() -> Any:
@@ -121,6 +123,8 @@ def _request(prepared: Prepared) -> Request:
         explain=functools.partial(_explained, target, call),
         streamed=prepared.streamed,
         changed=functools.partial(_changed, prepared),
+        patience=max(cache.settings.patience, MULTIPLE * cache.flights.took.get(key.function, 0.0)),
+        nested=is_leading(),
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
 
@@ -241,15 +245,7 @@ def _revalidate(prepared: Prepared, origin: Callable[[], Any]) -> None:
     if not prepared.is_async:
         prepared.cache.in_background(functools.partial(run, renewing))
         return
-    import asyncio
-
-    task = asyncio.get_running_loop().create_task(_renewed(prepared, arun(renewing, prepared.cache.pool)))
-    _refreshing_tasks.add(task)
-    task.add_done_callback(_refreshing_tasks.discard)
-
-
-_refreshing_tasks: set[Any] = set()
-"""Strong references: an event loop keeps only weak ones to its tasks."""
+    loops.start(lambda: _renewed(prepared, arun(renewing, prepared.cache.pool)))
 
 
 async def _renewed(prepared: Prepared, renewing: Awaitable[Any]) -> None:

@@ -39,6 +39,7 @@ class Settings:
     memory_limit: int
     ttl: float | None
     namespace: str
+    patience: float
     ipfs: Ipfs
     ipfs_api: str | None
     ipfs_auth: str | None = field(repr=False)
@@ -157,6 +158,8 @@ TABLE: Final = (
     Variable("ttl", duration, 3600.0, DURATIONS, "how long an answer is good, unless the decorator says", "`1h`"),
     Variable("namespace", _text, "default", "one line of printable text", "separates what may share a cache",
              "`default`"),
+    Variable("patience", _timeout, 10.0, "seconds, more than 0, or '30s', '2m'",
+             "how long a call waits at least for another one that may be waiting for it", "`10`"),
     Variable("ipfs", _one_of(Ipfs), "auto", _words(Ipfs), "whether IPFS is read and written", "`auto`; in CI `off`"),
     Variable("ipfs_api", _multiaddr, None, _MULTIADDR,
              "where the Kubo RPC is; says where, never whether", "found by itself", optional=True),

@@ -37,6 +37,7 @@ from cachekit.plan.steps import (
     Tell,
     Write,
 )
+from cachekit.plan.waiting import MULTIPLE, STEADY
 
 FIRST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.1
@@ -50,7 +51,7 @@ def plan(request: Request, *, looked: bool = False) -> Steps:
         found = (yield from look(request, request.near, stale)) or (yield from _revalidating(request, stale))
         if found:
             return found.value
-    standing = yield Join()
+    standing = yield Join(patience=_patience(request, stale))
     if isinstance(standing, Record):
         followed = _decode(request, standing)
         if followed:
@@ -231,14 +232,21 @@ def put(request: Request, value: Any) -> Steps:
 
 
 def _first_in_line(request: Request, stale: list[Record]) -> Steps:
-    pause = FIRST_PAUSE
-    while request.leases and not (yield Lease()):
+    pause, waited = FIRST_PAUSE, 0.0
+    patience = _patience(request, stale) * (1.0 if request.nested else STEADY)
+    while request.leases and waited < patience and not (yield Lease(waited)):
         yield Pause(pause)
+        waited += pause
         pause = min(2 * pause, LONGEST_PAUSE)
         found = yield from look(request, request.near, stale)
         if found:
             return found
     return (yield from look(request, request.near + request.far, stale))
+
+
+def _patience(request: Request, stale: list[Record]) -> float:
+    """Seconds that this call waits for others in doubt."""
+    return max([request.patience, *(MULTIPLE * record.seconds for record in stale)])
 
 
 def _missed(request: Request) -> Steps:

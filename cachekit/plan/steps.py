@@ -6,6 +6,7 @@ a plan with a tail that says what else becomes of its value. It is the same for 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
@@ -56,9 +57,13 @@ class Begin(NamedTuple):
 
 
 class Join(NamedTuple):
-    """Answer: LEAD, ALONE, or the Record that the leader shared. With `wait=False` also BUSY."""
+    """Answer: LEAD, ALONE, or the Record that the leader shared. With `wait=False` also BUSY.
+
+    `patience`: seconds to wait for a leader of whom it is in doubt whether it waits for the caller.
+    """
 
     wait: bool = True
+    patience: float = math.inf
 
 
 class Share(NamedTuple):
@@ -68,7 +73,12 @@ class Share(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """Answer: whether this process may do the work that another process on the machine could be doing."""
+    """Answer: whether this process may do the work that another process on the machine could be doing.
+
+    It was waited for `seconds` already; then it may beside a process that started it, and that waits for it perhaps.
+    """
+
+    seconds: float = 0.0
 
 
 class Pause(NamedTuple):
@@ -124,7 +134,8 @@ class Request:
     """One call, with everything resolved: `ttl` and the windows in seconds, tiers by name, fastest first.
 
     `judge` says why a value is not worth keeping, "" if it is; `changed`, that the key was built of something that is no
-    longer so; `streamed`, that a Reply is wanted as a stream.
+    longer so; `streamed`, that a Reply is wanted as a stream. `patience` is how many seconds it waits for others in doubt,
+    `nested` whether others may wait for it meanwhile.
     """
 
     key: Key
@@ -144,6 +155,8 @@ class Request:
     streamed: bool = False
     changed: Callable[[], bool] = bool
     judge: Callable[[Any], str] | None = None
+    patience: float = math.inf
+    nested: bool = False
 
 
 class Found(NamedTuple):

@@ -101,5 +101,3 @@ def _constant(value: Any) -> tuple[Any, ...]:
     if isinstance(value, frozenset):
         return ("frozenset", *sorted(map(_constant, value), key=ascii))
     return (type(value).__name__, hex(value) if type(value) is int else ascii(value))
-
-
