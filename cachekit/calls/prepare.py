@@ -23,10 +23,9 @@ from cachekit.model import Adapter, Event, Explanation, Key, Mode, Policy
 from cachekit.plan import loops, retrying
 from cachekit.plan import plan as plans
 from cachekit.plan.drive import Errand, arun, run
-from cachekit.plan.flight import is_leading
 from cachekit.plan.gate import current, decide
 from cachekit.plan.steps import STREAMING, Begin, Request, Steps
-from cachekit.plan.waiting import MULTIPLE
+from cachekit.plan.waiting import MULTIPLE, led
 
 
 def nothing() -> Any:
@@ -124,7 +123,7 @@ def _request(prepared: Prepared) -> Request:
         streamed=prepared.streamed,
         changed=functools.partial(_changed, prepared),
         patience=max(cache.settings.patience, MULTIPLE * cache.flights.took.get(key.function, 0.0)),
-        nested=is_leading(),
+        nested=bool(led()),
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
 

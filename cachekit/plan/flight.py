@@ -17,10 +17,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
-from contextvars import ContextVar
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -29,39 +27,35 @@ from cachekit.files.locks import has_locks, holder_of_byte, lock_byte, unlock_by
 from cachekit.model import Record
 from cachekit.plan import loops
 from cachekit.plan.steps import ALONE, BUSY, LEAD, Standing
-from cachekit.plan.waiting import LOOK_AFTER, LOOK_EVERY, STEADY, is_ancestor, verdict
+from cachekit.plan.waiting import LEADING, STEADY, Work, is_ancestor, led, outlast, waiting
 
 
-class _Ending(Enum):
+class _Handover(Enum):
     OVER = "over"
-    LATE = "late"
 
 
-_OVER: Final = _Ending.OVER
-_LATE: Final = _Ending.LATE
+_OVER: Final = _Handover.OVER
 
 
-class Flight:
-    """One call under way. `landing` is its record to come; `thread` leads it; `waits` are flights that it waits for."""
+class Flight(Work):
+    """One call under way. `landing` is its record to come."""
 
-    __slots__ = ("digest", "landing", "over", "thread", "waits")
+    __slots__ = ("digest", "landing")
 
     def __init__(self, digest: bytes) -> None:
+        super().__init__()
         self.digest = digest
-        self.thread = threading.get_ident()
-        self.waits: list[Flight] = []
-        self.over = False
         self.landing: Future[Any] = Future()
         # Running from the start: else cancelling one follower would cancel the flight for everybody.
         self.landing.set_running_or_notify_cancel()
 
-
-_leading: ContextVar[tuple[Flight, ...]] = ContextVar("cachekit_leading", default=())
-
-
-def is_leading() -> bool:
-    """Whether this call was made by one that others may wait for."""
-    return any(not flight.over for flight in _leading.get())
+    def landed(self, seconds: float) -> bool:
+        """Waits until it is known what becomes of it."""
+        try:
+            self.landing.exception(seconds)
+        except TimeoutError:
+            return self.landing.done()
+        return True
 
 
 class Flights:
@@ -82,14 +76,11 @@ class Flights:
             seat = self._seat(digest, wait=wait)
             if isinstance(seat, Standing):
                 return seat
-            try:
-                answer = landed(seat, patience)
-            finally:
-                self._rise(seat)
-            if answer is _LATE:
-                self._give_up(seat)
-            elif answer is not _OVER:
+            seen = outlast(seat, seat.landed, patience)
+            answer = None if seen == "circle" else _OVER if seen == "late" else seat.landing.result()
+            if answer is not _OVER:
                 return answer or ALONE
+            self._give_up(seat)
 
     async def ajoin(self, digest: bytes, *, wait: bool = True, patience: float = math.inf) -> Record | Standing:
         """Like `join`, without holding the event loop."""
@@ -97,14 +88,13 @@ class Flights:
             seat = self._seat(digest, wait=wait)
             if isinstance(seat, Standing):
                 return seat
-            try:
-                answer = seat.landing.result() if await loops.done(seat.landing, patience * STEADY) else _LATE
-            finally:
-                self._rise(seat)
-            if answer is _LATE:
-                self._give_up(seat)
-            elif answer is not _OVER:
+            with waiting(seat) as circle:
+                if circle:
+                    return ALONE
+                answer = seat.landing.result() if await loops.done(seat.landing, patience * STEADY) else _OVER
+            if answer is not _OVER:
                 return answer or ALONE
+            self._give_up(seat)
 
     def share(self, digest: bytes, record: Record | None) -> None:
         """Lands: everybody who waits, or still joins before `leave`, gets `record`, or goes alone for None."""
@@ -118,7 +108,7 @@ class Flights:
         if flight is None:
             return
         flight.over = True
-        _leading.set(tuple(one for one in _leading.get() if one is not flight))
+        LEADING.set(tuple(one for one in LEADING.get() if one is not flight))
         self._give_up(flight)
         if flight.landing.done():
             return
@@ -128,34 +118,21 @@ class Flights:
             flight.landing.set_result(_OVER)
 
     def _led(self, digest: bytes) -> Flight | None:
-        mine = [flight for flight in _leading.get() if flight.digest == digest and not flight.over]
+        mine = [work for work in led() if isinstance(work, Flight) and work.digest == digest]
         return mine[-1] if mine else self._flights.get(digest)
 
     def _seat(self, digest: bytes, *, wait: bool) -> Flight | Standing:
-        mine = [flight for flight in _leading.get() if not flight.over]
-        if any(flight.digest == digest for flight in mine):
+        mine = led()
+        if any(isinstance(work, Flight) and work.digest == digest for work in mine):
             return ALONE
         with self._lock:
             self._forget_the_parents()
             flight = self._flights.get(digest)
-            if flight is None:
-                flight = self._flights[digest] = Flight(digest)
-            elif not wait:
-                return BUSY
-            elif _leads_to(flight, mine):
-                return ALONE
-            else:
-                for one in mine:
-                    one.waits.append(flight)
-                return flight
-        _leading.set((*mine, flight))
+            if flight is not None:
+                return flight if wait else BUSY
+            flight = self._flights[digest] = Flight(digest)
+        LEADING.set((*mine, flight))
         return LEAD
-
-    def _rise(self, flight: Flight) -> None:
-        with self._lock:
-            for one in _leading.get():
-                if flight in one.waits:
-                    one.waits.remove(flight)
 
     def _give_up(self, flight: Flight) -> None:
         """Who comes now does not wait for this one."""
@@ -172,36 +149,6 @@ class Flights:
     def renew_after_fork(self) -> None:
         """A lock that another thread held at the fork would stay locked for ever."""
         self._lock = threading.Lock()
-
-
-def landed(flight: Flight, patience: float) -> Any:
-    """What the flight gives: its record, None or _OVER; None too where its leader waits for this thread, _LATE in the end."""
-    begin, pause = time.monotonic(), LOOK_AFTER
-    while True:
-        try:
-            return flight.landing.result(pause)
-        except TimeoutError:
-            if flight.landing.done():  # the leader may raise one of its own
-                return flight.landing.result()
-        seen = verdict(flight.thread)
-        if seen == "circle":
-            return None
-        if time.monotonic() - begin > patience * (1.0 if seen == "doubt" else STEADY):
-            return _LATE
-        pause = min(2 * pause, LOOK_EVERY)
-
-
-def _leads_to(flight: Flight, mine: list[Flight]) -> bool:
-    """Whether the flight waits, directly or through others, for one of `mine`."""
-    waiting, seen = [flight], set[int]()
-    while waiting:
-        one = waiting.pop()
-        if one in mine:
-            return True
-        if id(one) not in seen:
-            seen.add(id(one))
-            waiting += one.waits
-    return False
 
 
 _files: dict[Path, int] = {}

@@ -1,9 +1,10 @@
-"""Does a wait have an end? Who waits for whom, read off the threads' stacks and the processes' parentage.
+"""Does a wait have an end? Who waits for whom, as calls said it, threads' stacks show it, and processes are related.
 
-A context variable follows calls and tasks, and not the work that a function hands to a pool or a thread of its own. There
-the stacks say it: one thread waits for a future (or for a thread to end), and the other one is at work on it.
+Each call knows by a context variable whose work it is a part of, and says what it waits for. The variable follows tasks,
+and not the work that a function hands to a pool or a thread of its own. There the stacks tell: one thread waits for a
+future (or for a thread to end), and the other one is at work on it.
 
-What they cannot say (a queue, a lock, an event, another machine) is bounded by a budget: `patience`, a multiple of what
+What these cannot say (a queue, a lock, an event, another machine) is bounded by a budget: `patience`, a multiple of what
 the origin took last time and at least what CACHEKIT_PATIENCE says; thirty times that, where nothing hints at a circle.
 """
 
@@ -12,7 +13,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Final, Literal
 
@@ -25,6 +29,69 @@ LOOK_EVERY: Final = 1.0
 _WAITING: Final = frozenset({"threading", "queue", "concurrent", "multiprocessing", "joblib"})
 _NEAR: Final = 4
 _DEEPEST: Final = 400
+
+
+class Work:
+    """What others may wait for: a call, or a stream's next piece. `waits` is what it waits for itself."""
+
+    __slots__ = ("over", "thread", "waits")
+
+    def __init__(self) -> None:
+        self.over = False
+        self.thread = threading.get_ident()
+        self.waits: list[Work] = []
+
+
+LEADING: Final[ContextVar[tuple[Work, ...]]] = ContextVar("cachekit_leading", default=())
+"""The work that the code of this context is a part of."""
+
+
+def led() -> list[Work]:
+    """What of it goes on."""
+    return [work for work in LEADING.get() if not work.over]
+
+
+@contextmanager
+def waiting(work: Work) -> Iterator[bool]:
+    """Says that the caller waits for `work`; True where that waits, directly or through others, for the caller."""
+    mine = led()
+    # Said first and looked after that, so that of two who do it at once one sees the other.
+    for one in mine:
+        one.waits.append(work)
+    try:
+        yield _leads_to(work, mine)
+    finally:
+        for one in mine:
+            one.waits.remove(work)
+
+
+def _leads_to(work: Work, mine: list[Work]) -> bool:
+    ahead, seen = [work], set[int]()
+    while ahead:
+        one = ahead.pop()
+        if one in mine:
+            return True
+        if id(one) not in seen:
+            seen.add(id(one))
+            ahead += one.waits
+    return False
+
+
+def outlast(work: Work, done: Callable[[float], bool], patience: float) -> Literal["done", "circle", "late"]:
+    """Holds the thread until `done`, which waits for at most the seconds it is given, or until that has no sense."""
+    with waiting(work) as circle:
+        if circle:
+            return "circle"
+        begin, pause = time.monotonic(), LOOK_AFTER
+        while not done(pause):
+            seen = verdict(work.thread)
+            if seen == "circle":
+                return "circle"
+            if time.monotonic() - begin > patience * (1.0 if seen == "doubt" else STEADY):
+                return "late"
+            pause = min(2 * pause, LOOK_EVERY)
+        return "done"
+
 
 Verdict = Literal["circle", "doubt", "none"]
 
@@ -100,8 +167,8 @@ def _awaited(stack: list[FrameType]) -> Iterator[int]:
             yield getattr(one, "ident", None) or 0
         elif module == "multiprocessing.pool" and name in ("wait", "get"):
             yield _job(getattr(one, "_job", None))
-        elif name == "landed" and module == "cachekit.plan.flight":
-            yield local["flight"].thread
+        elif module == __name__ and name == "outlast":
+            yield local["work"].thread
 
 
 def _job(number: Any) -> int:

@@ -259,3 +259,68 @@ def test_followers_of_a_late_leader_take_turns() -> None:
     with cachekit.configure(patience=0.2):
         assert ends(call) == [1] * 8
     assert len(origins) == 2
+
+
+@pytest.mark.parametrize("hand", [by_executor, by_thread, by_thread_pool])
+def test_a_stream_that_hands_itself_to_a_pool_goes_on_alone(hand: Callable[..., Any]) -> None:
+    """The reader inside waits for the first piece of the stream that waits for it."""
+
+    @distributed_cache(version="1", ignore="depth")
+    def numbers(x: int, depth: int) -> Any:
+        yield sum(hand(lambda: list(numbers(x, depth - 1)))) if depth else x
+
+    assert ends(lambda: list(numbers(3, 2))) == [3]
+
+
+def test_two_streams_that_read_each_other_end() -> None:
+    """On an event loop, and a function that is called by the one and reads the other."""
+
+    @distributed_cache(version="1", ignore="other")
+    async def pieces(x: str, other: str) -> Any:
+        arrived.append(x)
+        while len(arrived) < 2:
+            await asyncio.sleep(0)
+        yield x
+        if other:
+            yield (await whole(other))[0]
+
+    @distributed_cache(version="1")
+    async def whole(x: str) -> list[str]:
+        return [piece async for piece in pieces(x, "")]
+
+    async def read(x: str, other: str) -> list[str]:
+        return [piece async for piece in pieces(x, other)]
+
+    arrived: list[str] = []
+
+    async def both() -> list[list[str]]:
+        return await asyncio.gather(read("a", "b"), read("b", "a"))
+
+    assert ends(lambda: asyncio.run(both())) == [["a", "b"], ["b", "a"]]
+
+
+def test_who_joins_a_lone_reader_that_is_cancelled_begins_again() -> None:
+    """The first reader has had a piece and pulls the next one; its end is none of the other's."""
+    pulled = asyncio.Event()
+
+    @distributed_cache(version="1")
+    async def words(n: int) -> Any:
+        yield 0
+        pulled.set()
+        await asyncio.sleep(0.05)
+        yield 1
+
+    async def main() -> list[int]:
+        first = words(1)
+        await first.__anext__()
+        lone = asyncio.ensure_future(first.__anext__())
+        await pulled.wait()
+        joined = asyncio.ensure_future(read())
+        await asyncio.sleep(0)
+        lone.cancel()
+        return await joined
+
+    async def read() -> list[int]:
+        return [word async for word in words(1)]
+
+    assert ends(lambda: asyncio.run(main())) == [0, 1]

@@ -38,6 +38,9 @@ def _joined(prepared: Prepared, pieces: Pieces) -> Steps:
         stream = (yield CallOrigin(origin=followed.begin)).value
         if stream is not None:
             return stream
+        if not followed.over:
+            # It waits for this very call, or stands still.
+            return (yield from alone(prepared, pieces))
 
 
 def alone(prepared: Prepared, pieces: Pieces) -> Steps:
@@ -74,7 +77,7 @@ def _kept(prepared: Prepared, pieces: Pieces) -> Followed | AsyncFollowed:
 
 def _followed(prepared: Prepared, pieces: Pieces, ended: Ended) -> Followed | AsyncFollowed:
     kind = AsyncFollowed if prepared.is_async else Followed
-    return kind(pieces, functools.partial(retried, prepared.target), ended)
+    return kind(pieces, functools.partial(retried, prepared.target), ended, prepared.request.patience)
 
 
 def _not_kept(_log: list[Any], _clock: Clock, _error: BaseException | None) -> None:
