@@ -16,6 +16,7 @@ from typing import Any
 
 from cachekit.calls.streams.log import Abandoned, Begun, Clock, Ended, Log, Pieces, Retried
 from cachekit.model import MISS
+from cachekit.plan.loops import trio
 from cachekit.plan.waiting import STEADY, outlast, waiting
 
 
@@ -227,6 +228,9 @@ class AsyncFollowed:
         if self._log.readers > 1:
             self._pull = asyncio.ensure_future(self._one())
             await asyncio.shield(self._pull)
+            return
+        if trio() is not None:
+            await self._one()
             return
         self._pull = asyncio.get_running_loop().create_future()
         pull = self._pull

@@ -14,6 +14,7 @@ from cachekit.calls.prepare import Prepared, begun, driven, perform, retried
 from cachekit.calls.streams.following import AsyncFollowed, Followed
 from cachekit.calls.streams.log import Abandoned, Clock, Ended, Pieces
 from cachekit.model import Event
+from cachekit.plan import loops
 from cachekit.plan import plan as plans
 from cachekit.plan.steps import CallOrigin, Returned, Steps
 
@@ -31,6 +32,8 @@ def opened(prepared: Prepared, pieces: Pieces) -> Any:
 
 
 def _joined(prepared: Prepared, pieces: Pieces) -> Steps:
+    if prepared.is_async and loops.trio() is not None:
+        return (yield from alone(prepared, pieces))  # following is asyncio's only
     loop = id(asyncio.get_running_loop()) if prepared.is_async else 0
     make = functools.partial(_kept, prepared, pieces)
     while True:
