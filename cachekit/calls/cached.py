@@ -17,7 +17,7 @@ import wrapt
 from cachekit.calls import call
 from cachekit.calls.helpers import Awaited, Helpers, P, R, T
 from cachekit.calls.lanes import Known, Lane, serve
-from cachekit.calls.prepare import driven
+from cachekit.calls.prepare import driven, unopened
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
 from cachekit.model import ARTIFACT, MISS, Policy
@@ -112,9 +112,7 @@ class Cached(Helpers[P, R], _Wrapper):
     def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
         origin = functools.partial(wrapped, *args, **kwargs)
         if self._self_target.kind.endswith("generator"):
-            from cachekit.calls.streams import generators
-
-            return generators.call(self._self_target, origin, owned, kwargs)
+            return _pieces(self._self_target, origin, owned, kwargs)
         return call.call_owned(self._self_target, origin, owned, kwargs)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
@@ -154,12 +152,30 @@ class GeneratorCached(Cached[P, R]):
     """A decorated generator function, or async generator function."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        from cachekit.calls.streams import generators
-
-        values: R = generators.call(
-            self._self_target, functools.partial(self.__wrapped__, *args, **kwargs), args, kwargs
-        )
+        origin = functools.partial(self.__wrapped__, *args, **kwargs)
+        values: R = _pieces(self._self_target, origin, args, kwargs)
         return values
+
+
+def _pieces(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
+    room = _room(target)
+    return origin() if room is None else room.call(target, origin, args, kwargs)
+
+
+def _room(target: Target) -> Any:
+    """What makes calls of this kind, imported by the first of them; None where it cannot be read."""
+    room: Any
+    try:
+        if target.keeps_files:
+            from cachekit.calls.builds import calls as room
+        elif target.policy.adapter is not None:
+            from cachekit.calls.answers import answers as room
+        else:
+            from cachekit.calls.streams import generators as room
+    except OSError as error:  # no descriptor is free: the call itself may need none
+        unopened(target, error)
+        return None
+    return room
 
 
 _KINDS: Mapping[str, type[Cached[Any, Any]]] = {
@@ -178,10 +194,10 @@ class ArtifactCached(Cached[P, R]):
         return place
 
     def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
-        from cachekit.calls.builds import calls
-
-        build = calls.Build(self._self_target, wrapped, args, kwargs, owned)
-        return calls.call(build)
+        builds = _room(self._self_target)
+        if builds is None:
+            return wrapped(*args, **kwargs)
+        return builds.call(builds.Build(self._self_target, wrapped, args, kwargs, owned))
 
     def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
         from cachekit.calls.builds import calls
@@ -197,10 +213,12 @@ class AdaptedCached(Cached[P, R]):
     """A decorated function that asks a model's server, as an adapter knows it."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        from cachekit.calls.answers import answers
-
         target = self._self_target
         origin: Any = functools.partial(self.__wrapped__, *args, **kwargs)
+        answers = _room(target)
+        if answers is None:
+            value: R = origin()
+            return value
         flow = answers.call(self._self_lane, args, kwargs, origin, _wanted(target, args, kwargs))
         answer: R = driven(flow, is_async=target.is_async)
         return answer

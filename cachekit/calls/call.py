@@ -54,7 +54,7 @@ def call_known(lane: Lane, known: Known, args: Any, kwargs: Any) -> Any:
 def call_owned(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
     """A method's call; `args` begin with the instance or class, `origin` has everything bound."""
     origin, prepared = retried(target, origin), prepare(target, args, kwargs)
-    return origin() if prepared is None else _answer(prepared, prepared.nearby(), origin, _nothing_more)
+    return origin() if prepared is None else _answer(prepared, prepared.nearby(), origin, nothing_more)
 
 
 def _answer(prepared: Prepared, nearby: Any, origin: Callable[[], Any], tail: Callable[[], None]) -> Any:
@@ -79,8 +79,8 @@ async def _ready(value: Any) -> Any:
     return value
 
 
-def _nothing_more() -> None:
-    return None
+def nothing_more() -> None:
+    """A tail that does nothing."""
 
 
 def refresh(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:

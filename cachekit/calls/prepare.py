@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from marshal import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cachekit.cache.cache import Cache
 from cachekit.cache.default import ROOT
@@ -64,12 +65,13 @@ class Prepared:
 
 def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, quiet: bool = False) -> Prepared | None:
     """None where the call must go straight to the origin; the reason is counted, unless somebody asks again (`quiet`)."""
-    cache = ROOT.cache()
+    cache = opened(target)
+    if cache is None:
+        return None
     mode = decide(cache.settings.mode, current())
     if mode == "off":
         _passed(cache, target, _why_off(cache), quiet=quiet)
         return None
-    cache.ready()
     call = target.full(args, kwargs)
     try:
         key = target.key(call, namespace_of(target, cache), sample_of(target))
@@ -86,6 +88,42 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
         _passed(cache, target, "unbound", quiet=quiet)
         return None
     return Prepared(cache, target, key, call, mode, streamed=streamed)
+
+
+def opened(target: Target) -> Cache | None:
+    """The cache, with what a first call imports; None where no file can be opened for that."""
+    try:
+        cache = ROOT.cache()
+        if decide(cache.settings.mode, current()) == "off":
+            return cache
+        cache.ready()
+        if target.is_async:
+            cache.pool()
+        assert target.codec is not None
+    except OSError as error:  # no descriptor is free, or the code itself cannot be read: the call needs neither
+        unopened(target, error)
+        return None
+    if _untold:
+        _tell_late(cache)
+    return cache
+
+
+def unopened(target: Target, error: OSError) -> None:
+    """Counts a call that goes straight to the origin because a file could not be opened."""
+    _untold.append(Event("bypass", target.name, reason="no_file", error=error))
+    try:
+        cache = ROOT.cache()
+    except OSError:  # not even what counts can be loaded: it is told later
+        return
+    _tell_late(cache)
+
+
+def _tell_late(cache: Cache) -> None:
+    while _untold:
+        cache.tell(_untold.popleft())
+
+
+_untold: Final[deque[Event]] = deque(maxlen=1024)
 
 
 def _passed(cache: Cache, target: Target, reason: str, *, quiet: bool) -> None:
