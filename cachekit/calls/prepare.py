@@ -81,7 +81,7 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
         _passed(cache, target, error.reason, quiet=quiet)
         # A mock is meant: a test that stands one in asks for no advice.
         if not quiet and error.reason != "mocked":
-            target.warn_once(error, about=about(error), stacklevel=5)
+            target.warn_once(error, about=about(error))
         return None
     except Unbound:
         # Python's own refusal of the arguments: the origin raises it better than we could.
@@ -265,7 +265,7 @@ def begun(
     cache, policy = prepared.cache, prepared.target.policy
 
     def warn(error: UsageError) -> None:
-        prepared.target.warn_once(error, about=about(error), stacklevel=9)
+        prepared.target.warn_once(error, about=about(error), paid=True)
 
     revalidate = functools.partial(_revalidate, prepared, whole or origin)
     yield Begin(Errand(cache, prepared.key, origin, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how))

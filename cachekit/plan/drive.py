@@ -221,10 +221,13 @@ class Errand:
 
     def write(self, step: Write) -> None:
         tier = self._cache.tiers[step.tier]
-        if step.tier == "ipfs" and not self._sealed:
-            tier.put(self.key, step.record, encrypt=False)  # type: ignore[call-arg]
-        else:
-            tier.put(self.key, step.record)
+        how = {"encrypt": False} if step.tier == "ipfs" and not self._sealed else {}
+        try:
+            tier.put(self.key, step.record, **how)
+        except TierError:
+            raise
+        except Exception as error:  # a number or a text that the tier's format cannot hold: the value is paid for
+            raise TierError(f"cannot store this record: {error!r}", reason="record") from error
         if step.tier == "memory" and self._covered(step.record):
             # Invalidated while it was computed; and after this a fast lane would not ask the ledger any more.
             tier.drop(self.key)

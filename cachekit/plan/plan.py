@@ -131,9 +131,6 @@ def _tagged(request: Request, record: Record) -> Record:
 
 def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
     """Encodes and stores what the origin returned; returns whether it was stored."""
-    if request.judge is not None and request.judge(value) == STREAMING:
-        yield Share(None)
-        return False
     try:
         record = _record(request, value, started, seconds)
     except CannotEncode as error:
@@ -141,9 +138,11 @@ def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
         yield Share(None)
         return False
     yield Share(record)
-    reason = _refusal(request, value)
-    if reason:
-        yield Tell(Event("skipped", request.key.function, reason=reason))
+    if record is None:
+        return False
+    refused = _refused(request, value)
+    if refused is not None:
+        yield Tell(refused)
         return False
     yield from fill(request, [*request.near, *request.far], record)
     yield Tell(Event("store", request.key.function, size=len(record.payload)))
@@ -161,17 +160,47 @@ def fill(request: Request, tiers: list[str], record: Record) -> Steps:
             yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
 
 
-def _refusal(request: Request, value: Any) -> str:
+def _refused(request: Request, value: Any) -> Event | None:
+    # What `cacheable` raises is its author's mistake, and no word on the value.
+    reason, error = _unwanted(request, value), None
+    try:
+        reason = reason or _refusal(request, value)
+    except Exception as raised:  # an adapter's word on a value that is paid for: it is returned all the same
+        error = _unlooked(raised)
+        reason = error.reason
+    return Event("skipped", request.key.function, reason=reason, error=error) if reason else None
+
+
+def _unwanted(request: Request, value: Any) -> str:
     if request.mode == "read-only":
         return "read-only"
-    if request.cacheable is not None and not request.cacheable(value):
-        return "not_cacheable"
+    return "not_cacheable" if request.cacheable is not None and not request.cacheable(value) else ""
+
+
+def _unlooked(error: Exception) -> CannotEncode:
+    sentence = f"the value could not be looked at ({type(error).__name__}: {error})"
+    return CannotEncode(f"{sentence}: leave such values out with cacheable=, or pass codec=", reason="raised")
+
+
+def _refusal(request: Request, value: Any) -> str:
     if request.changed():
         return "input_changed"
     return request.judge(value) if request.judge is not None else ""
 
 
-def _record(request: Request, value: Any, started: int, seconds: float) -> Record:
+def _record(request: Request, value: Any, started: int, seconds: float) -> Record | None:
+    """None for a stream that has just begun. Raises CannotEncode, and nothing else."""
+    try:
+        if request.judge is not None and request.judge(value) == STREAMING:
+            return None
+        return _encoded(request, value, started, seconds)
+    except CannotEncode:
+        raise
+    except Exception as error:  # whatever a value raises that is looked at: it is paid for, and returned
+        raise _unlooked(error) from error
+
+
+def _encoded(request: Request, value: Any, started: int, seconds: float) -> Record:
     name, payload = request.codec.dump(value)
     expires = FOREVER if request.ttl is None else started + int(seconds * NANOSECONDS) + int(request.ttl * NANOSECONDS)
     grace = max(request.stale_while_revalidate, request.stale_if_error)

@@ -79,7 +79,6 @@ def _may_keep_samples(lane: Lane, *, quiet: bool) -> bool:
                 "cache_sampled=True"
             ),
             about="sampled",
-            stacklevel=7,
         )
     return False
 

@@ -71,9 +71,14 @@ class Ask(NamedTuple):
         return value
 
     def live(self, value: Any) -> Live:
-        if self.adapter.streams(value):
-            return Live(value, None, streaming=True)
-        return Live(value, self.adapter.capture(value))
+        try:
+            if self.adapter.streams(value):
+                return Live(value, None, streaming=True)
+            return Live(value, self.adapter.capture(value))
+        except (
+            Exception
+        ) as error:  # the answer is paid for: what the adapter cannot take down is not stored, and counted
+            return Live(value, None, error=error)
 
     def pieces(self, origin: Callable[[], Any]) -> Pieces:
         made: dict[int, Reply] = {}

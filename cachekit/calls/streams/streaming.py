@@ -69,9 +69,13 @@ def _kept(prepared: Prepared, pieces: Pieces) -> Followed | AsyncFollowed:
 
     def ended(log: list[Any], clock: Clock, error: BaseException | None) -> Any:
         prepared.cache.streams.leave(followed)
-        if _is_spoiled(prepared, pieces, log, error):
+        try:
+            if _is_spoiled(prepared, pieces, log, error):
+                return None
+            outcome = Returned(pieces.finish(log), clock.passed() / 1e9)
+        except Exception as raised:  # an adapter's word on what was read and paid for: the reader has it already
+            prepared.cache.tell(Event("skipped", prepared.target.name, reason="raised", error=raised))
             return None
-        outcome = Returned(pieces.finish(log), clock.passed() / 1e9)
         return perform(prepared, plans.arrived(prepared.request, outcome, clock.started), announce=True)
 
     followed = _followed(prepared, pieces, ended)
