@@ -194,9 +194,7 @@ def test_a_warning_stands_at_the_callers_line(kind: str) -> None:
     """Wherever in cachekit it was found."""
     call = CALLS[kind]
     line = (
-        _awaiting.__code__.co_firstlineno + 1
-        if "awaiting" in call.__code__.co_names[1]
-        else call.__code__.co_firstlineno
+        _awaiting.__code__.co_firstlineno + 1 if "_awaiting" in call.__code__.co_names else call.__code__.co_firstlineno
     )
     with pytest.warns(UserWarning) as warned:
         call()
