@@ -92,7 +92,7 @@ class Cached(Helpers[P, R], _Wrapper):
         def __get__(self, owner: object, cls: object = None, /) -> BoundCached[P, R]: ...
         def __get__(self, owner: Any, cls: Any = None, /) -> Any: ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         lane = self._self_lane
         value: R = serve(lane, args, kwargs)
         if value is MISS:
@@ -135,7 +135,7 @@ class Cached(Helpers[P, R], _Wrapper):
 class AsyncCached(Cached[P, Awaited[T]]):
     """A decorated coroutine function."""
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         lane = self._self_lane
         value: T = serve(lane, args, kwargs)
         if value is MISS:
@@ -151,7 +151,7 @@ class AsyncCached(Cached[P, Awaited[T]]):
 class GeneratorCached(Cached[P, R]):
     """A decorated generator function, or async generator function."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         origin = functools.partial(self.__wrapped__, *args, **kwargs)
         values: R = _pieces(self._self_target, origin, args, kwargs)
         return values
@@ -189,7 +189,7 @@ _KINDS: Mapping[str, type[Cached[Any, Any]]] = {
 class ArtifactCached(Cached[P, R]):
     """A decorated function that builds a file or a directory."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         place: R = self._self_owned(self.__wrapped__, args, kwargs, args)
         return place
 
@@ -212,7 +212,7 @@ class ArtifactCached(Cached[P, R]):
 class AdaptedCached(Cached[P, R]):
     """A decorated function that asks a model's server, as an adapter knows it."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         target = self._self_target
         origin: Any = functools.partial(self.__wrapped__, *args, **kwargs)
         answers = _room(target)
@@ -255,12 +255,29 @@ def _check(target: Target, policy: Policy) -> None:
             raise UsageError(f"{keyword}={name!r}: {target.name} has no parameter of that name")
         if name and not target.keeps_files:
             raise UsageError(f"{keyword}= is for artifacts; {target.name} has a codec that keeps values")
+    _check_ignored(target, policy)
     if policy.output and policy.output == policy.scratch:
         raise UsageError(f"output= and scratch= both name {policy.output!r}; they are two places")
     if target.keeps_files:
         _check_artifact(target, policy)
     elif policy.adapter is not None and target.kind.endswith("generator"):
         raise UsageError("adapter= is for functions that return what the SDK returns, a stream included; do not yield")
+
+
+def _check_ignored(target: Target, policy: Policy) -> None:
+    said = policy.ignore - (policy.adapter.neutral if policy.adapter is not None else frozenset())
+    unknown = sorted(name for name in said - {policy.output, policy.scratch} if not target.keyer.takes(name))
+    if not unknown:
+        return
+    # What the function reads from outside can be left out too.
+    from cachekit.keys.code.source import nested_codes
+
+    codes = list(nested_codes(target.function.__code__))  # type: ignore[attr-defined]
+    read = {name for code in codes for name in (*code.co_names, *code.co_freevars, *code.co_varnames)}
+    for name in unknown:
+        if name not in read:
+            names = ", ".join(target.keyer.parameters) or "none"
+            raise UsageError(f"ignore={name!r}: {target.name} neither takes nor reads it; its arguments: {names}")
 
 
 def _check_artifact(target: Target, policy: Policy) -> None:

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from cachekit.cache.default import ROOT, default
-from cachekit.calls.lanes import Known, Lane, Nearby, at_hand, remember, shorten
+from cachekit.calls.lanes import Known, Lane, Nearby, arguments_of, at_hand, remember, shorten
 from cachekit.calls.prepare import (
     Prepared,
-    arguments_of,
     keyed,
     namespace_of,
     perform,
@@ -25,6 +24,7 @@ from cachekit.calls.prepare import (
 )
 from cachekit.calls.target import Target
 from cachekit.errors import TierError, UsageError
+from cachekit.keys.binding import Unbound
 from cachekit.model import Explanation, Key, Record
 from cachekit.plan import plan as plans
 from cachekit.plan.steps import Do, Steps
@@ -124,7 +124,10 @@ def _dropped(prepared: Prepared) -> Steps:
 
 def key_for(target: Target, args: Any, kwargs: Any) -> Key:
     cache = ROOT.cache()
-    return target.explained(target.full(args, kwargs), namespace_of(target, cache), sample_of(target))
+    try:
+        return target.explained(target.full(args, kwargs), namespace_of(target, cache), sample_of(target))
+    except Unbound as error:
+        raise Unbound(target.asks_for(error)) from None
 
 
 def explain(target: Target, args: Any, kwargs: Any) -> Explanation:

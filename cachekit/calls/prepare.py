@@ -9,13 +9,12 @@ import functools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from marshal import dumps
 from pathlib import Path
 from typing import Any, Final
 
 from cachekit.cache.cache import Cache
 from cachekit.cache.default import ROOT
-from cachekit.calls.lanes import LONGEST_ARGUMENTS, Nearby, at_hand, lane_safe
+from cachekit.calls.lanes import Nearby, at_hand
 from cachekit.calls.target import Call, Target, about
 from cachekit.errors import CacheMiss, CannotKey, UsageError
 from cachekit.files.digests import content_digest
@@ -132,10 +131,14 @@ def _passed(cache: Cache, target: Target, reason: str, *, quiet: bool) -> None:
 
 
 def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
+    """The call as the helpers take it: which one is meant must be said, and it must be one that can be keyed."""
     cache = ROOT.cache()
     mode = decide(cache.settings.mode, current())
     call = target.full(args, kwargs)
-    key = target.key(call, namespace_of(target, cache), sample_of(target))
+    try:
+        key = target.key(call, namespace_of(target, cache), sample_of(target))
+    except Unbound as error:
+        raise Unbound(target.asks_for(error)) from None
     cache.ready()
     return Prepared(cache, target, key, call, mode)
 
@@ -222,23 +225,6 @@ def _why_off(cache: Cache) -> str:
     if context is not None and context.bypass:
         return "bypass"
     return "mode_off" if context is None or context.mode is None else "mode_off_in_context"
-
-
-def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
-    """What the fast lane would look up for this call. Taken before the origin runs: it may change its arguments."""
-    keyer = prepared.target.keyer
-    if prepared.mode != "on" or prepared.cache.listeners or current() is not None:
-        return None
-    if not keyer.fast:
-        return None
-    call: Any = (args, kwargs, keyer.state())
-    if not lane_safe(call):
-        return None
-    try:
-        arguments = dumps(call, 2)
-    except ValueError:  # a tree deeper than marshal goes
-        return None
-    return arguments if len(arguments) <= LONGEST_ARGUMENTS else None
 
 
 def perform(

@@ -89,6 +89,14 @@ class Target:
         except Unbound:
             return {}
 
+    def asks_for(self, error: TypeError) -> str:
+        """What a helper says that was not told which call is meant."""
+        names = ", ".join(str(one) for one in self.keyer.parameters.values())
+        return (
+            f"{self.name}: {error}; the helper takes the arguments of the call that is meant: ({names}). "
+            "For all calls of a tag or a namespace there is cachekit.invalidate(tag=, namespace=)"
+        )
+
     def key(self, call: Call, namespace: str, sample: int) -> Key:
         """Raises CannotKey, or TypeError for a call that the function would not take either."""
         return self.keyer.key(call[0], call[1], namespace=namespace, sample=sample)

@@ -37,7 +37,7 @@ from cachekit.plan.steps import (
     Tell,
     Write,
 )
-from cachekit.plan.waiting import MULTIPLE, STEADY
+from cachekit.plan.waiting import STEADY
 
 FIRST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.1
@@ -51,7 +51,7 @@ def plan(request: Request, *, looked: bool = False) -> Steps:
         found = (yield from look(request, request.near, stale)) or (yield from _revalidating(request, stale))
         if found:
             return found.value
-    standing = yield Join(patience=_patience(request, stale))
+    standing = yield Join(patience=request.patient(stale))
     if isinstance(standing, Record):
         followed = _decode(request, standing)
         if followed:
@@ -140,8 +140,7 @@ def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
     yield Share(record)
     if record is None:
         return False
-    refused = _refused(request, value)
-    if refused is not None:
+    if refused := _refused(request, value):
         yield Tell(refused)
         return False
     yield from fill(request, [*request.near, *request.far], record)
@@ -161,28 +160,24 @@ def fill(request: Request, tiers: list[str], record: Record) -> Steps:
 
 
 def _refused(request: Request, value: Any) -> Event | None:
+    reason, error = "read-only" if request.mode == "read-only" else "", None
     # What `cacheable` raises is its author's mistake, and no word on the value.
-    reason, error = _unwanted(request, value), None
+    if not reason and request.cacheable is not None and not request.cacheable(value):
+        reason = "not_cacheable"
     try:
-        reason = reason or _refusal(request, value)
+        reason = reason or _spoiled(request, value)
     except Exception as raised:  # an adapter's word on a value that is paid for: it is returned all the same
         error = _unlooked(raised)
         reason = error.reason
     return Event("skipped", request.key.function, reason=reason, error=error) if reason else None
 
 
-def _unwanted(request: Request, value: Any) -> str:
-    if request.mode == "read-only":
-        return "read-only"
-    return "not_cacheable" if request.cacheable is not None and not request.cacheable(value) else ""
-
-
 def _unlooked(error: Exception) -> CannotEncode:
-    sentence = f"the value could not be looked at ({type(error).__name__}: {error})"
-    return CannotEncode(f"{sentence}: leave such values out with cacheable=, or pass codec=", reason="raised")
+    remedy = "leave such values out with cacheable=, or pass codec="
+    return CannotEncode(f"the value could not be looked at ({error!r}): {remedy}", reason="raised")
 
 
-def _refusal(request: Request, value: Any) -> str:
+def _spoiled(request: Request, value: Any) -> str:
     if request.changed():
         return "input_changed"
     return request.judge(value) if request.judge is not None else ""
@@ -262,7 +257,7 @@ def put(request: Request, value: Any) -> Steps:
 
 def _first_in_line(request: Request, stale: list[Record]) -> Steps:
     pause, waited = FIRST_PAUSE, 0.0
-    patience = _patience(request, stale) * (1.0 if request.nested else STEADY)
+    patience = request.patient(stale) * (1.0 if request.nested else STEADY)
     while request.leases and waited < patience and not (yield Lease(waited)):
         yield Pause(pause)
         waited += pause
@@ -271,11 +266,6 @@ def _first_in_line(request: Request, stale: list[Record]) -> Steps:
         if found:
             return found
     return (yield from look(request, request.near + request.far, stale))
-
-
-def _patience(request: Request, stale: list[Record]) -> float:
-    """Seconds that this call waits for others in doubt."""
-    return max([request.patience, *(MULTIPLE * record.seconds for record in stale)])
 
 
 def _missed(request: Request) -> Steps:

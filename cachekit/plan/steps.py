@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from cachekit.model import Codec, Event, Key, Mode, Record
+from cachekit.plan.waiting import MULTIPLE
 
 
 class Read(NamedTuple):
@@ -157,6 +158,10 @@ class Request:
     judge: Callable[[Any], str] | None = None
     patience: float = math.inf
     nested: bool = False
+
+    def patient(self, stale: list[Record]) -> float:
+        """Seconds that it waits for others in doubt, who may take as long as once."""
+        return max([self.patience, *(MULTIPLE * record.seconds for record in stale)])
 
 
 class Found(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Any
 
 from cachekit.cache.default import ROOT
 from cachekit.calls.answers.asking import Ask, Wanted, heeding, restored, stream, whole
-from cachekit.calls.lanes import Lane, Nearby, serve
+from cachekit.calls.lanes import Lane, Nearby, arguments_of, serve
 from cachekit.calls.policy import policy_of
-from cachekit.calls.prepare import arguments_of, driven, perform, prepare
+from cachekit.calls.prepare import driven, perform, prepare
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
 from cachekit.model import MISS, Adapter, Event, Reply
