@@ -23,7 +23,6 @@ from cachekit.errors import UsageError
 from cachekit.model import ARTIFACT, MISS, Policy
 
 if TYPE_CHECKING:
-    from cachekit.calls.answers.asking import Wanted
 
     class _Wrapper:
         """What checkers see of wrapt: its own stubs would let every attribute and every operator of a function pass."""
@@ -219,21 +218,24 @@ class AdaptedCached(Cached[P, R]):
         if answers is None:
             value: R = origin()
             return value
-        flow = answers.call(self._self_lane, args, kwargs, origin, _wanted(target, args, kwargs))
+        flow = answers.call(self._self_lane, args, kwargs, origin, answers.wanted(target, args, kwargs))
         answer: R = driven(flow, is_async=target.is_async)
         return answer
 
+    def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
+        if helper not in ("refresh", "peek", "put"):
+            return super()._self_help(helper, args, kwargs, *value)
+        from cachekit.calls.answers import answers
 
-def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
-    from cachekit.calls.answers.asking import Wanted
-
-    adapter = target.policy.adapter
-    assert adapter is not None
-    bound = target.bound(args, kwargs)
-    streamed = bound.get("stream")
-    sampled = not target.policy.cache_sampled and adapter.sampled(bound)
-    context = "async" if target.is_async else None
-    return Wanted(None if streamed is None else bool(streamed), context, adapter.name, sampled, target.is_async)
+        lane, target = self._self_lane, self._self_target
+        wanted = answers.wanted(target, args, kwargs)
+        if helper == "put":
+            flow = answers.put(lane, args, kwargs, *value)
+        elif helper == "peek":
+            flow = answers.peek(lane, args, kwargs, wanted)
+        else:
+            flow = answers.call(lane, args, kwargs, self._self_origin(args, kwargs), wanted, again=True)
+        return driven(flow, is_async=target.is_async)
 
 
 def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
@@ -272,7 +274,7 @@ def _check_ignored(target: Target, policy: Policy) -> None:
     # What the function reads from outside can be left out too.
     from cachekit.keys.code.source import nested_codes
 
-    codes = list(nested_codes(target.function.__code__))  # type: ignore[attr-defined]
+    codes = list(nested_codes(target.function.__code__))
     read = {name for code in codes for name in (*code.co_names, *code.co_freevars, *code.co_varnames)}
     for name in unknown:
         if name not in read:

@@ -24,7 +24,7 @@ class Sender:
     """The cloudpickle that asks, whoever brings a copy of it along."""
 
     def __init__(self, frame: FrameType) -> None:
-        self.pickler = frame.f_locals.get("self")
+        self._pickler: Any = type(frame.f_locals["self"])
         self._registered = frame.f_globals.get("list_registry_pickle_by_value", set)()
 
     def by_value(self, module: str) -> bool:
@@ -35,7 +35,7 @@ class Sender:
 
     def takes(self, value: Any) -> bool:
         try:
-            type(self.pickler)(io.BytesIO()).dump(value)  # type: ignore[call-arg]
+            self._pickler(io.BytesIO()).dump(value)
         except Exception:  # a lock, a socket, a file: whatever cannot be sent raises as it likes
             return False
         return True
@@ -73,7 +73,7 @@ def _can_go(sender: Sender, target: Target) -> bool:
 
 
 def _state(sender: Sender, wrapped: Any, target: Target) -> dict[str, Any]:
-    spec = target.function.__globals__.get("__spec__")  # type: ignore[attr-defined]
+    spec = target.function.__globals__.get("__spec__")
     return {
         "wrapped": wrapped,
         "policy": target.policy,

@@ -91,9 +91,9 @@ class Target:
 
     def asks_for(self, error: TypeError) -> str:
         """What a helper says that was not told which call is meant."""
-        names = ", ".join(str(one) for one in self.keyer.parameters.values())
+        signature = inspect.signature(self.function, follow_wrapped=False)
         return (
-            f"{self.name}: {error}; the helper takes the arguments of the call that is meant: ({names}). "
+            f"{self.name}: {error}; the helper takes the arguments of the call that is meant: {signature}. "
             "For all calls of a tag or a namespace there is cachekit.invalidate(tag=, namespace=)"
         )
 
@@ -125,7 +125,7 @@ class Target:
                 raise
             logging.getLogger("cachekit").warning("%s: %s", self.name, error)
 
-    @property
+    @functools.cached_property
     def returns(self) -> object:
         """The annotation of what comes back; None where it says nothing."""
         try:

@@ -39,7 +39,7 @@ async def done(future: Future[Any], seconds: float) -> bool:
     waiting: asyncio.Future[None] = loop.create_future()
 
     def tell(_: Any) -> None:
-        loop.call_soon_threadsafe(lambda: waiting.done() or waiting.set_result(None))
+        loop.call_soon_threadsafe(waiting.cancel)
 
     future.add_done_callback(_unless_closed(tell))
     await asyncio.wait([waiting], timeout=None if seconds == math.inf else seconds)
