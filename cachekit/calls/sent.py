@@ -108,4 +108,4 @@ def _fill(cached: Any, state: dict[str, Any]) -> None:
         # cloudpickle sends no names that stand in annotations only.
         names.__annotations__["return"] = state["returns"]
     carried.take(state["carried"])
-    type(cached).__init__(cached, wrapped, target)
+    cached.__init__(wrapped, target)
