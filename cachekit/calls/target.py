@@ -92,8 +92,10 @@ class Target:
     def asks_for(self, error: TypeError) -> str:
         """What a helper says that was not told which call is meant."""
         signature = inspect.signature(self.function, follow_wrapped=False)
+        # Python 3.13's classmethod binds without asking the decorated function.
+        remedy = "; put @classmethod below the decorator" if next(iter(signature.parameters), "") == "cls" else ""
         return (
-            f"{self.name}: {error}; the helper takes the arguments of the call that is meant: {signature}. "
+            f"{self.name}: {error}{remedy}; the helper takes the arguments of the call that is meant: {signature}. "
             "For all calls of a tag or a namespace there is cachekit.invalidate(tag=, namespace=)"
         )
 
