@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
     from cachekit.model import Explanation, Key, Missing
 
+_frame = sys._getframe
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Helpers(Generic[P, R]):
         @property
         def __class__(self) -> type:
             # A function to everybody, but not to who would send what is inside of it without us (cloudpickle).
-            honest = sys._getframe(1).f_code.co_name == "reducer_override"
+            honest = _frame(1).f_code.co_name == "reducer_override"
             return type(self) if honest else self.__wrapped__.__class__
 
     def __dir__(self) -> list[str]:
