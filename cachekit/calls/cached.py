@@ -17,13 +17,12 @@ import wrapt
 from cachekit.calls import call
 from cachekit.calls.helpers import Awaited, Helpers, P, R, T
 from cachekit.calls.lanes import Known, Lane, serve
-from cachekit.calls.prepare import driven
+from cachekit.calls.prepare import driven, unopened
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
 from cachekit.model import ARTIFACT, MISS, Policy
 
 if TYPE_CHECKING:
-    from cachekit.calls.answers.asking import Wanted
 
     class _Wrapper:
         """What checkers see of wrapt: its own stubs would let every attribute and every operator of a function pass."""
@@ -92,7 +91,7 @@ class Cached(Helpers[P, R], _Wrapper):
         def __get__(self, owner: object, cls: object = None, /) -> BoundCached[P, R]: ...
         def __get__(self, owner: Any, cls: Any = None, /) -> Any: ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         lane = self._self_lane
         value: R = serve(lane, args, kwargs)
         if value is MISS:
@@ -112,13 +111,13 @@ class Cached(Helpers[P, R], _Wrapper):
     def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
         origin = functools.partial(wrapped, *args, **kwargs)
         if self._self_target.kind.endswith("generator"):
-            from cachekit.calls.streams import generators
-
-            return generators.call(self._self_target, origin, owned, kwargs)
+            return _pieces(self._self_target, origin, owned, kwargs)
         return call.call_owned(self._self_target, origin, owned, kwargs)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
-        return self.__wrapped__.__qualname__
+        from cachekit.calls.sent import reduced
+
+        return reduced(self)
 
     def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
         if helper == "refresh":
@@ -135,7 +134,7 @@ class Cached(Helpers[P, R], _Wrapper):
 class AsyncCached(Cached[P, Awaited[T]]):
     """A decorated coroutine function."""
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         lane = self._self_lane
         value: T = serve(lane, args, kwargs)
         if value is MISS:
@@ -151,13 +150,31 @@ class AsyncCached(Cached[P, Awaited[T]]):
 class GeneratorCached(Cached[P, R]):
     """A decorated generator function, or async generator function."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        from cachekit.calls.streams import generators
-
-        values: R = generators.call(
-            self._self_target, functools.partial(self.__wrapped__, *args, **kwargs), args, kwargs
-        )
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        origin = functools.partial(self.__wrapped__, *args, **kwargs)
+        values: R = _pieces(self._self_target, origin, args, kwargs)
         return values
+
+
+def _pieces(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
+    room = _room(target)
+    return origin() if room is None else room.call(target, origin, args, kwargs)
+
+
+def _room(target: Target) -> Any:
+    """What makes calls of this kind, imported by the first of them; None where it cannot be read."""
+    room: Any
+    try:
+        if target.keeps_files:
+            from cachekit.calls.builds import calls as room
+        elif target.policy.adapter is not None:
+            from cachekit.calls.answers import answers as room
+        else:
+            from cachekit.calls.streams import generators as room
+    except OSError as error:  # no descriptor is free: the call itself may need none
+        unopened(target, error)
+        return None
+    return room
 
 
 _KINDS: Mapping[str, type[Cached[Any, Any]]] = {
@@ -171,15 +188,15 @@ _KINDS: Mapping[str, type[Cached[Any, Any]]] = {
 class ArtifactCached(Cached[P, R]):
     """A decorated function that builds a file or a directory."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         place: R = self._self_owned(self.__wrapped__, args, kwargs, args)
         return place
 
     def _self_owned(self, wrapped: Any, args: Any, kwargs: Any, owned: Any) -> Any:
-        from cachekit.calls.builds import calls
-
-        build = calls.Build(self._self_target, wrapped, args, kwargs, owned)
-        return calls.call(build)
+        builds = _room(self._self_target)
+        if builds is None:
+            return wrapped(*args, **kwargs)
+        return builds.call(builds.Build(self._self_target, wrapped, args, kwargs, owned))
 
     def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
         from cachekit.calls.builds import calls
@@ -194,26 +211,31 @@ class ArtifactCached(Cached[P, R]):
 class AdaptedCached(Cached[P, R]):
     """A decorated function that asks a model's server, as an adapter knows it."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        from cachekit.calls.answers import answers
-
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         target = self._self_target
         origin: Any = functools.partial(self.__wrapped__, *args, **kwargs)
-        flow = answers.call(self._self_lane, args, kwargs, origin, _wanted(target, args, kwargs))
+        answers = _room(target)
+        if answers is None:
+            value: R = origin()
+            return value
+        flow = answers.call(self._self_lane, args, kwargs, origin, answers.wanted(target, args, kwargs))
         answer: R = driven(flow, is_async=target.is_async)
         return answer
 
+    def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any:
+        if helper not in ("refresh", "peek", "put"):
+            return super()._self_help(helper, args, kwargs, *value)
+        from cachekit.calls.answers import answers
 
-def _wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
-    from cachekit.calls.answers.asking import Wanted
-
-    adapter = target.policy.adapter
-    assert adapter is not None
-    bound = target.bound(args, kwargs)
-    streamed = bound.get("stream")
-    sampled = not target.policy.cache_sampled and adapter.sampled(bound)
-    context = "async" if target.is_async else None
-    return Wanted(None if streamed is None else bool(streamed), context, adapter.name, sampled, target.is_async)
+        lane, target = self._self_lane, self._self_target
+        wanted = answers.wanted(target, args, kwargs)
+        if helper == "put":
+            flow = answers.put(lane, args, kwargs, *value)
+        elif helper == "peek":
+            flow = answers.peek(lane, args, kwargs, wanted)
+        else:
+            flow = answers.call(lane, args, kwargs, self._self_origin(args, kwargs), wanted, again=True)
+        return driven(flow, is_async=target.is_async)
 
 
 def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
@@ -235,12 +257,29 @@ def _check(target: Target, policy: Policy) -> None:
             raise UsageError(f"{keyword}={name!r}: {target.name} has no parameter of that name")
         if name and not target.keeps_files:
             raise UsageError(f"{keyword}= is for artifacts; {target.name} has a codec that keeps values")
+    _check_ignored(target, policy)
     if policy.output and policy.output == policy.scratch:
         raise UsageError(f"output= and scratch= both name {policy.output!r}; they are two places")
     if target.keeps_files:
         _check_artifact(target, policy)
     elif policy.adapter is not None and target.kind.endswith("generator"):
         raise UsageError("adapter= is for functions that return what the SDK returns, a stream included; do not yield")
+
+
+def _check_ignored(target: Target, policy: Policy) -> None:
+    said = policy.ignore - (policy.adapter.neutral if policy.adapter is not None else frozenset())
+    unknown = sorted(name for name in said - {policy.output, policy.scratch} if not target.keyer.takes(name))
+    if not unknown:
+        return
+    # What the function reads from outside can be left out too.
+    from cachekit.keys.code.source import nested_codes
+
+    codes = list(nested_codes(target.function.__code__))
+    read = {name for code in codes for name in (*code.co_names, *code.co_freevars, *code.co_varnames)}
+    for name in unknown:
+        if name not in read:
+            names = ", ".join(target.keyer.parameters) or "none"
+            raise UsageError(f"ignore={name!r}: {target.name} neither takes nor reads it; its arguments: {names}")
 
 
 def _check_artifact(target: Target, policy: Policy) -> None:

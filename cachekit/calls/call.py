@@ -13,10 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cachekit.cache.default import ROOT, default
-from cachekit.calls.lanes import Known, Lane, Nearby, at_hand, remember, shorten
+from cachekit.calls.lanes import Known, Lane, Nearby, arguments_of, at_hand, remember, shorten
 from cachekit.calls.prepare import (
     Prepared,
-    arguments_of,
     keyed,
     namespace_of,
     perform,
@@ -26,6 +25,7 @@ from cachekit.calls.prepare import (
 )
 from cachekit.calls.target import Target
 from cachekit.errors import TierError, UsageError
+from cachekit.keys.binding import Unbound
 from cachekit.model import Key, Record
 from cachekit.plan import plan as plans
 from cachekit.plan.steps import Do, Steps
@@ -59,7 +59,7 @@ def call_known(lane: Lane, known: Known, args: Any, kwargs: Any) -> Any:
 def call_owned(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
     """A method's call; `args` begin with the instance or class, `origin` has everything bound."""
     origin, prepared = retried(target, origin), prepare(target, args, kwargs)
-    return origin() if prepared is None else _answer(prepared, prepared.nearby(), origin, _nothing_more)
+    return origin() if prepared is None else _answer(prepared, prepared.nearby(), origin, nothing_more)
 
 
 def _answer(prepared: Prepared, nearby: Any, origin: Callable[[], Any], tail: Callable[[], None]) -> Any:
@@ -84,8 +84,8 @@ async def _ready(value: Any) -> Any:
     return value
 
 
-def _nothing_more() -> None:
-    return None
+def nothing_more() -> None:
+    """A tail that does nothing."""
 
 
 def refresh(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
@@ -129,7 +129,10 @@ def _dropped(prepared: Prepared) -> Steps:
 
 def key_for(target: Target, args: Any, kwargs: Any) -> Key:
     cache = ROOT.cache()
-    return target.explained(target.full(args, kwargs), namespace_of(target, cache), sample_of(target))
+    try:
+        return target.explained(target.full(args, kwargs), namespace_of(target, cache), sample_of(target))
+    except Unbound as error:
+        raise Unbound(target.asks_for(error)) from None
 
 
 def explain(target: Target, args: Any, kwargs: Any) -> Explanation:

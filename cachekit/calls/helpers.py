@@ -6,6 +6,7 @@ annotations: `Any` fits every overload, and checkers would take the next one, a 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, final, overload
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cachekit.keys.outline import Explanation
     from cachekit.model import Key, Missing
 
+_frame = sys._getframe
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
@@ -43,9 +45,17 @@ class Helpers(Generic[P, R]):
         @property
         def __wrapped__(self) -> Callable[P, R]: ...
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
         def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any: ...
+
+    else:
+
+        @property
+        def __class__(self) -> type:
+            # A function to everybody, but not to who would send what is inside of it without us (cloudpickle).
+            honest = _frame(1).f_code.co_name == "reducer_override"
+            return type(self) if honest else self.__wrapped__.__class__
 
     def __dir__(self) -> list[str]:
         # wrapt shows the names of the wrapped function only.
@@ -62,22 +72,24 @@ class Helpers(Generic[P, R]):
         """The cache that this function's calls use."""
         return ROOT.cache()
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the origin and stores what it gives, whatever is stored already."""
         value: R = self._self_help("refresh", args, kwargs)
         return value
 
     @overload
-    def peek(self: Helpers[P, _Unknown], *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    def peek(self: Helpers[P, _Unknown], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
     @overload
-    def peek(self: Helpers[P, Awaited[T]], *args: P.args, **kwargs: P.kwargs) -> Awaited[T | Missing]: ...
+    def peek(self: Helpers[P, Awaited[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaited[T | Missing]: ...
     @overload
-    def peek(self: Helpers[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs) -> Awaited[list[T] | Missing]: ...
+    def peek(
+        self: Helpers[P, AsyncIterator[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaited[list[T] | Missing]: ...
     @overload
-    def peek(self: Helpers[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> list[T] | Missing: ...
+    def peek(self: Helpers[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs) -> list[T] | Missing: ...
     @overload
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | Missing: ...
-    def peek(self, *args: Any, **kwargs: Any) -> Any:
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R | Missing: ...
+    def peek(self, /, *args: Any, **kwargs: Any) -> Any:
         """The stored value (a generator function's: the list of its values), or `cachekit.MISS`; the origin is not called."""
         return self._self_help("peek", args, kwargs)
 
@@ -100,23 +112,23 @@ class Helpers(Generic[P, R]):
         return self._self_help("put", args, kwargs, value)
 
     @overload
-    def invalidate(self: Helpers[P, _Unknown], *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    def invalidate(self: Helpers[P, _Unknown], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
     @overload
     def invalidate(  # type: ignore[overload-overlap]
-        self: Helpers[P, Awaited[Any] | AsyncIterator[Any]], *args: P.args, **kwargs: P.kwargs
+        self: Helpers[P, Awaited[Any] | AsyncIterator[Any]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Awaited[bool]: ...
     @overload
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
-    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
         """Ends hits for this call, in every process; returns whether something was removed."""
         return self._self_help("invalidate", args, kwargs)
 
-    def key_for(self, *args: P.args, **kwargs: P.kwargs) -> Key:
+    def key_for(self, /, *args: P.args, **kwargs: P.kwargs) -> Key:
         """The key of this call. Raises UsageError where it cannot be keyed."""
         key: Key = self._self_help("key_for", args, kwargs)
         return key
 
-    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+    def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """What the key of this call consists of, and where an answer stands."""
         explanation: Explanation = self._self_help("explain", args, kwargs)
         return explanation

@@ -29,6 +29,7 @@ from cachekit.plan.gate import CURRENT
 
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
+    from cachekit.calls.prepare import Prepared
     from cachekit.calls.target import Target
     from cachekit.model import Key
     from cachekit.tiers.memory import Entry
@@ -217,6 +218,23 @@ def shorten(cache: Cache, target: Target, known: Known) -> None:
     saving = load(record.payload).saving if target.policy.adapter is not None else NOTHING_SAVED
     note = Event("hit", target.name, "memory", size=len(record.payload), saved=record.seconds, saving=saving)
     memory.follow(entry, known, Shortcut(entry, load, note))
+
+
+def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
+    """What the fast lane would look up for this call. Taken before the origin runs: it may change its arguments."""
+    keyer = prepared.target.keyer
+    if prepared.mode != "on" or prepared.cache.listeners or current() is not None:
+        return None
+    if not keyer.fast:
+        return None
+    call: Any = (args, kwargs, keyer.state())
+    if not lane_safe(call):
+        return None
+    try:
+        arguments = dumps(call, 2)
+    except ValueError:  # a tree deeper than marshal goes
+        return None
+    return arguments if len(arguments) <= LONGEST_ARGUMENTS else None
 
 
 def remember(cache: Cache, lane: Lane, arguments: bytes | None, key: Key) -> None:

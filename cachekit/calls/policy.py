@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
-from cachekit.config.durations import seconds
+from cachekit.config.durations import LONGEST_NAME, seconds
 from cachekit.errors import UsageError
 from cachekit.model import Adapter, Policy, Retry
 
@@ -83,10 +83,25 @@ def _text(value: Any, name: str) -> str | None:
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"{name}= takes strings")
+    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f"{name}= takes a string, or several, not {type(text).__name__}")
+        _check_length(text, name)
     return texts
+
+
+def _namespace(value: Any, name: str) -> str | None:
+    text = _text(value, name)
+    if text and not text.isprintable():
+        raise UsageError(f"{name}= takes one line of printable text, not {text[:40]!r}")
+    _check_length(text or "", name)
+    return text
+
+
+def _check_length(text: str, name: str) -> None:
+    if len(text.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+        raise UsageError(f"{name}= takes at most {LONGEST_NAME} bytes; {text[:40]!r}… is longer")
 
 
 def _dependencies(value: Any, _name: str) -> tuple[Any, ...]:
@@ -105,8 +120,19 @@ def _callable(value: Any, name: str) -> Any:
 
 
 def _retry(value: Any, _name: str) -> Retry | None:
-    if value is not None and not isinstance(value, Retry):
+    if value is None:
+        return None
+    if not isinstance(value, Retry):
         raise UsageError("retry= takes a cachekit.Retry(on=..., attempts=..., max_wait=...)")
+    classes = value.on if isinstance(value.on, tuple) else (value.on,)
+    if not classes or not all(isinstance(one, type) and issubclass(one, BaseException) for one in classes):
+        raise UsageError(f"Retry(on=...) takes a class of exceptions, or a tuple of classes, not {value.on!r}")
+    if isinstance(value.attempts, bool) or not isinstance(value.attempts, int) or value.attempts < 1:
+        raise UsageError(
+            f"Retry(attempts=...) takes how often the function is called at most: 1, 2, …, not {value.attempts!r}"
+        )
+    if isinstance(value.max_wait, bool) or not isinstance(value.max_wait, (int, float)) or not value.max_wait >= 0:
+        raise UsageError(f"Retry(max_wait=...) takes seconds, 0 or more, not {value.max_wait!r}")
     return value
 
 
@@ -145,7 +171,8 @@ def _as_it_is(value: Any, _name: str) -> Any:
 RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     **dict.fromkeys(("pin", "share", "encrypt", "cache_truncated", "cache_sampled"), _flag),
     **dict.fromkeys(("stale_while_revalidate", "stale_if_error"), _window),
-    **dict.fromkeys(("namespace", "version"), _text),
+    "version": _text,
+    "namespace": _namespace,
     **dict.fromkeys(("key", "cacheable"), _callable),
     "ignore": lambda value, name: frozenset(_texts(value, name)),
     "depends": _dependencies,

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from marshal import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cachekit.cache.cache import Cache
 from cachekit.cache.default import ROOT
 from cachekit.cache.reasons import Remembering
-from cachekit.calls.lanes import LONGEST_ARGUMENTS, Nearby, at_hand, lane_safe
+from cachekit.calls.lanes import Nearby, at_hand
 from cachekit.calls.target import Call, Target, about
 from cachekit.errors import CacheMiss, CannotKey, UsageError
 from cachekit.files.digests import content_digest
 from cachekit.keys.binding import Unbound
 from cachekit.model import Adapter, Event, Key, Mode, Policy
+from cachekit.plan import loops, retrying
 from cachekit.plan import plan as plans
-from cachekit.plan import retrying
 from cachekit.plan.drive import Errand, arun, run
 from cachekit.plan.gate import current, decide
 from cachekit.plan.steps import STREAMING, Begin, Request, Steps
+from cachekit.plan.waiting import MULTIPLE, led
 
 
 def nothing() -> Any:
@@ -64,12 +65,13 @@ class Prepared:
 
 def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, quiet: bool = False) -> Prepared | None:
     """None where the call must go straight to the origin; the reason is counted, unless somebody asks again (`quiet`)."""
-    cache = ROOT.cache()
+    cache = opened(target)
+    if cache is None:
+        return None
     mode = decide(cache.settings.mode, current())
     if mode == "off":
         _passed(cache, target, _why_off(cache), quiet=quiet)
         return None
-    cache.ready()
     call = target.full(args, kwargs)
     try:
         key = target.key(call, namespace_of(target, cache), sample_of(target))
@@ -79,7 +81,7 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
         _passed(cache, target, error.reason, quiet=quiet)
         # A mock is meant: a test that stands one in asks for no advice.
         if not quiet and error.reason != "mocked":
-            target.warn_once(error, about=about(error), stacklevel=5)
+            target.warn_once(error, about=about(error))
         return None
     except Unbound:
         # Python's own refusal of the arguments: the origin raises it better than we could.
@@ -88,17 +90,57 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
     return Prepared(cache, target, key, call, mode, streamed=streamed)
 
 
+def opened(target: Target) -> Cache | None:
+    """The cache, with what a first call imports; None where no file can be opened for that."""
+    try:
+        cache = ROOT.cache()
+        if decide(cache.settings.mode, current()) == "off":
+            return cache
+        cache.ready()
+        if target.is_async:
+            cache.pool()
+        assert target.codec is not None
+    except OSError as error:  # no descriptor is free, or the code itself cannot be read: the call needs neither
+        unopened(target, error)
+        return None
+    if _untold:
+        _tell_late(cache)
+    return cache
+
+
+def unopened(target: Target, error: OSError) -> None:
+    """Counts a call that goes straight to the origin because a file could not be opened."""
+    _untold.append(Event("bypass", target.name, reason="no_file", error=error))
+    try:
+        cache = ROOT.cache()
+    except OSError:  # not even what counts can be loaded: it is told later
+        return
+    _tell_late(cache)
+
+
+def _tell_late(cache: Cache) -> None:
+    while _untold:
+        cache.tell(_untold.popleft())
+
+
+_untold: Final[deque[Event]] = deque(maxlen=1024)
+
+
 def _passed(cache: Cache, target: Target, reason: str, *, quiet: bool) -> None:
     if not quiet:
         cache.tell(Event("bypass", target.name, reason=reason))
 
 
 def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
+    """The call as the helpers take it: which one is meant must be said, and it must be one that can be keyed."""
     cache = ROOT.cache()
     mode = decide(cache.settings.mode, current())
     cache.ready()
     call = target.full(args, kwargs)
-    key = target.key(call, namespace_of(target, cache), sample_of(target))
+    try:
+        key = target.key(call, namespace_of(target, cache), sample_of(target))
+    except Unbound as error:
+        raise Unbound(target.asks_for(error)) from None
     return Prepared(cache, target, key, call, mode)
 
 
@@ -125,6 +167,8 @@ def _request(prepared: Prepared) -> Request:
         missed=memory.missed,
         noted=memory.noted,
         changed=functools.partial(_changed, prepared),
+        patience=max(cache.settings.patience, MULTIPLE * cache.flights.took.get(key.function, 0.0)),
+        nested=bool(led()),
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
 
@@ -190,23 +234,6 @@ def _why_off(cache: Cache) -> str:
     return "mode_off" if context is None or context.mode is None else "mode_off_in_context"
 
 
-def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
-    """What the fast lane would look up for this call. Taken before the origin runs: it may change its arguments."""
-    keyer = prepared.target.keyer
-    if prepared.mode != "on" or prepared.cache.listeners or current() is not None:
-        return None
-    if not keyer.fast:
-        return None
-    call: Any = (args, kwargs, keyer.state())
-    if not lane_safe(call):
-        return None
-    try:
-        arguments = dumps(call, 2)
-    except ValueError:  # a tree deeper than marshal goes
-        return None
-    return arguments if len(arguments) <= LONGEST_ARGUMENTS else None
-
-
 def perform(
     prepared: Prepared,
     steps: Steps,
@@ -231,7 +258,7 @@ def begun(
     cache, policy = prepared.cache, prepared.target.policy
 
     def warn(error: UsageError) -> None:
-        prepared.target.warn_once(error, about=about(error), stacklevel=9)
+        prepared.target.warn_once(error, about=about(error), paid=True)
 
     revalidate = functools.partial(_revalidate, prepared, whole or origin)
     yield Begin(Errand(cache, prepared.key, origin, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how))
@@ -248,15 +275,7 @@ def _revalidate(prepared: Prepared, origin: Callable[[], Any]) -> None:
     if not prepared.is_async:
         prepared.cache.in_background(functools.partial(run, renewing))
         return
-    import asyncio
-
-    task = asyncio.get_running_loop().create_task(_renewed(prepared, arun(renewing, prepared.cache.pool)))
-    _refreshing_tasks.add(task)
-    task.add_done_callback(_refreshing_tasks.discard)
-
-
-_refreshing_tasks: set[Any] = set()
-"""Strong references: an event loop keeps only weak ones to its tasks."""
+    loops.start(lambda: _renewed(prepared, arun(renewing, prepared.cache.pool)))
 
 
 async def _renewed(prepared: Prepared, renewing: Awaitable[Any]) -> None:

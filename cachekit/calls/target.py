@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
+import sys
 import types
 import typing
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cachekit.errors import CannotKey, UsageError
 from cachekit.keys.binding import Unbound
@@ -67,7 +69,7 @@ class Target:
             return PathCodec()
         from cachekit.values.codecs import codec_for
 
-        codec = codec_for(self.policy.codec, self._annotation)
+        codec = codec_for(self.policy.codec, lambda: self.returns)
         if not self.kind.endswith("generator"):
             return codec
         from cachekit.calls.streams.recording import PiecesCodec
@@ -87,6 +89,16 @@ class Target:
         except Unbound:
             return {}
 
+    def asks_for(self, error: TypeError) -> str:
+        """What a helper says that was not told which call is meant."""
+        signature = inspect.signature(self.function, follow_wrapped=False)
+        # Python 3.13's classmethod binds without asking the decorated function.
+        remedy = "; put @classmethod below the decorator" if next(iter(signature.parameters), "") == "cls" else ""
+        return (
+            f"{self.name}: {error}{remedy}; the helper takes the arguments of the call that is meant: {signature}. "
+            "For all calls of a tag or a namespace there is cachekit.invalidate(tag=, namespace=)"
+        )
+
     def key(self, call: Call, namespace: str, sample: int) -> Key:
         """Raises CannotKey, or TypeError for a call that the function would not take either."""
         return self.keyer.key(call[0], call[1], namespace=namespace, sample=sample)
@@ -100,18 +112,52 @@ class Target:
             return ()
         return tuple(self.keyer.tags(self.keyer.bind(*call)))
 
-    def warn_once(self, error: UsageError, *, about: str, stacklevel: int = 2) -> None:
-        """Says once per function and subject what keeps the cache from helping, and the remedy."""
-        if about not in self._warned:
-            self._warned.add(about)
-            warnings.warn(f"{self.name}: {error}", UserWarning, stacklevel=stacklevel)
+    def warn_once(self, error: UsageError, *, about: str, paid: bool = False) -> None:
+        """Says once per function and subject, at the caller's line, what keeps the cache from helping, and the remedy.
 
-    def _annotation(self) -> object:
+        Where warnings are exceptions it is one, but not behind an answer that is `paid` for: then it is logged.
+        """
+        if about in self._warned:
+            return
+        self._warned.add(about)
+        try:
+            _warn(f"{self.name}: {error}", self.function)
+        except Warning:
+            if not paid:
+                raise
+            logging.getLogger("cachekit").warning("%s: %s", self.name, error)
+
+    @functools.cached_property
+    def returns(self) -> object:
+        """The annotation of what comes back; None where it says nothing."""
         try:
             return typing.get_type_hints(self.function, include_extras=False).get("return")
         except (NameError, TypeError, AttributeError):
             # A name that exists only for type checkers: no class can be rebuilt from it.
             return None
+
+
+def _warn(sentence: str, function: Any) -> None:
+    """At the line of own code that led here; a pool's or a loop's thread does not know it: at the function itself then."""
+    from cachekit.keys.code.own import is_own_file
+
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and (_module(frame) in _OURS or not is_own_file(frame.f_code.co_filename)):
+        frame = None if _module(frame) in _LOOPS else frame.f_back
+    code, names = function.__code__, function.__globals__
+    if frame is not None:
+        code, names = frame.f_code, frame.f_globals
+    line = code.co_firstlineno if frame is None else frame.f_lineno
+    registry = names.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(sentence, UserWarning, code.co_filename, line, str(names.get("__name__")), registry)
+
+
+_OURS: Final = frozenset({"cachekit", "cachekit_adapters"})
+_LOOPS: Final = frozenset({"asyncio", "concurrent", "threading", "trio"})
+
+
+def _module(frame: types.FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def about(error: UsageError) -> str:

@@ -46,6 +46,10 @@ def number(value: Any, units: dict[str, Any]) -> Any:
     return Decimal(match[1]) * Decimal(str(units[match[2]]))
 
 
+LONGEST_NAME: Final = 1024
+"""Bytes of a namespace, or of a tag's template."""
+
+
 def within(number: Any, most: float) -> Any:
     """`number`, or ValueError unless it lies between 0 and `most`."""
     if not 0 <= number <= most:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cachekit.config.ci import BOOLEAN_TEXT, BOOLEANS
-from cachekit.config.durations import DURATIONS, duration, number, within
+from cachekit.config.durations import DURATIONS, LONGEST_NAME, duration, number, within
 from cachekit.errors import UsageError
 from cachekit.model import Mode
 
@@ -39,6 +39,7 @@ class Settings:
     memory_limit: int
     ttl: float | None
     namespace: str
+    patience: float
     ipfs: Ipfs
     ipfs_api: str | None
     ipfs_auth: str | None = field(repr=False)
@@ -121,6 +122,12 @@ def _text(value: Any) -> str:
     return text
 
 
+def _namespace(value: Any) -> str:
+    text = _text(value)
+    within(len(text.encode()), LONGEST_NAME)
+    return text
+
+
 def _path(value: Any) -> Path:
     if not isinstance(value, (str, Path)) or not str(value).strip() or "\0" in str(value):
         raise ValueError
@@ -155,8 +162,10 @@ TABLE: Final = (
     Variable("size_limit", _positive_size, 4_000_000_000, _SIZES, "room for the disk tier", "`4GB`"),
     Variable("memory_limit", _size, 128_000_000, _SIZES, "room for the memory tier; 0 turns it off", "`128MB`"),
     Variable("ttl", duration, 3600.0, DURATIONS, "how long an answer is good, unless the decorator says", "`1h`"),
-    Variable("namespace", _text, "default", "one line of printable text", "separates what may share a cache",
-             "`default`"),
+    Variable("namespace", _namespace, "default", "one line of printable text, at most 1024 bytes",
+             "separates what may share a cache", "`default`"),
+    Variable("patience", _timeout, 10.0, "seconds, more than 0, or '30s', '2m'",
+             "how long a call waits at least for another one that may be waiting for it", "`10`"),
     Variable("ipfs", _one_of(Ipfs), "auto", _words(Ipfs), "whether IPFS is read and written", "`auto`; in CI `off`"),
     Variable("ipfs_api", _multiaddr, None, _MULTIADDR,
              "where the Kubo RPC is; says where, never whether", "found by itself", optional=True),

@@ -6,6 +6,7 @@ Without locks (Windows) calls are cached as ever; what needs them says `NO_LOCKS
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from typing import Final
 
@@ -16,6 +17,9 @@ except ImportError:  # Windows, WebAssembly
 
 NO_ROOM: Final = (27, 28, 122)
 """EFBIG, ENOSPC, EDQUOT."""
+_LAYOUTS: Final = {"linux": "hhqqi0q", "darwin": "qqihh"}
+"""struct flock on 64 bits: kind, whence, start, length, process; in another order on macOS."""
+
 _FICLONE: Final = 0x40049409
 NO_LOCKS: Final = (
     f"this system ({sys.platform}) has no file locks (fcntl), so the private node and sending to IPFS are not "
@@ -49,6 +53,18 @@ def lock_byte(descriptor: int, offset: int) -> None:
     """Lock one byte against other processes. Raises BlockingIOError or PermissionError where another holds it."""
     if fcntl is not None:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+
+
+def holder_of_byte(descriptor: int, offset: int) -> int:
+    """The process that holds the lock on the byte; 0 where nobody does, or the system does not tell."""
+    layout = _LAYOUTS.get(sys.platform)
+    if fcntl is None or layout is None or sys.maxsize < 1 << 32:
+        return 0
+    first = ((fcntl.F_WRLCK, os.SEEK_SET), (offset, 1), (0,))
+    fields = [number for part in (first if sys.platform == "linux" else (*first[1:], first[0])) for number in part]
+    found = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(layout, *fields)))
+    kind, pid = (found[0], found[4]) if sys.platform == "linux" else (found[3], found[2])
+    return 0 if kind == fcntl.F_UNLCK else max(0, pid)
 
 
 def unlock_byte(descriptor: int, offset: int) -> None:

@@ -21,6 +21,7 @@ from cachekit.model import Key, Policy
 
 if TYPE_CHECKING:
     # Imported by the first key: many programs decorate functions that one run of them never calls.
+    from cachekit.keys.code.carried import Carried
     from cachekit.keys.code.function import Code
     from cachekit.keys.parts import Part, Sketch
 
@@ -164,6 +165,18 @@ class Keyer:
         from cachekit.keys.outline import named
 
         return named(self._current().parts, lines)
+
+    def carried(self, by_value: Callable[[str], bool]) -> Carried:
+        """What goes along where the function, and what it reaches in modules that go `by_value`, go to another process."""
+        from cachekit.keys.code.carried import gathered
+        from cachekit.keys.code.own import is_own_file
+
+        try:
+            reached = self._current().functions
+        except Exception:  # whatever a walk meets: where there is no key here, none is needed there
+            reached = []
+        itself = [] if self._python is None else [("__main__", self._python.__code__)]
+        return gathered([*reached, *itself], by_value, is_own_file)
 
     def tags(self, bound: Mapping[str, Any]) -> tuple[str, ...]:
         """The policy's tags with the arguments filled in. `bound` is what `bind` gave."""

@@ -24,7 +24,9 @@ _TOKEN: Final = re.compile(r"(?:sk|pk|rk|gsk|hf|ghp|gho|ghs|glpat|xox[abp]|AKIA|
 
 def framed_name(cls: type) -> bytes:
     """Which class it is: its module and its qualified name."""
-    return frame(cls.__module__.encode(), cls.__qualname__.encode())
+    # In a spawned worker a script has another name than here.
+    module = str(cls.__module__).replace("__mp_main__", "__main__")
+    return frame(module.encode(), cls.__qualname__.encode())
 
 
 def seal(data: bytes) -> bytes:

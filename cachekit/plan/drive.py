@@ -7,17 +7,16 @@ StopIteration does not end the plan, and its traceback stays caller → run → 
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.errors import CannotEncode, TierError, TierUnavailable, UsageError
 from cachekit.model import Event, Key, Record
+from cachekit.plan.loops import beside, sleep
 from cachekit.plan.steps import (
     LEAD,
     Begin,
@@ -38,6 +37,10 @@ from cachekit.plan.steps import (
 
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
+
+
+PARENTS_TURN: Final = 1.0
+"""Seconds that a process waits for one that started it: longer than most origins, shorter than anybody's patience."""
 
 
 def run(flow: Steps) -> Any:
@@ -95,15 +98,15 @@ async def arun(flow: Steps, pool: Callable[[], Executor]) -> Any:
             elif kind is Begin:
                 errand = _next(errand, step)
             elif kind is Do:
-                answer = await _beside(step.work, pool, held=step.held)
+                answer = await beside(step.work, pool, held=step.held)
             elif kind is Join:
                 answer = await errand.ajoin(step)
             elif kind is Pause:
-                await asyncio.sleep(step.seconds)
+                await sleep(step.seconds)
             else:
                 work = functools.partial(errand.perform, step)
                 try:
-                    answer = await _beside(work, pool) if errand.hops(step) else work()
+                    answer = await beside(work, pool) if errand.hops(step) else work()
                 except TierError as error:
                     fault = error
     except BaseException as error:
@@ -135,18 +138,6 @@ async def _acall(step: CallOrigin, origin: Callable[[], Awaitable[Any]]) -> Retu
         return Returned(await origin(), time.perf_counter() - started)
     except step.fallback as error:
         return Failed(error)
-
-
-async def _beside(work: Callable[[], Any], pool: Callable[[], Executor], *, held: bool = False) -> Any:
-    """On a thread of `pool`, with the caller's context variables."""
-    context = contextvars.copy_context()
-    working = asyncio.get_running_loop().run_in_executor(pool(), context.run, work)
-    if not held:
-        return await working
-    try:
-        return await asyncio.shield(working)
-    finally:
-        await asyncio.wait([working])
 
 
 class Errand:
@@ -201,12 +192,12 @@ class Errand:
         return kind is Write and step.tier != "memory"
 
     def join(self, step: Join) -> Any:
-        standing = self._cache.flights.join(self.key.digest, wait=step.wait)
+        standing = self._cache.flights.join(self.key.digest, wait=step.wait, patience=step.patience)
         self._leads = standing is LEAD
         return standing
 
     async def ajoin(self, step: Join) -> Any:
-        standing = await self._cache.flights.ajoin(self.key.digest, wait=step.wait)
+        standing = await self._cache.flights.ajoin(self.key.digest, wait=step.wait, patience=step.patience)
         self._leads = standing is LEAD
         return standing
 
@@ -230,10 +221,13 @@ class Errand:
 
     def write(self, step: Write) -> None:
         tier = self._cache.tiers[step.tier]
-        if step.tier == "ipfs" and not self._sealed:
-            tier.put(self.key, step.record, encrypt=False)  # type: ignore[call-arg]
-        else:
-            tier.put(self.key, step.record)
+        how = {"encrypt": False} if step.tier == "ipfs" and not self._sealed else {}
+        try:
+            tier.put(self.key, step.record, **how)
+        except TierError:
+            raise
+        except Exception as error:  # a number or a text that the tier's format cannot hold: the value is paid for
+            raise TierError(f"cannot store this record: {error!r}", reason="record") from error
         if step.tier == "memory" and self._covered(step.record):
             # Invalidated while it was computed; and after this a fast lane would not ask the ledger any more.
             tier.drop(self.key)
@@ -249,12 +243,15 @@ class Errand:
             self._warn(event.error)
         if event.what == "miss":
             self._cache.missed(self.key)
+        elif event.what == "origin":
+            self._cache.flights.took[self.key.function] = event.seconds
         if not self._quiet or event.what in ("error", "skipped"):
             self._cache.tell(event)
 
-    def lease(self, _: Lease) -> bool:
-        self._leased = self._cache.leases.acquire(self.key.digest)
-        return self._leased
+    def lease(self, step: Lease) -> bool:
+        leases, digest = self._cache.leases, self.key.digest
+        self._leased = leases.acquire(digest)
+        return self._leased or (step.seconds > PARENTS_TURN and leases.of_a_parent(digest))
 
     def share(self, step: Share) -> None:
         if self._leads:

@@ -2,8 +2,8 @@
 
 In a process threads and tasks alike wait for the record of the one who leads. A leader that raises gives its exception to
 everybody who waits. A leader that was cancelled (or interrupted) hands over: one of those who wait leads next. A call
-that joins a flight which its own context already leads is re-entrant and goes alone, because waiting for itself would
-never end.
+that would wait for itself, directly or through others, goes alone. Where that cannot be told a wait has a budget; then
+one of those who wait leads, beside the first.
 
 A lease is a kernel lock on one byte of a file. The byte's offset comes from the key, so that one open file serves every
 key. The kernel ends a lease in the instant its holder dies, whatever killed it, so there is nothing to renew and no flag
@@ -14,21 +14,20 @@ drives), everybody leads.
 
 from __future__ import annotations
 
-import asyncio
+import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextvars import ContextVar
+from concurrent.futures import Future, TimeoutError
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from cachekit.files.locks import has_locks, lock_byte, unlock_byte
+from cachekit.files.locks import has_locks, holder_of_byte, lock_byte, unlock_byte
 from cachekit.model import Record
+from cachekit.plan import loops
 from cachekit.plan.steps import ALONE, BUSY, LEAD, Standing
-
-_leading: ContextVar[frozenset[bytes]] = ContextVar("cachekit_leading", default=frozenset())
+from cachekit.plan.waiting import LEADING, STEADY, Work, is_ancestor, led, outlast, waiting
 
 
 class _Handover(Enum):
@@ -38,65 +37,108 @@ class _Handover(Enum):
 _OVER: Final = _Handover.OVER
 
 
+class Flight(Work):
+    """One call under way. `landing` is its record to come."""
+
+    __slots__ = ("digest", "landing")
+
+    def __init__(self, digest: bytes) -> None:
+        super().__init__()
+        self.digest = digest
+        self.landing: Future[Any] = Future()
+        # Running from the start: else cancelling one follower would cancel the flight for everybody.
+        self.landing.set_running_or_notify_cancel()
+
+    def landed(self, seconds: float) -> bool:
+        """Waits until it is known what becomes of it."""
+        try:
+            self.landing.exception(seconds)
+        except TimeoutError:
+            return self.landing.done()
+        return True
+
+
 class Flights:
-    """The flights under way, by key digest."""
+    """The flights under way, by key digest. `took` is how many seconds each function's origin took last time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[bytes, Future[Any]] = {}
+        self._flights: dict[bytes, Flight] = {}
         self._pid = os.getpid()
+        self.took: dict[str, float] = {}
 
-    def join(self, digest: bytes, *, wait: bool = True) -> Record | Standing:
-        """LEAD, ALONE, BUSY (only with `wait=False`), or the leader's record; raises the leader's exception."""
+    def join(self, digest: bytes, *, wait: bool = True, patience: float = math.inf) -> Record | Standing:
+        """LEAD, ALONE, BUSY (only with `wait=False`), or the leader's record; raises the leader's exception.
+
+        LEAD as well where the leader did not land within its time; ALONE where it waits for the caller.
+        """
         while True:
             seat = self._seat(digest, wait=wait)
             if isinstance(seat, Standing):
                 return seat
-            answer = seat.result()
+            seen = outlast(seat, seat.landed, patience)
+            answer = None if seen == "circle" else _OVER if seen == "late" else seat.landing.result()
             if answer is not _OVER:
-                return ALONE if answer is None else answer
+                return answer or ALONE
+            self._give_up(seat)
 
-    async def ajoin(self, digest: bytes, *, wait: bool = True) -> Record | Standing:
+    async def ajoin(self, digest: bytes, *, wait: bool = True, patience: float = math.inf) -> Record | Standing:
         """Like `join`, without holding the event loop."""
         while True:
             seat = self._seat(digest, wait=wait)
             if isinstance(seat, Standing):
                 return seat
-            answer = await asyncio.wrap_future(seat)
+            with waiting(seat) as circle:
+                if circle:
+                    return ALONE
+                answer = seat.landing.result() if await loops.done(seat.landing, patience * STEADY) else _OVER
             if answer is not _OVER:
-                return ALONE if answer is None else answer
+                return answer or ALONE
+            self._give_up(seat)
 
     def share(self, digest: bytes, record: Record | None) -> None:
         """Lands: everybody who waits, or still joins before `leave`, gets `record`, or goes alone for None."""
-        flight = self._flights.get(digest)
-        if flight is not None and not flight.done():
-            flight.set_result(record)
+        flight = self._led(digest)
+        if flight is not None and not flight.landing.done():
+            flight.landing.set_result(record)
 
     def leave(self, digest: bytes, error: BaseException | None) -> None:
         """The leader is done; without a `share` before, `error` decides what those who wait get."""
-        _leading.set(_leading.get() - {digest})
-        with self._lock:
-            flight = self._flights.pop(digest, None)
-        if flight is None or flight.done():
+        flight = self._led(digest)
+        if flight is None:
+            return
+        flight.over = True
+        LEADING.set(tuple(one for one in LEADING.get() if one is not flight))
+        self._give_up(flight)
+        if flight.landing.done():
             return
         if isinstance(error, Exception):
-            flight.set_exception(error)
+            flight.landing.set_exception(error)
         else:
-            flight.set_result(_OVER)
+            flight.landing.set_result(_OVER)
 
-    def _seat(self, digest: bytes, *, wait: bool) -> Future[Any] | Standing:
-        if digest in _leading.get():
+    def _led(self, digest: bytes) -> Flight | None:
+        mine = [work for work in led() if isinstance(work, Flight) and work.digest == digest]
+        return mine[-1] if mine else self._flights.get(digest)
+
+    def _seat(self, digest: bytes, *, wait: bool) -> Flight | Standing:
+        mine = led()
+        if any(isinstance(work, Flight) and work.digest == digest for work in mine):
             return ALONE
         with self._lock:
             self._forget_the_parents()
             flight = self._flights.get(digest)
             if flight is not None:
                 return flight if wait else BUSY
-            # Running from the start: else cancelling one follower would cancel the flight for everybody.
-            flight = self._flights[digest] = Future()
-            flight.set_running_or_notify_cancel()
-        _leading.set(_leading.get() | {digest})
+            flight = self._flights[digest] = Flight(digest)
+        LEADING.set((*mine, flight))
         return LEAD
+
+    def _give_up(self, flight: Flight) -> None:
+        """Who comes now does not wait for this one."""
+        with self._lock:
+            if self._flights.get(flight.digest) is flight:
+                del self._flights[flight.digest]
 
     def _forget_the_parents(self) -> None:
         # Flights inherited by fork are led by threads that do not exist here.
@@ -143,6 +185,13 @@ class Leases:
         except OSError:
             return True
         return True
+
+    def of_a_parent(self, digest: bytes) -> bool:
+        """Whether a process holds the lease that started this one, and so may wait for it."""
+        try:
+            return is_ancestor(holder_of_byte(_open(self._path), _offset(digest)))
+        except OSError:
+            return False
 
     def release(self, digest: bytes) -> None:
         if not has_locks():

@@ -37,6 +37,7 @@ from cachekit.plan.steps import (
     Tell,
     Write,
 )
+from cachekit.plan.waiting import STEADY
 
 FIRST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.1
@@ -50,7 +51,7 @@ def plan(request: Request, *, looked: bool = False) -> Steps:
         found = (yield from look(request, request.near, stale)) or (yield from _revalidating(request, stale))
         if found:
             return found.value
-    standing = yield Join()
+    standing = yield Join(patience=request.patient(stale))
     if isinstance(standing, Record):
         followed = _decode(request, standing)
         if followed:
@@ -130,9 +131,6 @@ def _tagged(request: Request, record: Record) -> Record:
 
 def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
     """Encodes and stores what the origin returned; returns whether it was stored."""
-    if request.judge is not None and request.judge(value) == STREAMING:
-        yield Share(None)
-        return False
     try:
         record = _record(request, value, started, seconds)
     except CannotEncode as error:
@@ -141,10 +139,12 @@ def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
         yield Share(None)
         return False
     yield Share(record)
-    reason = _refusal(request, value)
-    request.noted(record, reason)
-    if reason:
-        yield Tell(Event("skipped", request.key.function, reason=reason))
+    if record is None:
+        return False
+    refused = _refused(request, value)
+    request.noted(record, "" if refused is None else refused.reason)
+    if refused is not None:
+        yield Tell(refused)
         return False
     yield from fill(request, [*request.near, *request.far], record)
     yield Tell(Event("store", request.key.function, size=len(record.payload)))
@@ -162,17 +162,38 @@ def fill(request: Request, tiers: list[str], record: Record) -> Steps:
             yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
 
 
-def _refusal(request: Request, value: Any) -> str:
-    if request.mode == "read-only":
-        return "read-only"
-    if request.cacheable is not None and not request.cacheable(value):
-        return "not_cacheable"
-    if request.changed():
-        return "input_changed"
-    return request.judge(value) if request.judge is not None else ""
+def _refused(request: Request, value: Any) -> Event | None:
+    reason, error = "read-only" if request.mode == "read-only" else "", None
+    # What `cacheable` raises is its author's mistake, and no word on the value.
+    if not reason and request.cacheable is not None and not request.cacheable(value):
+        reason = "not_cacheable"
+    try:
+        reason = reason or ("input_changed" if request.changed() else "")
+        reason = reason or (request.judge(value) if request.judge is not None else "")
+    except Exception as raised:  # an adapter's word on a value that is paid for: it is returned all the same
+        error = _unlooked(raised)
+        reason = error.reason
+    return Event("skipped", request.key.function, reason=reason, error=error) if reason else None
 
 
-def _record(request: Request, value: Any, started: int, seconds: float) -> Record:
+def _unlooked(error: Exception) -> CannotEncode:
+    remedy = "leave such values out with cacheable=, or pass codec="
+    return CannotEncode(f"the value could not be looked at ({error!r}): {remedy}", reason="raised")
+
+
+def _record(request: Request, value: Any, started: int, seconds: float) -> Record | None:
+    """None for a stream that has just begun. Raises CannotEncode, and nothing else."""
+    try:
+        if request.judge is not None and request.judge(value) == STREAMING:
+            return None
+        return _encoded(request, value, started, seconds)
+    except CannotEncode:
+        raise
+    except Exception as error:  # whatever a value raises that is looked at: it is paid for, and returned
+        raise _unlooked(error) from error
+
+
+def _encoded(request: Request, value: Any, started: int, seconds: float) -> Record:
     name, payload = request.codec.dump(value)
     expires = FOREVER if request.ttl is None else started + int(seconds * NANOSECONDS) + int(request.ttl * NANOSECONDS)
     grace = max(request.stale_while_revalidate, request.stale_if_error)
@@ -233,9 +254,11 @@ def put(request: Request, value: Any) -> Steps:
 
 
 def _first_in_line(request: Request, stale: list[Record]) -> Steps:
-    pause = FIRST_PAUSE
-    while request.leases and not (yield Lease()):
+    pause, waited = FIRST_PAUSE, 0.0
+    patience = request.patient(stale) * (1.0 if request.nested else STEADY)
+    while request.leases and waited < patience and not (yield Lease(waited)):
         yield Pause(pause)
+        waited += pause
         pause = min(2 * pause, LONGEST_PAUSE)
         found = yield from look(request, request.near, stale)
         if found:

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 def call(retry: Retry, origin: Callable[[], Any], *, is_async: bool = False) -> Any:
     """Calls `origin` at most `retry.attempts` times; of a coroutine function (`is_async`) it gives an awaitable."""
-    import tenacity
-
+    try:
+        import tenacity
+    except OSError:  # no descriptor is free: the first attempt may do without
+        return origin()
     controller: Any = (tenacity.AsyncRetrying if is_async else tenacity.Retrying)(**_rules(retry))
     return controller(origin)
 

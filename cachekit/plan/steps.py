@@ -6,12 +6,14 @@ a plan with a tail that says what else becomes of its value. It is the same for 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from cachekit.model import Codec, Event, Key, Mode, Record
+from cachekit.plan.waiting import MULTIPLE
 
 
 class Read(NamedTuple):
@@ -56,9 +58,13 @@ class Begin(NamedTuple):
 
 
 class Join(NamedTuple):
-    """Answer: LEAD, ALONE, or the Record that the leader shared. With `wait=False` also BUSY."""
+    """Answer: LEAD, ALONE, or the Record that the leader shared. With `wait=False` also BUSY.
+
+    `patience`: seconds to wait for a leader of whom it is in doubt whether it waits for the caller.
+    """
 
     wait: bool = True
+    patience: float = math.inf
 
 
 class Share(NamedTuple):
@@ -68,7 +74,12 @@ class Share(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """Answer: whether this process may do the work that another process on the machine could be doing."""
+    """Answer: whether this process may do the work that another process on the machine could be doing.
+
+    It was waited for `seconds` already; then it may beside a process that started it, and that waits for it perhaps.
+    """
+
+    seconds: float = 0.0
 
 
 class Pause(NamedTuple):
@@ -130,7 +141,8 @@ class Request:
     `missed` is called before the origin, `noted` with what was stored of it, or why nothing was; both are quick.
 
     `judge` says why a value is not worth keeping, "" if it is; `changed`, that the key was built of something that is no
-    longer so; `streamed`, that a Reply is wanted as a stream.
+    longer so; `streamed`, that a Reply is wanted as a stream. `patience` is how many seconds it waits for others in doubt,
+    `nested` whether others may wait for it meanwhile.
     """
 
     key: Key
@@ -152,6 +164,12 @@ class Request:
     judge: Callable[[Any], str] | None = None
     missed: Callable[[], None] = nothing
     noted: Callable[[Record | None, str], None] = nothing
+    patience: float = math.inf
+    nested: bool = False
+
+    def patient(self, stale: list[Record]) -> float:
+        """Seconds that it waits for others in doubt, who may take as long as once."""
+        return max([self.patience, *(MULTIPLE * record.seconds for record in stale)])
 
 
 class Found(NamedTuple):

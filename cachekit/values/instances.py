@@ -18,8 +18,8 @@ from cachekit.errors import CannotEncode, IntegrityError
 
 
 def class_name(cls: type) -> str:
-    """How a payload refers to a class: `module:qualified name`."""
-    return f"{cls.__module__}:{cls.__qualname__}"
+    """How a payload refers to a class: `module:qualified name`; a script's module has another name in a spawned worker."""
+    return f"{cls.__module__}:{cls.__qualname__}".replace("__mp_main__:", "__main__:")
 
 
 def cannot(value: object, why: str = "is of a type that would not come back the same") -> CannotEncode:

@@ -61,7 +61,7 @@ class Plain:
 class Outside(Plain):
     """The cache outside of what Python binds with."""
 
-    @distributed_cache(ignore=("kept",), key=lambda call: (call["self"].by, call["x"]))
+    @distributed_cache(key=lambda call: (call["self"].by, call["x"]))
     def method(self, x: int) -> int:
         return self.by * x
 

@@ -7,18 +7,20 @@ as a stream, and how does a stored one become the SDK's value again. All the res
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from cachekit.cache.default import ROOT
-from cachekit.calls.answers.asking import Ask, Wanted, heeding, restored, stream, whole
-from cachekit.calls.lanes import Lane, Nearby, serve
+from cachekit.calls.answers.asking import Ask, Wanted, heeding, live, restored, stream, whole
+from cachekit.calls.call import storing
+from cachekit.calls.lanes import Lane, Nearby, arguments_of, serve
 from cachekit.calls.policy import policy_of
-from cachekit.calls.prepare import arguments_of, driven, perform, prepare
+from cachekit.calls.prepare import begun, driven, keyed, perform, prepare
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
 from cachekit.model import MISS, Adapter, Event, Reply
 from cachekit.plan import plan as plans
-from cachekit.plan.gate import current
+from cachekit.plan.gate import Scope, current
 from cachekit.plan.steps import CallOrigin, Returned, Steps
 
 
@@ -32,12 +34,15 @@ def near(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
     return MISS if type(value) is Nearby else value
 
 
-def call(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Any], wanted: Wanted) -> Steps:
-    """The stored answer as the SDK's own value, or the origin's."""
-    value = _at_once(lane, args, kwargs, wanted)
+def call(
+    lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Any], wanted: Wanted, *, again: bool = False
+) -> Steps:
+    """The stored answer as the SDK's own value, or the origin's; `again`: the origin's, whatever is stored."""
+    value = MISS if again else _at_once(lane, args, kwargs, wanted)
     if value is not MISS:
         return value
-    ask = _ask(lane, args, kwargs, wanted)
+    with Scope(mode="refresh") if again else nullcontext():
+        ask = _ask(lane, args, kwargs, wanted)
     if ask is None:
         return (yield CallOrigin(origin=origin)).value
     value = ask.near()
@@ -47,7 +52,32 @@ def call(lane: Lane, args: Any, kwargs: Any, origin: Callable[[], Any], wanted: 
     def asked() -> Any:
         return driven(heeding(origin, wanted.scope), is_async=wanted.is_async)
 
-    return (yield from stream(ask, asked) if wanted.streamed else whole(ask, value, asked))
+    return (yield from stream(ask, asked) if wanted.streamed else whole(ask, value, asked, announce=again))
+
+
+def wanted(target: Target, args: Any, kwargs: Any) -> Wanted:
+    """How a decorated function's caller wants the answer."""
+    adapter = target.policy.adapter
+    assert adapter is not None
+    bound = target.bound(args, kwargs)
+    streamed = bound.get("stream")
+    sampled = not target.policy.cache_sampled and adapter.sampled(bound)
+    context = "async" if target.is_async else None
+    return Wanted(None if streamed is None else bool(streamed), context, adapter.name, sampled, target.is_async)
+
+
+def peek(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Steps:
+    """The stored answer as the SDK's own value, or MISS."""
+    prepared = keyed(lane.target, args, kwargs)
+    reply = yield from begun(prepared, plans.peek(prepared.request), quiet=True)
+    return restored(lane, reply, wanted) if type(reply) is Reply else MISS
+
+
+def put(lane: Lane, args: Any, kwargs: Any, value: Any) -> Steps:
+    """Stores the SDK's value, or a Reply; returns whether it was stored."""
+    prepared = storing(lane.target, args, kwargs)
+    answer = value if type(value) is Reply else live(lane, value)
+    return (yield from begun(prepared, plans.put(prepared.request, answer), announce=True))
 
 
 def _at_once(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
@@ -79,7 +109,6 @@ def _may_keep_samples(lane: Lane, *, quiet: bool) -> bool:
                 "cache_sampled=True"
             ),
             about="sampled",
-            stacklevel=7,
         )
     return False
 

@@ -70,11 +70,6 @@ class Ask(NamedTuple):
         remember(self.prepared.cache, self.lane, self.arguments, self.prepared.key)
         return value
 
-    def live(self, value: Any) -> Live:
-        if self.adapter.streams(value):
-            return Live(value, None, streaming=True)
-        return Live(value, self.adapter.capture(value))
-
     def pieces(self, origin: Callable[[], Any]) -> Pieces:
         made: dict[int, Reply] = {}
 
@@ -102,6 +97,17 @@ def adapter_of(lane: Lane) -> Adapter:
     adapter = lane.target.policy.adapter
     assert adapter is not None
     return adapter
+
+
+def live(lane: Lane, value: Any) -> Live:
+    """The origin's value, with its wire form."""
+    adapter = adapter_of(lane)
+    try:
+        if adapter.streams(value):
+            return Live(value, None, streaming=True)
+        return Live(value, adapter.capture(value))
+    except Exception as error:  # the answer is paid for: what cannot be taken down is not stored, and counted
+        return Live(value, None, error=error)
 
 
 def restored(lane: Lane, reply: Reply, wanted: Wanted) -> Any:
@@ -132,10 +138,10 @@ def heeding(origin: Callable[[], Any], scope: str) -> Steps:
     return (yield CallOrigin(origin=origin)).value
 
 
-def whole(ask: Ask, nearby: Nearby, origin: Callable[[], Any]) -> Steps:
+def whole(ask: Ask, nearby: Nearby, origin: Callable[[], Any], *, announce: bool = False) -> Steps:
     """The answer as one value."""
     steps = plans.plan(ask.prepared.request, looked=nearby is Nearby.NOTHING)
-    answer = yield from begun(ask.prepared, steps, lambda: _driven(ask, _live(ask, origin)))
+    answer = yield from begun(ask.prepared, steps, lambda: _driven(ask, _live(ask, origin)), announce=announce)
     if type(answer) is Reply:
         value = ask.restored(answer)
         return (yield CallOrigin(origin=origin)).value if value is MISS else value
@@ -162,7 +168,7 @@ def _driven(ask: Ask, flow: Steps) -> Any:
 
 
 def _live(ask: Ask, origin: Callable[[], Any]) -> Steps:
-    return ask.live((yield CallOrigin(origin=origin)).value)
+    return live(ask.lane, (yield CallOrigin(origin=origin)).value)
 
 
 def _same(value: Any) -> Steps:

@@ -23,11 +23,15 @@ _HEAD: Final = Struct("<4sI")
 
 
 class Live(NamedTuple):
-    """What the origin returned, and its wire form, if it has one the adapter knows; a stream has none before its end."""
+    """What the origin returned, and its wire form, if it has one the adapter knows; a stream has none before its end.
+
+    `error` is what the adapter raised instead.
+    """
 
     value: Any
     reply: Reply | None
     streaming: bool = False
+    error: Exception | None = None
 
 
 def pack_reply(reply: Reply) -> bytes:
@@ -66,6 +70,9 @@ class ReplyCodec(LoadingCodec):
 
     def dump(self, value: Any) -> tuple[str, bytes]:
         reply = value.reply if isinstance(value, Live) else value
+        if isinstance(value, Live) and value.error is not None:
+            sentence = f"{self._adapter.name} could not take the answer down: {value.error!r}"
+            raise CannotEncode(sentence, reason="raised") from value.error
         if not isinstance(reply, Reply):
             raise CannotEncode(f"it is no answer that {self._adapter.name} knows", reason="unknown_answer")
         return NAME, pack_reply(reply)

@@ -14,7 +14,7 @@ from typing import Any
 from cachekit.artifacts.manifest import Manifest
 from cachekit.artifacts.output import refuse_place
 from cachekit.cache.default import ROOT
-from cachekit.calls.builds.build import Build, Unkept, uncached
+from cachekit.calls.builds.build import Build, Unkept, as_said, uncached
 from cachekit.calls.builds.work import Work, handed, scratch_of, taken_in
 from cachekit.calls.call import storing
 from cachekit.calls.prepare import Prepared, begun, driven, keyed, prepare, retried
@@ -58,7 +58,7 @@ def _called(build: Build, *, again: bool) -> Steps:
         work = Work(prepared, build)
         answer = yield from _built(work, again=True)
         result = yield Do(functools.partial(handed, work, answer))
-    return (yield from uncached(build)) if result is MISS else result
+    return (yield from uncached(build)) if result is MISS else as_said(build, result)
 
 
 def _built(work: Work, *, again: bool, announce: bool = False) -> Steps:
@@ -90,7 +90,7 @@ def _peeked(prepared: Prepared, build: Build) -> Steps:
     manifest = yield from begun(prepared, plans.peek(prepared.request), quiet=True)
     if manifest is MISS:
         return MISS
-    return (yield Do(functools.partial(handed, Work(prepared, build), manifest, place=False)))
+    return as_said(build, (yield Do(functools.partial(handed, Work(prepared, build), manifest, place=False))))
 
 
 def put(build: Build, value: Any) -> Any:

@@ -23,7 +23,7 @@ from cachekit.artifacts.manifest import Manifest
 from cachekit.artifacts.portable import name_problem
 from cachekit.calls.builds.build import Build, Unkept, checked, handed_over, inside, own_scratch, same
 from cachekit.calls.prepare import Prepared, changed_inputs
-from cachekit.errors import CannotEncode, IntegrityError, TierError
+from cachekit.errors import CannotEncode, IntegrityError, TierError, UsageError
 from cachekit.files.temporary import new_name, remove
 from cachekit.keys.code.source import source_digest
 from cachekit.keys.keyer import ARGUMENT
@@ -215,7 +215,11 @@ def _kept(work: Work, result: Any, path: Path | None, scratch: Scratch) -> Manif
         work.tell(error)
     except CannotEncode as error:
         work.skip(error.reason, error)
-        work.build.target.warn_once(error, about="codec", stacklevel=6)
+        work.build.target.warn_once(error, about="codec", paid=True)
+    except UsageError:
+        raise
+    except Exception as error:  # what was built is there, and its caller gets it
+        work.skip("raised", error)
     return None
 
 

@@ -7,13 +7,17 @@ last one to go closes it. No thread and no task waits for it meanwhile. A reader
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
+import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from cachekit.calls.streams.log import Abandoned, Begun, Clock, Ended, Log, Pieces, Retried
 from cachekit.model import MISS
+from cachekit.plan.loops import trio
+from cachekit.plan.waiting import STEADY, outlast, waiting
 
 
 def _noted(piece: Any) -> Any:
@@ -23,13 +27,17 @@ def _noted(piece: Any) -> Any:
 class Followed:
     """A source read by threads. Whoever gets True from `join` must exhaust or close one `read`."""
 
-    def __init__(self, pieces: Pieces, retried: Retried, ended: Ended) -> None:
-        self._kind, self._retried, self._ended = pieces, retried, ended
+    def __init__(self, pieces: Pieces, retried: Retried, ended: Ended, patience: float = math.inf) -> None:
+        self._kind, self._retried, self._ended, self._patience = pieces, retried, ended, patience
         self._clock = Clock()
         self._source = self._made()
         self._log = Log()
         self._condition = threading.Condition()
         self._pulling = False
+
+    @property
+    def over(self) -> bool:
+        return self._log.over
 
     def join(self) -> bool:
         """Takes a seat; False where there is none to be had."""
@@ -51,14 +59,16 @@ class Followed:
         return list(self.read(_noted))
 
     def read(self, give: Callable[[Any], Any]) -> Iterator[Any]:
-        """The pieces from the first. Raises what the source raises; Abandoned where its reader was interrupted."""
+        """The pieces from the first. Raises what the source raises; where its reader was interrupted, what `fail` says."""
         place, log = 0, self._log
         try:
+            if isinstance(log.error, Abandoned):
+                raise log.error
             while self._reach(place):
                 yield give(log.pieces[place])
                 place += 1
             if log.error is not None:
-                raise log.error
+                raise log.fail(place)
         finally:
             self._leave()
 
@@ -81,13 +91,20 @@ class Followed:
         """Waits until there is a piece at `place`, pulling it if nobody else does; False at the end."""
         log = self._log
         with self._condition:
-            while place >= len(log.pieces) and not log.over and self._pulling:
-                self._condition.wait()
+            while self._awaits(place):
+                if outlast(log.work, functools.partial(self._moved, place), self._patience) != "done":
+                    raise log.fail(place)
             if place < len(log.pieces) or log.over:
                 return place < len(log.pieces)
             self._pulling = True
         self._pull()
         return place < len(log.pieces)
+
+    def _awaits(self, place: int) -> bool:
+        return place >= len(self._log.pieces) and not self._log.over and self._pulling
+
+    def _moved(self, place: int, seconds: float) -> bool:
+        return self._condition.wait_for(lambda: not self._awaits(place), seconds)
 
     def _pull(self) -> None:
         try:
@@ -128,12 +145,16 @@ class AsyncFollowed:
     it delivers any: should the puller be cancelled, it can still begin again elsewhere.
     """
 
-    def __init__(self, pieces: Pieces, retried: Retried, ended: Ended) -> None:
-        self._kind, self._retried, self._ended = pieces, retried, ended
+    def __init__(self, pieces: Pieces, retried: Retried, ended: Ended, patience: float = math.inf) -> None:
+        self._kind, self._retried, self._ended, self._patience = pieces, retried, ended, patience
         self._clock = Clock()
         self._source = self._made()
         self._log = Log()
         self._pull: asyncio.Future[None] | None = None
+
+    @property
+    def over(self) -> bool:
+        return self._log.over
 
     def join(self) -> bool:
         """Takes a seat; False where there is none to be had."""
@@ -154,16 +175,18 @@ class AsyncFollowed:
         return [piece async for piece in self.read(_noted)]
 
     async def read(self, give: Callable[[Any], Any]) -> AsyncIterator[Any]:
-        """The pieces from the first. Raises what the source raises, or Abandoned."""
+        """As for threads."""
         place, log = 0, self._log
         try:
             if self._pull is not None:
-                await asyncio.shield(self._pull)
+                await self._follow(self._pull, place)
+            if isinstance(log.error, Abandoned):
+                raise log.error
             while await self._reach(place):
                 yield give(log.pieces[place])
                 place += 1
             if log.error is not None:
-                raise log.error
+                raise log.fail(place)
         finally:
             await self._leave()
 
@@ -191,13 +214,23 @@ class AsyncFollowed:
             if self._pull is None:
                 await self._start()
             else:
-                await asyncio.shield(self._pull)
+                await self._follow(self._pull, place)
         return place < len(log.pieces)
+
+    async def _follow(self, pull: asyncio.Future[None], place: int) -> None:
+        """Waits for another reader's piece."""
+        limit = None if self._patience == math.inf else self._patience * STEADY
+        with waiting(self._log.work) as circle:
+            if circle or not (await asyncio.wait([pull], timeout=limit))[0]:
+                raise self._log.fail(place)
 
     async def _start(self) -> None:
         if self._log.readers > 1:
             self._pull = asyncio.ensure_future(self._one())
             await asyncio.shield(self._pull)
+            return
+        if trio() is not None:
+            await self._one()
             return
         self._pull = asyncio.get_running_loop().create_future()
         pull = self._pull

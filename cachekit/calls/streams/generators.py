@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from cachekit.calls.streams.streaming import streamed
 from cachekit.calls.target import Target
 from cachekit.model import MISS
 from cachekit.plan.gate import Scope
+from cachekit.plan.loops import sleep
 
 
 def call(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:
@@ -51,7 +51,7 @@ async def _avalues(prepared: Prepared, origin: Callable[[], AsyncIterator[Any]])
     if isinstance(answer, Recording):
         for value, ahead in _paced(prepared, answer):
             if ahead:
-                await asyncio.sleep(ahead)
+                await sleep(ahead)
             yield value
         return
     try:

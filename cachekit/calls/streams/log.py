@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-_pulling: ContextVar[frozenset[int]] = ContextVar("cachekit_pulling", default=frozenset())
+from cachekit.errors import TierUnavailable
+from cachekit.plan.waiting import LEADING, Work, led
 
 
 class Abandoned(Exception):
-    """The last reader left before the end, or the one who was pulling was cancelled."""
+    """The last reader left before the end, or the one who was pulling was cancelled. Never reaches a caller."""
 
 
 class Begun(NamedTuple):
@@ -64,27 +65,42 @@ class Log:
     def __init__(self) -> None:
         self.pieces: list[Any] = []
         self.readers = 0
-        self.over = False
+        self.work = Work()
         self.error: BaseException | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.work.over
 
     def end(self, error: BaseException | None) -> bool:
         """Whether this was the end; there is one only."""
         first = not self.over
         if first:
-            self.over, self.error = True, error
+            self.work.over, self.error = True, error
         return first
 
     def sit(self) -> bool:
         """Takes a seat; False where the stream is over, or the caller is what the stream waits for."""
-        free = not self.over and id(self) not in _pulling.get()
+        free = not self.over and self.work not in LEADING.get()
         self.readers += free
         return free
 
     @contextmanager
     def pulled(self) -> Iterator[None]:
         """Marks what happens inside as the making of a piece: a call in there that joined would wait for itself."""
-        token = _pulling.set(_pulling.get() | {id(self)})
+        self.work.thread = threading.get_ident()
+        token = LEADING.set((*led(), self.work))
         try:
             yield
         finally:
-            _pulling.reset(token)
+            LEADING.reset(token)
+
+    def fail(self, place: int) -> BaseException:
+        """What a reader is told who has had `place` pieces, and gets no others."""
+        if not isinstance(self.error, (Abandoned, type(None))):
+            return self.error
+        if not place:
+            return Abandoned()
+        return TierUnavailable(
+            "the stream that this one shared with another reader stands still or ended with it; ask again"
+        )

@@ -73,6 +73,8 @@ class Piece:
             self.chunk = Chunk(at, *codec.dump(value))
         except CannotEncode as error:
             self.error = error
+        except Exception as error:  # whatever a value raises that is looked at: it is given on all the same
+            self.error = CannotEncode(f"a piece could not be looked at: {error!r}", reason="raised")
 
     def take(self, codec: LoadingCodec) -> Any:
         if self.chunk is None:

@@ -14,6 +14,7 @@ from cachekit.calls.prepare import Prepared, begun, driven, perform, retried
 from cachekit.calls.streams.following import AsyncFollowed, Followed
 from cachekit.calls.streams.log import Abandoned, Clock, Ended, Pieces
 from cachekit.model import Event
+from cachekit.plan import loops
 from cachekit.plan import plan as plans
 from cachekit.plan.steps import CallOrigin, Returned, Steps
 
@@ -31,6 +32,8 @@ def opened(prepared: Prepared, pieces: Pieces) -> Any:
 
 
 def _joined(prepared: Prepared, pieces: Pieces) -> Steps:
+    if prepared.is_async and loops.trio() is not None:
+        return (yield from alone(prepared, pieces))  # following is asyncio's only
     loop = id(asyncio.get_running_loop()) if prepared.is_async else 0
     make = functools.partial(_kept, prepared, pieces)
     while True:
@@ -38,6 +41,9 @@ def _joined(prepared: Prepared, pieces: Pieces) -> Steps:
         stream = (yield CallOrigin(origin=followed.begin)).value
         if stream is not None:
             return stream
+        if not followed.over:
+            # It waits for this very call, or stands still.
+            return (yield from alone(prepared, pieces))
 
 
 def alone(prepared: Prepared, pieces: Pieces) -> Steps:
@@ -63,9 +69,13 @@ def _kept(prepared: Prepared, pieces: Pieces) -> Followed | AsyncFollowed:
 
     def ended(log: list[Any], clock: Clock, error: BaseException | None) -> Any:
         prepared.cache.streams.leave(followed)
-        if _is_spoiled(prepared, pieces, log, error):
+        try:
+            if _is_spoiled(prepared, pieces, log, error):
+                return None
+            outcome = Returned(pieces.finish(log), clock.passed() / 1e9)
+        except Exception as raised:  # an adapter's word on what was read and paid for: the reader has it already
+            prepared.cache.tell(Event("skipped", prepared.target.name, reason="raised", error=raised))
             return None
-        outcome = Returned(pieces.finish(log), clock.passed() / 1e9)
         return perform(prepared, plans.arrived(prepared.request, outcome, clock.started), announce=True)
 
     followed = _followed(prepared, pieces, ended)
@@ -74,7 +84,7 @@ def _kept(prepared: Prepared, pieces: Pieces) -> Followed | AsyncFollowed:
 
 def _followed(prepared: Prepared, pieces: Pieces, ended: Ended) -> Followed | AsyncFollowed:
     kind = AsyncFollowed if prepared.is_async else Followed
-    return kind(pieces, functools.partial(retried, prepared.target), ended)
+    return kind(pieces, functools.partial(retried, prepared.target), ended, prepared.request.patience)
 
 
 def _not_kept(_log: list[Any], _clock: Clock, _error: BaseException | None) -> None:

@@ -17,6 +17,7 @@ from cachekit.files.digests import frame
 from cachekit.keys.code.names import Names, names_of
 from cachekit.keys.code.own import is_own_class, is_own_function
 from cachekit.keys.code.text import parse
+from cachekit.keys.secrets import framed_name as named
 
 _MADE: Final = ("__pydantic", "__dataclass", "_abc_")
 """What dataclasses, pydantic and abc write into a class: made of its fields and its source, which count themselves."""
@@ -49,11 +50,6 @@ _DESCRIPTORS: Final = (
     *(types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType),
     *(types.MethodDescriptorType, types.BuiltinFunctionType, types.ClassMethodDescriptorType),
 )
-
-
-def named(cls: type) -> bytes:
-    """Which class it is: its module and its qualified name."""
-    return frame(str(cls.__module__).encode(), cls.__qualname__.encode())
 
 
 def foreign(function: types.FunctionType) -> bytes:

@@ -33,6 +33,7 @@ class Code:
         self.portable, self.inputs = walk.portable, tuple(walk.inputs)
         self.parts: list[Part] = walk.parts
         self.unfollowed = walk.unfollowed
+        self.functions = walk.functions
         watched = [*walk.watched, *_held(held), *reloaded(walk.met)]
         self.watch = Watch(watched, stamp)
         self.nothing_read = not watched

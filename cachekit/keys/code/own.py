@@ -15,8 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from cachekit.keys.code import carried
+
 _FROZEN: Final = "<frozen"
 _PACKAGES: Final = ("cachekit", "cachekit_adapters")
+SCRIPT: Final = ("__main__", "__mp_main__")
+"""A script or a notebook; the second is the same script in a spawned worker."""
 
 WHEREABOUTS: Final = frozenset(
     ("__name__", "__file__", "__package__", "__spec__", "__loader__", "__path__", "__builtins__", "__cached__")
@@ -29,7 +33,7 @@ def _foreign_places() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     named = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     named += [*getattr(site, "getsitepackages", list)(), site.getusersitepackages()]
-    named.append(str(Path(__file__).parents[1]))
+    named.append(str(Path(__file__).parents[2]))
     return tuple({f"{place}{os.sep}" for name in named for place in (os.path.abspath(name), os.path.realpath(name))})
 
 
@@ -44,7 +48,7 @@ def is_own_file(filename: str) -> bool:
 
 
 def is_own_function(function: types.FunctionType) -> bool:
-    return is_own_file(function.__code__.co_filename)
+    return is_own_file(function.__code__.co_filename) and not carried.is_foreign(function.__code__)
 
 
 def is_own_class(cls: type) -> bool:
@@ -52,6 +56,8 @@ def is_own_class(cls: type) -> bool:
     if cls.__flags__ & _IMMUTABLE:
         return False
     name = _module_of(cls)
+    if name in SCRIPT:  # a worker that was sent a script's class has another program's script
+        return True
     module = sys.modules.get(name)
     return is_own_module(module) or not (name.partition(".")[0] in _PACKAGES or _is_held(cls, module))
 

@@ -43,6 +43,8 @@ class Reach:
         self.watched: list[Watched] = []
         self.awaited: list[Watched] = []
         self.facts: list[Facts] = []
+        self.functions: list[tuple[str, types.CodeType]] = []
+        """Module and code of each function met, foreign ones included."""
         self._documented = False
         self._ignore: frozenset[str] = frozenset()
         self._numbers: dict[int, bytes] = {}
@@ -90,6 +92,7 @@ class Reach:
             return self.value(
                 met.__name__, dict(sorted((f"{k.__module__}.{k.__qualname__}", f) for k, f in registry.items()))
             )
+        self.functions.append((str(met.__module__), met.__code__))
         # A foreign decorator holds in its closure what it decorates.
         return self.refer(met) if self._counts(met) or met.__closure__ else classes.foreign(met)
 
@@ -125,6 +128,7 @@ class Reach:
         self._watch_home(function)
         facts = facts_of(function)
         self.facts.append(facts)
+        self.functions.append((str(function.__module__), function.__code__))
         self.portable = self.portable and facts.portable
         defaults = self._defaults((function.__defaults__, function.__kwdefaults__))
         name = f"{function.__module__}.{function.__qualname__}"
@@ -175,6 +179,7 @@ class Reach:
         yield bases
         yield self(type(cls)) or b""  # Python and pydantic rename theirs
         own = cls.__dict__
+        self.functions += [(cls.__module__, one.__code__) for one in own.values() if type(one) is types.FunctionType]
         self.watched.append(Watched(own, "", len(own), None))
         for name, member in classes.members(cls):
             mapping = own if own.get(name, ABSENT) is member else {name: member}

@@ -19,7 +19,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from cachekit.keys.code import carried
+from cachekit.keys.code.carried import code_shape
 from cachekit.keys.code.names import Names, Outer, names_of
+from cachekit.keys.code.own import SCRIPT
 from cachekit.keys.code.shelf import Facts, facts_at, mark_of
 from cachekit.keys.code.text import children, dump_tree, normalised, parse, text_digest
 
@@ -27,8 +30,6 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 _DEFINITIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _BARE: Final = frozenset({ast.Name, ast.Constant})
-# Nested, no-free, future-import and (types.coroutine) iterable flags are not of the definition itself.
-_FLAGS: Final = 0x2AF
 _PARSED_LIMIT: Final = 256
 
 
@@ -62,6 +63,11 @@ def source_of(function: types.FunctionType) -> str | bytes:
 
 def definition_of(function: types.FunctionType, text: str | bytes) -> Definition | None:
     """The one definition that compiles to the loaded code, or None where there is none or it cannot be told which."""
+    texts = (text, *carried.texts())
+    return next((node for node in (_defined(function, one) for one in texts) if node is not None), None)
+
+
+def _defined(function: types.FunctionType, text: str | bytes) -> Definition | None:
     code, filename = function.__code__, function.__code__.co_filename
     for found in _definitions(filename, text, numbered=False):
         # What stands in the same place, and does the same: most functions end here.
@@ -148,29 +154,8 @@ def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from nested_codes(constant)
 
 
-def code_shape(code: types.CodeType) -> tuple[Any, ...]:
-    """Everything a code object does, and nothing of where it stands."""
-    return (
-        *(code.co_name, code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars),
-        *(code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _FLAGS),
-        getattr(code, "co_exceptiontable", b""),
-        tuple(_constant(constant) for constant in code.co_consts),
-    )
-
-
-def _constant(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, types.CodeType):
-        return ("code", *code_shape(value))
-    if isinstance(value, tuple):
-        return ("tuple", *map(_constant, value))
-    if isinstance(value, frozenset):
-        return ("frozenset", *sorted(map(_constant, value), key=ascii))
-    return (type(value).__name__, hex(value) if type(value) is int else ascii(value))
-
-
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _MEMO_LIMIT: Final = 4096
-_SCRIPT: Final = ("__main__", "__mp_main__")  # the second is the same script in a spawned worker
 
 _Known = dict[int, tuple[weakref.ref[types.CodeType], str, Any]]
 # By the identity of the code: a lambda written in a call is a new function, of the same code, each time. (Code objects
@@ -250,7 +235,7 @@ def _remembered(memo: _Known, function: types.FunctionType, find: Callable[[type
 
 def module_name(function: types.FunctionType) -> str:
     """The module as every machine knows it: a script or a notebook is just `__main__`, what its code is says the rest."""
-    if function.__module__ not in _SCRIPT:
+    if function.__module__ not in SCRIPT:
         return function.__module__ or ""
     spec = function.__globals__.get("__spec__")
     return str(spec.name) if spec is not None and spec.name else "__main__"

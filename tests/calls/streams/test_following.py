@@ -14,6 +14,7 @@ import pytest
 from cachekit import MISS, distributed_cache
 from cachekit.calls.streams.following import AsyncFollowed, Followed
 from cachekit.calls.streams.log import Abandoned, Pieces
+from cachekit.errors import TierUnavailable
 from cachekit.plan.flight import UnderWay
 
 END = object()
@@ -251,15 +252,17 @@ def test_a_source_that_fails_fails_every_reader(world: World) -> None:
 
 
 def test_an_interrupted_pull_is_the_pullers(world: World) -> None:
-    """It gets the interrupt; for the others the stream was abandoned, after the pieces that there were."""
+    """It gets the interrupt; who had pieces is told so in words of a public class, who had none may begin elsewhere."""
     stream = world.follow(Source(1, 2, Interrupt()))
-    puller, other = readers(stream, 2)
-    assert [world.next(puller), world.next(puller)] == [1, 2]
+    puller, other, late = readers(stream, 3)
+    assert [world.next(puller), world.next(other), world.next(puller)] == [1, 1, 2]
     with pytest.raises(Interrupt):
         world.next(puller)
-    assert [world.next(other), world.next(other)] == [1, 2]
-    with pytest.raises(Abandoned):
+    assert world.next(other) == 2
+    with pytest.raises(TierUnavailable, match="ask again"):
         world.next(other)
+    with pytest.raises(Abandoned):
+        world.next(late)
     ((pieces, error),) = world.endings
     assert (pieces, type(error)) == ([1, 2], Abandoned)
 
