@@ -7,7 +7,6 @@ its tier off with one reason, and the calls go on.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 import weakref
@@ -18,6 +17,7 @@ from cachekit.cache.counters import Stats
 from cachekit.cache.opening import Opened, open_tiers
 from cachekit.cache.upkeep import EXIT_BOUND, Background, Housekeeper, watch
 from cachekit.errors import TierError, UsageError
+from cachekit.files import forks
 from cachekit.model import Event, Key, Mark, TierState
 from cachekit.plan.flight import Flights, Leases, UnderWay
 from cachekit.plan.retrying import Cooldowns
@@ -87,6 +87,9 @@ class Cache(Opened):
         self.pool: Callable[[], ThreadPoolExecutor] = self._background.pool
         self.in_background = self._background.start
         self._said: set[tuple[str, str]] = set()
+        # From the first call on, whatever the mode: a call that is passed by is counted, under a lock.
+        forks.watch()
+        forks.enrol(self)
 
     # -- the tiers ----------------------------------------------------------------------------------------------
 
@@ -183,7 +186,7 @@ class Cache(Opened):
             return
         try:
             self.ledger.mark(marks)
-        except (sqlite3.Error, OSError) as error:
+        except TierError as error:
             raise UsageError(f"the invalidation could not be written: {error}; check CACHEKIT_DIR") from error
 
     def flush(self, timeout: float | None = None) -> None:
@@ -204,7 +207,7 @@ class Cache(Opened):
             self.save_totals()
             if self.team is not None:
                 self.team.close(bound)
-        except (TierError, sqlite3.Error, OSError) as error:
+        except (TierError, OSError) as error:
             log.debug("closing: %s", error)
         for tier in self.tiers.values():
             tier.close()
@@ -220,8 +223,7 @@ class Cache(Opened):
     def renew_after_fork(self) -> None:
         """What a forked child must not share with its parent: locks that may be held, threads that do not exist."""
         self._lock = threading.Lock()
-        parts = (self._house, self._background, self.stats, self.flights, self.streams, self.ledger)
-        for part in (*parts, *self.tiers.values()):
-            renew = getattr(part, "renew_after_fork", None)
-            if renew is not None:
-                renew()
+        for part in (self._house, self._background, self.flights, self.streams):
+            part.renew_after_fork()
+        if self.team is not None:
+            self.team.tier.renew_after_fork()

@@ -24,6 +24,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from cachekit.files import forks
 from cachekit.files.locks import has_locks, lock_byte, unlock_byte
 from cachekit.model import Record
 from cachekit.plan.steps import ALONE, BUSY, LEAD, Standing
@@ -110,7 +111,7 @@ class Flights:
 
 
 _files: dict[Path, int] = {}
-_files_lock = threading.Lock()
+_files_lock: Final = forks.Lock()
 
 
 def _open(path: Path) -> int:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from cachekit.files import forks
 from cachekit.model import FOREVER, NANOSECONDS, Key, Record
 
 OVERHEAD: Final = 600
@@ -51,6 +52,7 @@ class MemoryTier:
         self.used = 0
         self._entries: dict[bytes, Entry] = {}
         self._lock = threading.Lock()
+        forks.enrol(self)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -102,8 +104,9 @@ class MemoryTier:
             follower.shortcut = shortcut
 
     def renew_after_fork(self) -> None:
-        """A lock that another thread held at the fork would stay locked for ever."""
+        """A lock that another thread held at the fork would stay locked for ever, and its change is half done."""
         self._lock = threading.Lock()
+        self.used = sum(entry.size for entry in self._entries.values())
 
     def _evict(self) -> None:
         while self.used > self.limit and self._entries:

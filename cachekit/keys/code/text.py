@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import threading
 from typing import Any, Final
+
+from cachekit.files import forks
 
 _SKIPPED: Final = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
 
@@ -13,7 +14,7 @@ _SKIPPED: Final = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DOCUMENTED: Final = (*_FUNCTIONS, ast.ClassDef, ast.Module)
 
-_parsing: Final = threading.Lock()
+_parsing: Final = forks.Lock()
 _PARSE_ATTEMPTS: Final = 20
 
 
@@ -23,18 +24,13 @@ def parse(text: str) -> ast.Module:
     Python 3.11 before 3.11.8 counts the depth of the tree for all threads together, and two that parse at once may get
     a SystemError (python/cpython#106905); others may parse beside us, so it is tried again.
     """
-    # With a bound: the child of a fork inherits a lock that nobody in it will release.
-    locked = _parsing.acquire(timeout=5)
-    try:
+    with _parsing:
         for _ in range(_PARSE_ATTEMPTS):
             try:
                 return ast.parse(text)
             except SystemError:
                 continue
-        raise MemoryError("ast.parse did not succeed beside other threads")
-    finally:
-        if locked:
-            _parsing.release()
+    raise MemoryError("ast.parse did not succeed beside other threads")
 
 
 def normalised(node: ast.AST, *, documented: bool = False) -> str:
