@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from cachekit.cache.counters import Stats
 from cachekit.cache.opening import Opened, open_tiers
 from cachekit.cache.upkeep import EXIT_BOUND, Background, Housekeeper, watch
-from cachekit.errors import TierError, UsageError
+from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.files import forks
+from cachekit.files.places import prepare
 from cachekit.model import Event, Key, Mark, TierState
 from cachekit.plan.flight import Flights, Leases, UnderWay
 from cachekit.plan.retrying import Cooldowns
@@ -79,7 +80,7 @@ class Cache(Opened):
         self.streams: UnderWay[Any] = UnderWay()
         self._ready = False
         self._lock = threading.Lock()
-        self._house = Housekeeper(self.stats, self.ledger)
+        self._house = Housekeeper(self.stats, self.ledger, self._regain)
         self._background = Background(self.stats)
         # Not methods: `tidy` is part of every hit.
         self.tidy = self._house.tidy
@@ -111,13 +112,42 @@ class Cache(Opened):
         return states
 
     def _open(self) -> None:
-        open_tiers(self, self.resolved, self._environ, self.ledger, self.tell, log)
-        self._house.begin(self.disk)
+        self._open_into(self)
         watch(self)
         for warning in self.resolved.warnings:
             log.warning("%s", warning)
         for failure in self.failures:
             self.tell(failure)
+
+    def _open_into(self, opened: Opened) -> None:
+        open_tiers(opened, self.resolved, self._environ, self.ledger, self.tell, log, self._regain)
+        self._house.begin(opened.disk)
+
+    def _regain(self) -> None:
+        """Opens what could not be had, or was taken away, and can be had now. Raises TierError and OSError else."""
+        with self._lock:
+            try:
+                if self._ready and self.disk is None:
+                    self._open_late()
+                elif self._ready and self.ledger.lost():
+                    self._open_ledger_anew()
+            except UsageError as error:  # of somebody who made another thing of the directory meanwhile
+                raise TierUnavailable(f"{error}", reason="directory") from error
+
+    def _open_late(self) -> None:
+        # Told once, when it failed; until it is there, everything goes on as it is.
+        opened = Opened()
+        self._open_into(opened)
+        if opened.disk is not None:
+            vars(self).update(vars(opened))
+            self.lanes.close()
+
+    def _open_ledger_anew(self) -> None:
+        prepare(self.settings.dir)
+        self.ledger.open()
+        if self.memory is not None:
+            self.memory.follow_generation(self.ledger.generation)
+        self.lanes.close()
 
     def missed(self, key: Key) -> None:
         """Counts why a call that missed here could not ask the team: the deciding variable, or the silent daemon."""

@@ -58,13 +58,14 @@ def open_tiers(
     ledger: Ledger,
     tell: Callable[[Event], None],
     log: logging.Logger,
+    regain: Callable[[], None],
 ) -> None:
     """Memory, disk and IPFS, into `made`. Raises UsageError for a directory or a credential that only the user can repair.
 
-    `tell` hears what the IPFS tier refuses later on.
+    `tell` hears what the IPFS tier refuses later on; `regain` is called where the directory was taken away.
     """
     # The ledger first: memory watches its generation, which is mapped when it opens.
-    _open_disk(made, resolved, ledger, log)
+    _open_disk(made, resolved, ledger, log, regain)
     _open_memory(made, resolved, ledger)
     _open_team(made, resolved, environ, ledger, tell)
     made.near_tiers = tuple((name, made.tiers[name]) for name in ("memory", "disk") if name in made.tiers)
@@ -78,7 +79,9 @@ def _open_memory(made: Opened, resolved: Resolved, ledger: Ledger) -> None:
     made.states["memory"] = TierState(bool(limit), resolved.reason("memory_limit"))
 
 
-def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Logger) -> None:
+def _open_disk(
+    made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Logger, regain: Callable[[], None]
+) -> None:
     settings = resolved.settings
     try:
         prepare(settings.dir)
@@ -92,7 +95,8 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
     from cachekit.files.digest_cache import Digests
     from cachekit.tiers.disk import DiskTier
 
-    made.tiers["disk"] = made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning)
+    made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning, regain=regain)
+    made.tiers["disk"] = made.disk
     made.artifacts = ArtifactStore(settings.dir / "artifacts", told=progress.tell)
     made.digests = Digests(settings.dir / "digests", lambda: decide(settings.mode, current())).open()
     made.states["disk"] = TierState(True, resolved.reason("dir"))

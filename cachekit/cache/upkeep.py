@@ -31,12 +31,13 @@ SAVE_EVERY: Final = 10.0
 
 
 class Housekeeper:
-    """Keeps one cache tidy. `disk` is its disk tier while it has one."""
+    """Keeps one cache tidy. `disk` is its disk tier while it has one; `regain` gets a directory back that was lost."""
 
-    def __init__(self, stats: Stats, ledger: Ledger) -> None:
+    def __init__(self, stats: Stats, ledger: Ledger, regain: Callable[[], None]) -> None:
         self.disk: DiskTier | None = None
         self._stats = stats
         self._ledger = ledger
+        self._regain = regain
         self._next_save = 0.0
         self._keeper = Worker("cachekit-keeper", self._keep_house)
 
@@ -56,6 +57,7 @@ class Housekeeper:
 
     def _keep_house(self) -> bool:
         try:
+            self._regain()
             self.save_totals()
             disk = self.disk
             if disk is not None and disk.wants_culling():

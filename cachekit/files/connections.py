@@ -59,11 +59,11 @@ class Held:
         return self.connection
 
     def lost(self) -> bool:
-        """Whether the open connection leads to a file that does not stand at the path any more."""
+        """Whether the open connection leads to a file that does not stand at the path any more, or its directory is gone."""
         try:
-            return self.connection is not None and os.stat(self.path).st_ino != self._inode
+            return os.stat(self.path).st_ino != self._inode and self.connection is not None
         except OSError:
-            return True
+            return self.connection is not None or not self.path.parent.exists()
 
     def close(self) -> None:
         connection, self.connection = self.connection, None

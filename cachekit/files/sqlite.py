@@ -47,6 +47,8 @@ class Database:
         Whatever SQLite raises inside becomes a TierError: TierFull, `corrupt` (the file was set aside and the next use
         starts a new one) or `reason`.
         """
+        if self._connections.mine.lost():
+            self._connections.forget()
         try:
             with self._connections.use() as connection:
                 yield connection
@@ -100,7 +102,7 @@ def corrupt(error: BaseException) -> bool:
 def set_aside(connections: Connections, error: BaseException) -> bool:
     """Moves a corrupt file to `NAME.corrupt-<ns>`, in place of an earlier one; False where another did it before."""
     path, held = connections.path, connections.mine
-    lost = held.lost()
+    lost = held.connection is not None and held.lost()
     connections.forget()
     if lost or not path.exists():
         return False

@@ -117,14 +117,23 @@ def _refuse(what: str) -> NoReturn:
 class DiskTier:
     """Records under `directory`, at most about `limit` bytes of them besides the pinned ones.
 
-    The directory is prepared by whoever composes the tiers (`cache_directory`); the file is opened on first use.
+    The directory is prepared by whoever composes the tiers; the file is opened on first use. `regain` is called where
+    somebody took the directory away, to have it prepared again.
     """
 
     name = "disk"
     blocking = False
 
-    def __init__(self, directory: Path, limit: int, *, report: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limit: int,
+        *,
+        report: Callable[[str], None] = lambda _: None,
+        regain: Callable[[], None] = lambda: None,
+    ) -> None:
         self._directory = directory
+        self._regain = regain
         self._limit = limit
         self._file = CacheFile(directory, create=self._create, report=report)
         self._writer = Writer.over(self._file, BytesDisk(str(directory), min_file_size=INLINE_LIMIT))
@@ -150,6 +159,7 @@ class DiskTier:
     def put(self, key: Key, record: Record) -> None:
         data = records.encode(key, record)
         if self._file.lost():
+            self._regain()
             self._file.forget()
         try:
             self._writer.set(key.digest, data, tag=_tag(key, record))
@@ -209,6 +219,7 @@ class DiskTier:
         return gone
 
     def close(self) -> None:
+        """Lets go of the file; a later call opens it again."""
         self._file.forget()
 
     def _stored(self) -> int:

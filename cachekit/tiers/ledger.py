@@ -57,6 +57,7 @@ class Ledger:
         self.veil: Callable[[Key, Record], Sequence[tuple[str, str]]] | None = None
         self.generation: Sequence[int] = (0,)
         self._cells: memoryview | None = None
+        self._inode = 0
 
     def open(self) -> None:
         """Maps the counter; `generation[0]` is the machine's from here on."""
@@ -67,8 +68,16 @@ class Ledger:
             self._map = mmap.mmap(descriptor, 8)
         finally:
             os.close(descriptor)
+        self._inode = os.stat(self._counter).st_ino
         self._cells = memoryview(self._map).cast("Q")
         self.generation = self._cells
+
+    def lost(self) -> bool:
+        """Whether somebody took the counter away, so that nobody would hear of what is marked here; `open` makes another."""
+        try:
+            return self._cells is not None and os.stat(self._counter).st_ino != self._inode
+        except OSError:
+            return True
 
     def mark(self, marks: Sequence[Mark]) -> None:
         """Records invalidations; every process of the machine heeds them from now on."""

@@ -90,6 +90,11 @@ class MemoryTier:
             for digest in list(self._entries):
                 self._remove(digest)
 
+    def follow_generation(self, generation: Sequence[int]) -> None:
+        """Begins anew, empty, with another counter."""
+        self.generation = generation
+        self.clear()
+
     def close(self) -> None:
         self.clear()
 

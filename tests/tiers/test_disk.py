@@ -89,13 +89,10 @@ def test_a_corrupt_file_is_set_aside(tmp_path: Path, when: str) -> None:
     prepare(tmp_path / "disk")
     tier = DiskTier(tmp_path / "disk", 1 << 20, report=said.append)
     tier.put(key(1), record())
+    tier.cull()  # nothing is left in the log, from which SQLite would repair the file
     if when == "before":
         tier.close()
-    for suffix in ("-wal", "-shm"):
-        (tmp_path / "disk" / f"cache.db{suffix}").unlink(missing_ok=True)
-    (tmp_path / "disk" / "cache.db").write_bytes(b"not a database, " * 1000)
-    if when == "while":
-        tier.close()
+    (tmp_path / "disk" / "cache.db").write_bytes(b"not a database, " * 10_000)
     try:
         assert tier.get(key(1)) is None
     except TierError:
