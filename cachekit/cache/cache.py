@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.counters import Stats
-from cachekit.cache.opening import Opened, open_tiers
+from cachekit.cache.opening import Opened, open_tiers, remembered
 from cachekit.cache.upkeep import EXIT_BOUND, Background, Housekeeper, watch
 from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.files import forks
@@ -34,24 +34,22 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("cachekit")
 FLUSH_BOUND: Final = 60.0
 """Seconds that `flush()` takes at most when it is not told."""
-MEMORY: Final = 16 << 20
-"""Bytes that the arguments remembered by all lanes of a cache may take; beyond it every lane starts again."""
-
 OVERHEAD: Final = 500
 """Bytes charged for a remembered call besides its arguments: the objects around it, measured with tracemalloc."""
 
 
 class Lanes:
-    """All lanes that lead into one cache, and the memory they take together."""
+    """All lanes that lead into one cache: beyond `limit` bytes together every lane starts again."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
         self._used = 0
 
     def remember(self, lane: Lane, arguments: bytes, known: Known) -> None:
         """Adds a call. The sum is approximate under threads: it bounds memory, and nothing else rests on it."""
         self._used += len(arguments) + OVERHEAD
-        if self._used > MEMORY:
+        if self._used > self._limit:
             self.close()
         lane.known[arguments] = known
         self._lanes.add(lane)
@@ -75,7 +73,7 @@ class Cache(Opened):
         self.ledger = Ledger(self.settings.dir)
         self.listeners: list[Listener] = []
         self._environ = environ
-        self.lanes = Lanes()
+        self.lanes = Lanes(remembered(self.settings.memory_limit))
         self.cooldowns = Cooldowns()
         self.streams: UnderWay[Any] = UnderWay()
         self._ready = False

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cachekit.errors import TierError
 from cachekit.files.places import prepare
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from cachekit.model import Key, Record, Tier
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.ledger import Ledger
+
+
+REMEMBERED: Final = 16 << 20
+"""Bytes that the arguments remembered by all lanes of a cache may take at most."""
+
+
+def remembered(limit: int) -> int:
+    """How many bytes they may take of the memory limit; the memory tier has the rest."""
+    return min(REMEMBERED, limit // 8)
 
 
 @dataclass(eq=False)
@@ -74,7 +83,7 @@ def open_tiers(
 def _open_memory(made: Opened, resolved: Resolved, ledger: Ledger) -> None:
     limit = resolved.settings.memory_limit
     if limit:
-        made.memory = MemoryTier(limit, ledger.generation)
+        made.memory = MemoryTier(limit - remembered(limit), ledger.generation)
         made.tiers = {"memory": made.memory, **made.tiers}
     made.states["memory"] = TierState(bool(limit), resolved.reason("memory_limit"))
 

@@ -17,8 +17,11 @@ from typing import Any, Final
 from cachekit.files import forks
 from cachekit.model import FOREVER, NANOSECONDS, Key, Record
 
-OVERHEAD: Final = 600
-"""Bytes charged for an entry besides its payload: the objects around it, measured with tracemalloc."""
+OVERHEAD: Final = 700
+"""Bytes charged for an entry besides its payload: the objects around it, as the process grows by them."""
+
+FOLLOWER: Final = 550
+"""Bytes charged for a way straight to an entry, which lives as long as the entry does."""
 
 MOST_FOLLOWERS: Final = 8
 """Ways of writing one call (positional, by keyword, …) that lead straight to its entry."""
@@ -105,8 +108,12 @@ class MemoryTier:
                 return
             if len(entry.followers) >= MOST_FOLLOWERS:
                 entry.followers.pop(0).shortcut = None
+            else:
+                entry.size += FOLLOWER
+                self.used += FOLLOWER
             entry.followers.append(follower)
             follower.shortcut = shortcut
+            self._evict()
 
     def renew_after_fork(self) -> None:
         """A lock that another thread held at the fork would stay locked for ever, and its change is half done."""
