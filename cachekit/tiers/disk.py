@@ -22,7 +22,7 @@ import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
 from cachekit.errors import IntegrityError
-from cachekit.model import EVERYWHERE, Key, Record
+from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Record
 from cachekit.tiers import records
 from cachekit.tiers.disk_file import PRAGMAS, CacheFile
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 INLINE_LIMIT: Final = 100 * 1024
 """Bytes up to which a record stands in the SQLite file; above, a file of its own is faster (reference: 64-100 kB)."""
+
+AHEAD: Final = 300 * NANOSECONDS
+"""Nanoseconds that a record may be ahead of now; one from a clock further ahead would outlive its TTL by as much."""
 
 _SELECT: Final = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 _VOLUME: Final = """SELECT pages.page_count, sizes.page_size, value
@@ -151,10 +154,11 @@ class DiskTier:
         except (sqlite3.Error, OSError) as error:
             raise self._file.unavailable(error) from error
         try:
-            return records.decode(key, data)
+            record = records.decode(key, data)
         except IntegrityError:
             self.drop(key)
             raise
+        return record if record.created <= time.time_ns() + AHEAD else None
 
     def put(self, key: Key, record: Record) -> None:
         data = records.encode(key, record)

@@ -19,7 +19,7 @@ from typing import Final
 from cachekit.errors import TierError
 from cachekit.files import forks
 from cachekit.files.sqlite import Database
-from cachekit.model import EVERYWHERE, Key, Mark, Record
+from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Mark, Record
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS marks (
@@ -31,6 +31,7 @@ _MARKING: Final = 10.0
 """Seconds that an invalidation waits for other writers: nothing stands in for it."""
 _BOUND: Final = 0.25
 """Seconds that everything else waits."""
+_AHEAD: Final = 300 * NANOSECONDS
 _VEIL: Final = "hmac:"
 
 
@@ -134,9 +135,21 @@ class Ledger:
         with self._lock:
             seen = self.generation[0]
             rows = self._database.rows("SELECT namespace, kind, value, at FROM marks")
+            rows = [(*name, self._credible(name, at)) for *name, at in rows]
             self._has_veiled = any(value.startswith(_VEIL) for _, _, value, _ in rows)
             self._marks = {(namespace, kind, value): at for namespace, kind, value, at in rows}
             self._known = seen
+
+    def _credible(self, name: Sequence[str], at: int) -> int:
+        """When a mark was made: now, where a clock that was more than `_AHEAD` ahead says later; noted for everybody."""
+        now = time.time_ns()
+        if at <= now + _AHEAD:
+            return at
+        with suppress(TierError):
+            self._database.rows(
+                "UPDATE marks SET at = ? WHERE namespace = ? AND kind = ? AND value = ? AND at = ?", now, *name, at
+            )
+        return now
 
     @contextmanager
     def _write(self, wait: float) -> Iterator[sqlite3.Connection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tiers.conformance import Place, TierConformance, key, record
 
 from cachekit.errors import IntegrityError, TierError
 from cachekit.files.places import prepare
+from cachekit.model import NANOSECONDS
 from cachekit.tiers.disk import BytesDisk, DiskTier
 
 
@@ -109,3 +111,11 @@ def test_entries_are_listed(disk: DiskTier) -> None:
     disk.put(key(1), record(tags=("a",)))
     ((digest, header),) = list(disk.entries())
     assert (digest, header.namespace, header.function) == (key(1).digest, "n", "tests.f")
+
+
+def test_a_record_of_a_clock_far_ahead_is_a_miss(disk: DiskTier) -> None:
+    """It would outlive its TTL by as much as the clock was ahead; a few minutes are believed."""
+    now = time.time_ns()
+    disk.put(key(1), record(created=now + 20 * 3600 * NANOSECONDS))
+    disk.put(key(2), record(created=now + 60 * NANOSECONDS))
+    assert [disk.get(key(number)) is not None for number in (1, 2)] == [False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from neighbour import Neighbour, forked
 from tiers.conformance import key
 
 from cachekit.errors import TierError
-from cachekit.model import EVERYWHERE, Key, Mark, Record
+from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Mark, Record
 from cachekit.tiers.ledger import Ledger, veiled
 
 KEY = key(1, "team")
@@ -282,3 +283,29 @@ def test_a_ledger_without_a_place_says_so(tmp_path: Path) -> None:
     for ask in (ledger.open, ledger.totals, lambda: ledger.add_totals({"f": {"calls": 1}})):
         with pytest.raises((OSError, TierError)):
             ask()
+
+
+def test_a_mark_of_a_clock_far_ahead_ends_what_is_there_and_no_more(ledger: Ledger, tmp_path: Path) -> None:
+    """Dated a day ahead it covers what was made until it was seen; for processes that begin later too."""
+    ahead = time.time_ns() + 86_400 * NANOSECONDS
+    ledger.mark([Mark("team", "namespace", "", ahead)])
+    assert ledger.covers(KEY, at(time.time_ns() - NANOSECONDS))
+    made = time.time_ns()
+    assert not ledger.covers(KEY, at(made))
+    later = Ledger(tmp_path)
+    later.open()
+    assert not later.covers(KEY, at(made))
+    later.close()
+
+
+def test_a_corrupt_ledger_is_set_aside_and_brings_nothing_back(ledger: Ledger, tmp_path: Path) -> None:
+    """What was invalidated in it stays so, because whatever was made until then counts no more; later records do."""
+    ledger.mark([Mark("team", "namespace", "", 100)])
+    ledger.close()
+    (tmp_path / "ledger.db").write_bytes(b"not a database, " * 1000)
+    later = Ledger(tmp_path)
+    later.open()
+    assert later.covers(KEY, at(50))
+    assert not later.covers(KEY, at(time.time_ns()))
+    assert list(tmp_path.glob("ledger.db.corrupt-*"))
+    later.close()
