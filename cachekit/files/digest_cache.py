@@ -7,9 +7,11 @@ else is no entry. So nothing has to be durable, and a torn, foreign or forged-by
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -67,8 +69,8 @@ class Digests:
         try:
             with replacing(self._place(path), self._temporaries) as new:
                 new.write_bytes(_entry(path, known, digest))
-        except OSError:
-            return  # no room, no permission: this process remembers it all the same
+        except OSError:  # no room, no permission: this process remembers it all the same
+            self._set_aside()
 
     def collect(self, now: int) -> int:
         """Removes entries not used for 30 days before `now` (ns), and what dead processes left; how many that were."""
@@ -81,6 +83,14 @@ class Digests:
         except OSError:
             pass  # somebody else is at it, or it cannot be written: the next time
         return removed
+
+    def _set_aside(self) -> None:
+        # A file where the directory should be would keep every process from it for good.
+        if self._directory.is_file():
+            aside = self._directory.with_name(f"{self._directory.name}.corrupt-{time.time_ns()}")
+            with suppress(OSError):
+                self._directory.rename(aside)
+                logging.getLogger("cachekit").warning("%s was no directory; set aside as %s", self._directory, aside)
 
     def _place(self, path: str) -> Path:
         name = hashlib.sha256(os.fsencode(path)).hexdigest()

@@ -35,6 +35,10 @@ INLINE_LIMIT: Final = 100 * 1024
 AHEAD: Final = 300 * NANOSECONDS
 """Nanoseconds that a record may be ahead of now; one from a clock further ahead would outlive its TTL by as much."""
 
+UNNAMED: Final = 3600 * NANOSECONDS
+"""Nanoseconds that a value file may wait for its row; it is written first, and a killed process never writes the row."""
+
+_NAMES: Final = "SELECT filename FROM Cache WHERE filename IS NOT NULL"
 _SELECT: Final = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 _VOLUME: Final = """SELECT pages.page_count, sizes.page_size, value
     FROM pragma_page_count AS pages, pragma_page_size AS sizes, Settings WHERE key = 'size'"""
@@ -222,6 +226,16 @@ class DiskTier:
         self._file.checkpoint()
         return gone
 
+    def collect(self, now: int) -> int:
+        """Removes value files that no row names, unchanged for an hour before `now` (ns); returns how many."""
+        # First the files: a row that is written meanwhile then has a file that was not looked at.
+        old = [path for path in self._directory.glob("[0-9a-f][0-9a-f]/*/*.val") if _age(path, now) > UNNAMED]
+        named = {self._directory / name for (name,) in self._file.rows(_NAMES)} if old else set[Path]()
+        lost = [path for path in old if path not in named]
+        for path in lost:
+            self._writer.disk.remove(str(path.relative_to(self._directory)))
+        return len(lost)
+
     def close(self) -> None:
         """Lets go of the file; a later call opens it again."""
         self._file.forget()
@@ -262,3 +276,10 @@ class DiskTier:
 def _tag(key: Key, record: Record) -> str:
     pinned = "+" if record.pin else "-"
     return f"{pinned}\x1f{key.namespace}\x1f" + "".join(f"\x1e{tag}\x1e" for tag in record.tags)
+
+
+def _age(path: Path, now: int) -> int:
+    try:
+        return now - path.stat().st_mtime_ns
+    except OSError:  # gone meanwhile
+        return 0

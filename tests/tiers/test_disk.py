@@ -119,3 +119,19 @@ def test_a_record_of_a_clock_far_ahead_is_a_miss(disk: DiskTier) -> None:
     disk.put(key(1), record(created=now + 20 * 3600 * NANOSECONDS))
     disk.put(key(2), record(created=now + 60 * NANOSECONDS))
     assert [disk.get(key(number)) is not None for number in (1, 2)] == [False, True]
+
+
+def test_value_files_without_a_row_are_collected(disk: DiskTier, tmp_path: Path) -> None:
+    """What a killed store left goes after an hour; what a row names stays, and so does what is just being written."""
+    disk.put(key(1), record(b"x" * 300_000, codec="bytes"))
+    for number, hours in enumerate((2, 0)):
+        left = tmp_path / "disk" / "ab" / "cd" / f"{number}.val"
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_bytes(b"left")
+        os.utime(left, (time.time() - hours * 3600,) * 2)
+    for path in (tmp_path / "disk").glob("??/??/*.val"):
+        if path.parent.name != "cd":
+            os.utime(path, (time.time() - 7200,) * 2)
+    assert disk.collect(time.time_ns()) == 1
+    assert disk.get(key(1)) is not None
+    assert [path.name for path in (tmp_path / "disk" / "ab" / "cd").iterdir()] == ["1.val"]
