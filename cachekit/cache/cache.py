@@ -7,7 +7,6 @@ its tier off with one reason, and the calls go on.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 import weakref
@@ -15,9 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.counters import Stats
-from cachekit.cache.opening import Opened, open_tiers
+from cachekit.cache.opening import Opened, open_tiers, remembered
 from cachekit.cache.upkeep import EXIT_BOUND, Background, Housekeeper, watch
-from cachekit.errors import TierError, UsageError
+from cachekit.errors import TierError, TierUnavailable, UsageError
+from cachekit.files import forks
+from cachekit.files.places import prepare
 from cachekit.model import Event, Key, Mark, TierState
 from cachekit.plan.flight import Flights, Leases, UnderWay
 from cachekit.plan.retrying import Cooldowns
@@ -33,24 +34,22 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("cachekit")
 FLUSH_BOUND: Final = 60.0
 """Seconds that `flush()` takes at most when it is not told."""
-MEMORY: Final = 16 << 20
-"""Bytes that the arguments remembered by all lanes of a cache may take; beyond it every lane starts again."""
-
 OVERHEAD: Final = 500
 """Bytes charged for a remembered call besides its arguments: the objects around it, measured with tracemalloc."""
 
 
 class Lanes:
-    """All lanes that lead into one cache, and the memory they take together."""
+    """All lanes that lead into one cache: beyond `limit` bytes together every lane starts again."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
         self._used = 0
 
     def remember(self, lane: Lane, arguments: bytes, known: Known) -> None:
         """Adds a call. The sum is approximate under threads: it bounds memory, and nothing else rests on it."""
         self._used += len(arguments) + OVERHEAD
-        if self._used > MEMORY:
+        if self._used > self._limit:
             self.close()
         lane.known[arguments] = known
         self._lanes.add(lane)
@@ -77,12 +76,12 @@ class Cache(Opened):
         self.ledger = Ledger(self.settings.dir)
         self.listeners: list[Listener] = []
         self._environ = environ
-        self.lanes = Lanes()
+        self.lanes = Lanes(remembered(self.settings.memory_limit))
         self.cooldowns = Cooldowns()
         self.streams: UnderWay[Any] = UnderWay()
         self._ready = False
         self._lock = threading.Lock()
-        self._house = Housekeeper(self.stats, self.ledger, lambda: self.notes.save(self.noted))
+        self._house = Housekeeper(self.stats, self.ledger, self._regain, lambda: self.notes.save(self.noted))
         self._background = Background(self.stats)
         # Not methods: `tidy` is part of every hit.
         self.tidy = self._house.tidy
@@ -90,6 +89,9 @@ class Cache(Opened):
         self.pool: Callable[[], ThreadPoolExecutor] = self._background.pool
         self.in_background = self._background.start
         self._said: set[tuple[str, str]] = set()
+        # From the first call on, whatever the mode: a call that is passed by is counted, under a lock.
+        forks.watch()
+        forks.enrol(self)
 
     # -- the tiers ----------------------------------------------------------------------------------------------
 
@@ -111,13 +113,42 @@ class Cache(Opened):
         return states
 
     def _open(self) -> None:
-        open_tiers(self, self.resolved, self._environ, self.ledger, self.tell, log)
-        self._house.begin(self.disk)
+        self._open_into(self)
         watch(self)
         for warning in self.resolved.warnings:
             log.warning("%s", warning)
         for failure in self.failures:
             self.tell(failure)
+
+    def _open_into(self, opened: Opened) -> None:
+        open_tiers(opened, self.resolved, self._environ, self.ledger, self.tell, log, self._regain)
+        self._house.begin(opened.disk)
+
+    def _regain(self) -> None:
+        """Opens what could not be had, or was taken away, and can be had now. Raises TierError and OSError else."""
+        with self._lock:
+            try:
+                if self._ready and self.disk is None:
+                    self._open_late()
+                elif self._ready and self.ledger.lost():
+                    self._open_ledger_anew()
+            except UsageError as error:  # of somebody who made another thing of the directory meanwhile
+                raise TierUnavailable(f"{error}", reason="directory") from error
+
+    def _open_late(self) -> None:
+        # Told once, when it failed; until it is there, everything goes on as it is.
+        opened = Opened()
+        self._open_into(opened)
+        if opened.disk is not None:
+            vars(self).update(vars(opened))
+            self.lanes.close()
+
+    def _open_ledger_anew(self) -> None:
+        prepare(self.settings.dir)
+        self.ledger.open()
+        if self.memory is not None:
+            self.memory.follow_generation(self.ledger.generation)
+        self.lanes.close()
 
     def missed(self, key: Key) -> None:
         """Counts why a call that missed here could not ask the team: the deciding variable, or the silent daemon."""
@@ -186,13 +217,16 @@ class Cache(Opened):
             return
         try:
             self.ledger.mark(marks)
-        except (sqlite3.Error, OSError) as error:
+        except TierError as error:
             raise UsageError(f"the invalidation could not be written: {error}; check CACHEKIT_DIR") from error
 
     def flush(self, timeout: float | None = None) -> None:
         """Returns when everything queued stands in the daemon; raises TierError where it does not within `timeout` s."""
         self.ready()
-        self.save_totals()
+        try:
+            self.save_totals()
+        except TierError as error:  # what the machine's totals miss is no reason to fail
+            self.stats(Event("error", "", "disk", "housekeeping", error=error))
         self.notes.save(self.noted)
         if self.team is not None:
             from cachekit.artifacts.progress import waiting
@@ -209,7 +243,7 @@ class Cache(Opened):
             self.notes.save(self.noted)
             if self.team is not None:
                 self.team.close(bound)
-        except (TierError, sqlite3.Error, OSError) as error:
+        except (TierError, OSError) as error:
             log.debug("closing: %s", error)
         for tier in self.tiers.values():
             tier.close()
@@ -225,8 +259,7 @@ class Cache(Opened):
     def renew_after_fork(self) -> None:
         """What a forked child must not share with its parent: locks that may be held, threads that do not exist."""
         self._lock = threading.Lock()
-        parts = (self._house, self._background, self.stats, self.notes, self.flights, self.streams, self.ledger)
-        for part in (*parts, *self.tiers.values()):
-            renew = getattr(part, "renew_after_fork", None)
-            if renew is not None:
-                renew()
+        for part in (self._house, self._background, self.notes, self.flights, self.streams):
+            part.renew_after_fork()
+        if self.team is not None:
+            self.team.tier.renew_after_fork()

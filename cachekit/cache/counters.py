@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from cachekit.files import forks
 from cachekit.model import NOTHING_SAVED, Event, Saving
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Stats:
         self._lock = threading.Lock()
         self._counters: dict[str, Counters] = {}
         self._unsaved: dict[str, Counters] = {}
+        forks.enrol(self)
 
     def __call__(self, event: Event) -> None:
         if event.error is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cachekit.cache.cache import Cache
 from cachekit.cache.counters import Snapshot
 from cachekit.errors import UsageError
+from cachekit.files import forks
 from cachekit.model import Event, Mode, TierState
 from cachekit.plan.gate import current, decide
 
@@ -23,6 +24,7 @@ class Root:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        forks.enrol(self)
         self.overrides: dict[str, Any] = {}
         self.listeners: list[Listener] = []
         self._cache: Cache | None = None
@@ -32,6 +34,7 @@ class Root:
         return cache if cache is not None else self._make()
 
     def _make(self) -> Cache:
+        forks.watch()
         with self.lock:
             if self._cache is None:
                 made = Cache(_resolved(self.overrides), os.environ)
@@ -47,6 +50,10 @@ class Root:
             old, self._cache, self.overrides = self._cache, None, overrides
         if old is not None:
             old.close(bound=0.0)
+
+    def renew_after_fork(self) -> None:
+        """A lock that another thread held at the fork would stay locked for ever."""
+        self.lock = threading.RLock()
 
     def close_lanes(self) -> None:
         if self._cache is not None:

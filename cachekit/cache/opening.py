@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cachekit.errors import TierError
 from cachekit.files.places import prepare
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from cachekit.model import Key, Record, Tier
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.ledger import Ledger
+
+
+REMEMBERED: Final = 16 << 20
+"""Bytes that the arguments remembered by all lanes of a cache may take at most."""
+
+
+def remembered(limit: int) -> int:
+    """How many bytes they may take of the memory limit; the memory tier has the rest."""
+    return min(REMEMBERED, limit // 8)
 
 
 @dataclass(eq=False)
@@ -59,13 +68,14 @@ def open_tiers(
     ledger: Ledger,
     tell: Callable[[Event], None],
     log: logging.Logger,
+    regain: Callable[[], None],
 ) -> None:
     """Memory, disk and IPFS, into `made`. Raises UsageError for a directory or a credential that only the user can repair.
 
-    `tell` hears what the IPFS tier refuses later on.
+    `tell` hears what the IPFS tier refuses later on; `regain` is called where the directory was taken away.
     """
     # The ledger first: memory watches its generation, which is mapped when it opens.
-    _open_disk(made, resolved, ledger, log)
+    _open_disk(made, resolved, ledger, log, regain)
     _open_memory(made, resolved, ledger)
     _open_team(made, resolved, environ, ledger, tell)
     made.near_tiers = tuple((name, made.tiers[name]) for name in ("memory", "disk") if name in made.tiers)
@@ -74,12 +84,14 @@ def open_tiers(
 def _open_memory(made: Opened, resolved: Resolved, ledger: Ledger) -> None:
     limit = resolved.settings.memory_limit
     if limit:
-        made.memory = MemoryTier(limit, ledger.generation)
+        made.memory = MemoryTier(limit - remembered(limit), ledger.generation)
         made.tiers = {"memory": made.memory, **made.tiers}
     made.states["memory"] = TierState(bool(limit), resolved.reason("memory_limit"))
 
 
-def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Logger) -> None:
+def _open_disk(
+    made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Logger, regain: Callable[[], None]
+) -> None:
     settings = resolved.settings
     try:
         prepare(settings.dir)
@@ -93,7 +105,8 @@ def _open_disk(made: Opened, resolved: Resolved, ledger: Ledger, log: logging.Lo
     from cachekit.files.digest_cache import Digests
     from cachekit.tiers.disk import DiskTier
 
-    made.tiers["disk"] = made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning)
+    made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning, regain=regain)
+    made.tiers["disk"] = made.disk
     made.artifacts = ArtifactStore(settings.dir / "artifacts", told=progress.tell)
     mode = functools.partial(_mode_of, settings.mode)
     made.digests = Digests(settings.dir / "digests", mode).open()

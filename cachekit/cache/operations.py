@@ -78,11 +78,9 @@ def gc() -> dict[str, int]:
     if cache.disk is None or cache.artifacts is None or cache.digests is None:
         return {"dropped": 0, "artifacts": 0, "leftovers": 0}
     dropped, now = cache.disk.cull(everything_expired=True), time.time_ns()
-    leftovers = (
-        cache.artifacts.collect(now)
-        + cache.digests.collect(now)
-        + (0 if cache.noted is None else cache.noted.collect(now))
-    )
+    leftovers = cache.artifacts.collect(now) + cache.digests.collect(now) + cache.disk.collect(now)
+    if cache.noted is not None:
+        leftovers += cache.noted.collect(now)
     return {"dropped": dropped, "artifacts": registry().trim(cache.settings.size_limit), "leftovers": leftovers}
 
 

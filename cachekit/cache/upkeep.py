@@ -2,14 +2,12 @@
 
 The threads of a cache: a pool for the blocking steps of event loops, and a few that refresh stale entries.
 
-What must happen to every open cache when the process forks, and when it ends.
+What must happen to every open cache when the process ends.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
-import sqlite3
 import threading
 import time
 import weakref
@@ -33,12 +31,15 @@ SAVE_EVERY: Final = 10.0
 
 
 class Housekeeper:
-    """Keeps one cache tidy. `disk` is its disk tier while it has one."""
+    """Keeps one cache tidy. `disk` is its disk tier while it has one; `regain` gets a directory back that was lost."""
 
-    def __init__(self, stats: Stats, ledger: Ledger, save_notes: Callable[[], None]) -> None:
+    def __init__(
+        self, stats: Stats, ledger: Ledger, regain: Callable[[], None], save_notes: Callable[[], None]
+    ) -> None:
         self.disk: DiskTier | None = None
         self._stats = stats
         self._ledger = ledger
+        self._regain = regain
         self._save_notes = save_notes
         self._next_save = 0.0
         self._keeper = Worker("cachekit-keeper", self._keep_house)
@@ -59,12 +60,13 @@ class Housekeeper:
 
     def _keep_house(self) -> bool:
         try:
+            self._regain()
             self.save_totals()
             self._save_notes()
             disk = self.disk
             if disk is not None and disk.wants_culling():
                 disk.cull()
-        except (TierError, sqlite3.Error, OSError) as error:
+        except (TierError, OSError) as error:
             self._stats(Event("error", "", "disk", "housekeeping", error=error))
         return True
 
@@ -140,7 +142,6 @@ class Living(Protocol):
     """What has files and threads of its own."""
 
     def close(self, bound: float = ..., /) -> None: ...
-    def renew_after_fork(self) -> None: ...
 
 
 _open: Final[weakref.WeakSet[Living]] = weakref.WeakSet()
@@ -148,20 +149,13 @@ _watched: list[bool] = []
 
 
 def watch(cache: Living) -> None:
-    """Renews `cache` in a forked child and closes it at exit, for as long as anybody else holds it."""
+    """Closes `cache` at exit, for as long as anybody else holds it."""
     _open.add(cache)
     if _watched:
         return
     # Asked for once a process, and never at import.
     _watched.append(True)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_renew_all)
     atexit.register(_close_all)
-
-
-def _renew_all() -> None:
-    for cache in list(_open):
-        cache.renew_after_fork()
 
 
 def _close_all() -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from cachekit.config import resolve
@@ -52,7 +53,7 @@ def examine(environ: Mapping[str, str], opened: Callable[[], Cache]) -> list[Fin
     findings = [*_settings(resolved), _clock(), *_locks(), _directory(resolved)]
     if findings[-1].state == "failed":
         return findings
-    findings += [_space(resolved), _disk_file(resolved)]
+    findings += [_space(resolved), *map(_disk_file, _databases(resolved)), *_aside(resolved)]
     try:
         cache = opened()
     except CachekitError as error:
@@ -106,8 +107,20 @@ def _space(resolved: Resolved) -> Finding:
     return Finding("space", "ok", text)
 
 
-def _disk_file(resolved: Resolved) -> Finding:
-    path = resolved.settings.dir / "cache.db"
+def _databases(resolved: Resolved) -> list[Path]:
+    here = resolved.settings.dir
+    others = [here / name for name in ("ledger.db", "index.db", "outbox.db") if (here / name).exists()]
+    return [here / "cache.db", *others]
+
+
+def _aside(resolved: Resolved) -> Iterator[Finding]:
+    for path in sorted(resolved.settings.dir.glob("*.corrupt-*")):
+        yield Finding(
+            "disk file", "failed", f"{path} was corrupt and set aside", "look why the disk lost it; delete it"
+        )
+
+
+def _disk_file(path: Path) -> Finding:
     if not path.exists():
         return Finding("disk file", "ok", "none yet")
     # Read-only and not through the tier, which would set a corrupt file aside before anybody looked at it.

@@ -8,9 +8,11 @@ stands under its path, and is believed for its stat signature only.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -78,8 +80,8 @@ class Digests:
         try:
             with replacing(self._place(name), self._temporaries) as new:
                 new.write_bytes(body + _checksum(name, body))
-        except OSError:
-            return  # no room, no permission: this process remembers it all the same
+        except OSError:  # no room, no permission: this process remembers it all the same
+            self._set_aside()
 
     def collect(self, now: int) -> int:
         """Removes entries not used for 30 days before `now` (ns), and what dead processes left; how many that were."""
@@ -92,6 +94,14 @@ class Digests:
         except OSError:
             pass  # somebody else is at it, or it cannot be written: the next time
         return removed
+
+    def _set_aside(self) -> None:
+        # A file where the directory should be would keep every process from it for good.
+        if self._directory.is_file():
+            aside = self._directory.with_name(f"{self._directory.name}.corrupt-{time.time_ns()}")
+            with suppress(OSError):
+                self._directory.rename(aside)
+                logging.getLogger("cachekit").warning("%s was no directory; set aside as %s", self._directory, aside)
 
     def _place(self, name: bytes) -> Path:
         digits = hashlib.sha256(name).hexdigest()

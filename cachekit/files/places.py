@@ -6,6 +6,7 @@ A place is only named. The cache directory is made, recognised or refused; nothi
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,17 @@ _TAG: Final = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# This file is a cache directory tag created by cachekit. See https://bford.info/cachedir/\n"
 )
+_OURS: Final = (
+    r"(cache|ledger|index|outbox)\.db(-wal|-shm|-journal|\.corrupt-\d+)?|outbox\.lock|generation|leases|kubo|"
+    rf"CACHEDIR\.TAG|\.gitignore|\.?{_STAMP}(-[0-9a-f-]+)?|digests\.corrupt-\d+"
+)
+_VALUES: Final = "[0-9a-f]{2}"
+_INSIDE: Final = {
+    "artifacts": f"{_VALUES}|tmp|scratch|partial|places|notes|trees|seen",
+    "digests": f"{_VALUES}|tmp",
+    "notes": f"{_VALUES}|tmp",
+}
+"""What lies in directories whose own names others might give to theirs."""
 _HOMELESS: Final = "there is no home directory; set CACHEKIT_DIR and XDG_CONFIG_HOME, or HOME"
 
 
@@ -68,10 +80,11 @@ def prepare(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(directory)
         stamp = directory / _STAMP
-        if stamp.exists():
-            _check_format(directory, stamp.read_text(encoding="ascii", errors="replace").strip())
+        # What lost power while it was written is empty, and says nothing.
+        if number := _number(stamp):
+            _check_format(directory, number)
             return
-        _check_empty(directory)
+        _check_ours(directory)
         directory.chmod(0o700)
         (directory / "CACHEDIR.TAG").write_text(_TAG, encoding="ascii")
         (directory / ".gitignore").write_text("*\n", encoding="ascii")
@@ -101,14 +114,30 @@ def _check_format(directory: Path, number: str) -> None:
         )
 
 
-def _check_empty(directory: Path) -> None:
-    # Two processes may be making it at once: what either of them writes first is not foreign. Nor is Kubo, which
-    # `cachekit node install` puts into the default directory, perhaps before any cache was there.
-    ours = {"CACHEDIR.TAG", ".gitignore", _STAMP, "kubo"}
-    names = (name for name in sorted(os.listdir(directory)) if not name.startswith(f".{_STAMP}-"))
-    foreign = next((name for name in names if name not in ours), None)
-    if foreign is not None and not (directory / _STAMP).exists():
+def _number(stamp: Path) -> str:
+    try:
+        return stamp.read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _check_ours(directory: Path) -> None:
+    # Two processes may be making it at once, or somebody removed it while processes worked in it: what they write
+    # before the stamp is not foreign. Nor is Kubo, which `cachekit node install` puts into the default directory,
+    # perhaps before any cache was there.
+    foreign = next((name for name in sorted(os.listdir(directory)) if not _is_ours(directory, name)), None)
+    if foreign is not None and not _number(directory / _STAMP):
         raise UsageError(
             f"{directory} holds files that are not cachekit's ({foreign!r}, for one); nothing was touched. "
             "Set CACHEKIT_DIR to an empty directory"
         )
+
+
+def _is_ours(directory: Path, name: str) -> bool:
+    inside = _VALUES if re.fullmatch(_VALUES, name) else _INSIDE.get(name)
+    if inside is None:
+        return re.fullmatch(_OURS, name) is not None
+    try:
+        return all(re.fullmatch(inside, found) for found in os.listdir(directory / name))
+    except OSError:  # a file, or gone
+        return not (directory / name).exists()

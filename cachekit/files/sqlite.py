@@ -3,57 +3,62 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import sqlite3
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
 from cachekit.errors import TierError, TierFull, TierUnavailable
-from cachekit.files.locks import NO_LOCKS, has_locks, try_lock, unlock
+from cachekit.files.connections import Connections
+from cachekit.files.locks import NO_LOCKS, NO_ROOM, has_locks, try_lock, unlock
 
 _BUSY_SECONDS: Final = 2.0
-_LOCK_POLL_SECONDS: Final = 0.01
-_abandoned: list[sqlite3.Connection] = []
+_POLL_SECONDS: Final = 0.01
+_FIRST_POLL_SECONDS: Final = 0.0005
 
 
 class Database:
-    """`schema` is run once per connection. `report` hears `corrupt_<stem>` when a file had to be set aside."""
+    """`schema` is run once per connection. `report` hears `corrupt_<stem>` when a file had to be set aside.
 
-    def __init__(self, path: Path, schema: str, report: Callable[[str], None]) -> None:
+    `timeout` is how long one statement waits for another process, in seconds; `reason` what its other errors are called.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        report: Callable[[str], None],
+        *,
+        timeout: float = _BUSY_SECONDS,
+        reason: str = "database",
+    ) -> None:
         self.path = path
         self._schema = schema
         self._report = report
-        self._local = threading.local()
-        self._held: weakref.WeakSet[_Held] = weakref.WeakSet()
+        self._reason = reason
+        self._connections = Connections(path, self._prepare, self._repair, timeout=timeout)
 
     @contextlib.contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
         """This thread's connection, in autocommit mode.
 
         Whatever SQLite raises inside becomes a TierError: TierFull, `corrupt` (the file was set aside and the next use
-        starts a new one) or `database`.
+        starts a new one) or `reason`.
         """
-        held: _Held | None = getattr(self._local, "held", None)
+        if self._connections.mine.lost():
+            self._connections.forget()
         try:
-            if held is None or held.pid != os.getpid():
-                held = self._open()
-            yield held.connection
-        except sqlite3.OperationalError as error:
-            full = "full" in str(error)
-            kind = TierFull if full else TierError
-            raise kind(f"{self.path}: {error}", reason="full" if full else "database") from error
-        except sqlite3.DatabaseError as error:
-            self._set_aside(held)
-            raise TierError(f"{self.path} is corrupt ({error}) and was set aside", reason="corrupt") from error
+            with self._connections.use() as connection:
+                yield connection
+        except (sqlite3.Error, OSError) as error:
+            raise self._told(error) from error
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """As `use`, all or nothing."""
-        with self.use() as connection, all_or_nothing(connection):
+    def transaction(self, wait: float = 0.0) -> Iterator[sqlite3.Connection]:
+        """As `use`, all or nothing; begins within `wait` seconds and the timeout."""
+        with self.use() as connection, all_or_nothing(connection, wait):
             yield connection
 
     def rows(self, query: str, *values: str | bytes | float | None) -> list[Any]:
@@ -62,44 +67,66 @@ class Database:
             return connection.execute(query, values).fetchall()
 
     def close(self) -> None:
-        """Close every thread's connection; nobody may be using one."""
-        for held in list(self._held):
-            held.close()
-        self._local = threading.local()
+        """Lets go of every thread's connection; a later call opens new ones."""
+        self._connections.forget()
 
-    def _open(self) -> _Held:
-        try:
-            held = _Held(self.path)
-            try:
-                held.prepare(self._schema)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:
-                self._set_aside(held)
-                held = _Held(self.path)
-                held.prepare(self._schema)
-        except OSError as error:
-            raise TierError(f"{self.path}: {error}", reason="database") from error
-        self._held.add(held)
-        self._local.held = held
-        return held
+    def _told(self, error: sqlite3.Error | OSError) -> TierError:
+        if self._repair(error):
+            return TierError(f"{self.path} is corrupt ({error}) and was set aside", reason="corrupt")
+        if "full" in str(error) or getattr(error, "errno", None) in NO_ROOM:
+            return TierFull(f"{self.path}: {error}", reason="full")
+        return TierError(f"{self.path}: {error}", reason=self._reason)
 
-    def _set_aside(self, held: _Held | None) -> None:
-        self._local = threading.local()
-        if held is None or not held.is_current(self.path):
-            return
-        held.close()
+    def _repair(self, error: sqlite3.Error | OSError) -> bool:
+        found = corrupt(error)
+        if found and set_aside(self._connections, error):
+            self._report(f"corrupt_{self.path.stem}")
+        return found
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        patiently(lambda: self._begin(connection), _BUSY_SECONDS)
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        write_ahead(connection)
+        connection.executescript(self._schema)
+
+
+def corrupt(error: BaseException) -> bool:
+    """Whether an error of SQLite means that the file is none of its own, or not whole."""
+    if isinstance(error, sqlite3.OperationalError):
+        return str(error).startswith("no such table")  # an empty file is a database too
+    # SQLITE_CORRUPT and SQLITE_NOTADB; the other errors of a misused connection are subclasses.
+    return type(error) is sqlite3.DatabaseError
+
+
+def set_aside(connections: Connections, error: BaseException) -> bool:
+    """Moves a corrupt file to `NAME.corrupt-<ns>`, in place of an earlier one; False where another did it before."""
+    path, held = connections.path, connections.mine
+    lost = held.connection is not None and held.lost()
+    connections.forget()
+    if lost or not path.exists():
+        return False
+    aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
+    for earlier in path.parent.glob(f"{path.name}.corrupt-*"):
+        with contextlib.suppress(OSError):
+            earlier.unlink()
+    try:
         # The log first: a new database must never find the old one's.
-        for suffix in ("-wal", "-shm", ""):
-            with contextlib.suppress(OSError):
-                os.replace(f"{self.path}{suffix}", f"{self.path}.corrupt{suffix}")
-        self._report(f"corrupt_{self.path.stem}")
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        path.rename(aside)
+    except OSError:
+        return False
+    logging.getLogger("cachekit").warning(
+        "%s was corrupt (%s); it was set aside as %s and a new one is begun", path, error, aside
+    )
+    return True
 
 
 @contextlib.contextmanager
-def all_or_nothing(connection: sqlite3.Connection) -> Iterator[None]:
-    """A transaction, undone by whatever interrupts it."""
-    connection.execute("BEGIN IMMEDIATE")
+def all_or_nothing(connection: sqlite3.Connection, wait: float = 0.0) -> Iterator[None]:
+    """A transaction, undone by whatever interrupts it; waits `wait` seconds for other writers."""
+    patiently(lambda: connection.execute("BEGIN IMMEDIATE"), wait)
     try:
         yield
         connection.execute("COMMIT")
@@ -109,52 +136,33 @@ def all_or_nothing(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def write_ahead(connection: sqlite3.Connection) -> None:
-    """Sets the connection to a write-ahead log that survives a killed process.
+def patiently(work: Callable[[], object], wait: float) -> None:
+    """Does `work`, again and again while somebody else holds a lock that it needs, for `wait` seconds.
 
-    Two connections that make a new file at once get SQLITE_BUSY here without SQLite's own waiting, because each would
-    have to wait for the other to give way.
+    SQLite's own waiting cannot do it everywhere: two connections that make a new file at once get SQLITE_BUSY without
+    it, because each would have to wait for the other to give way.
     """
-    end = time.monotonic() + _BUSY_SECONDS
+    end, pause = time.monotonic() + wait, _FIRST_POLL_SECONDS
     while True:
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            break
-        except sqlite3.OperationalError:
-            if time.monotonic() >= end:
+            work()
+            return
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= end:
                 raise
-            time.sleep(_LOCK_POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(2 * pause, _POLL_SECONDS)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether somebody else holds the lock that was wanted."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """Sets the connection to a write-ahead log that survives a killed process."""
+    connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
-
-
-class _Held:
-    """A connection, the process it belongs to and the file it was opened on."""
-
-    def __init__(self, path: Path) -> None:
-        self.pid = os.getpid()
-        self.connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        self._inode = os.stat(path).st_ino
-
-    def prepare(self, schema: str) -> None:
-        write_ahead(self.connection)
-        self.connection.executescript(schema)
-
-    def is_current(self, path: Path) -> bool:
-        try:
-            return os.stat(path).st_ino == self._inode
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        if self.pid == os.getpid():
-            self.connection.close()
-        else:
-            # Closing the parent's connection here could checkpoint under its feet.
-            _abandoned.append(self.connection)
-
-    def __del__(self) -> None:
-        if hasattr(self, "connection"):
-            self.close()
 
 
 @contextlib.contextmanager
@@ -166,7 +174,7 @@ def locked(path: Path, end: float) -> Iterator[None]:
         while not try_lock(file.fileno()):
             if time.monotonic() >= end:
                 raise TierUnavailable(f"another process holds {path}; try again when it is done", reason="locked")
-            time.sleep(_LOCK_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
         try:
             yield
         finally:

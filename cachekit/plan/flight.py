@@ -23,6 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from cachekit.files import forks
 from cachekit.files.locks import has_locks, holder_of_byte, lock_byte, unlock_byte
 from cachekit.model import Record
 from cachekit.plan import loops
@@ -151,16 +152,26 @@ class Flights:
         self._lock = threading.Lock()
 
 
-_files: dict[Path, int] = {}
-_files_lock = threading.Lock()
+_files: dict[Path, tuple[int, int]] = {}
+_files_lock: Final = forks.Lock()
 
 
 def _open(path: Path) -> int:
-    # Closing any descriptor of the file would end all leases of the process, so it is opened once and never closed.
+    # Closing any descriptor of the file would end all leases of the process, so it is opened once and never closed;
+    # and once more where somebody took it away, because others lock what stands there now.
     with _files_lock:
-        if path not in _files:
-            _files[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        return _files[path]
+        file, inode = _files.get(path, (-1, -1))
+        if file < 0 or _inode(path) != inode:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            _files[path] = file, os.fstat(file).st_ino
+        return file
+
+
+def _inode(path: Path) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return -1
 
 
 class Leases:

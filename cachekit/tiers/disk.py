@@ -12,19 +12,19 @@ index that every store must keep sorted costs a tenth of the store.
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
-from cachekit.errors import IntegrityError, TierUnavailable
-from cachekit.model import EVERYWHERE, Key, Record
+from cachekit.errors import IntegrityError
+from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Record
 from cachekit.tiers import records
-from cachekit.tiers.disk_file import CacheFile
+from cachekit.tiers.disk_file import PRAGMAS, CacheFile
 
 if TYPE_CHECKING:
     from cachekit.tiers.records import Header
@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 INLINE_LIMIT: Final = 100 * 1024
 """Bytes up to which a record stands in the SQLite file; above, a file of its own is faster (reference: 64-100 kB)."""
 
-MAPPED: Final = 1 << 30
-"""Bytes of the SQLite file that are read as memory; with diskcache's 64 MiB a hit among 100 000 entries took a third
-longer than among 1 000."""
+AHEAD: Final = 300 * NANOSECONDS
+"""Nanoseconds that a record may be ahead of now; one from a clock further ahead would outlive its TTL by as much."""
 
+UNNAMED: Final = 3600 * NANOSECONDS
+"""Nanoseconds that a value file may wait for its row; it is written first, and a killed process never writes the row."""
+
+_NAMES: Final = "SELECT filename FROM Cache WHERE filename IS NOT NULL"
 _SELECT: Final = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
+_VOLUME: Final = """SELECT pages.page_count, sizes.page_size, value
+    FROM pragma_page_count AS pages, pragma_page_size AS sizes, Settings WHERE key = 'size'"""
 _OLDEST: Final = "SELECT key FROM Cache WHERE substr(tag, 1, 1) = '-' ORDER BY store_time LIMIT 64"
 
 
@@ -70,6 +75,48 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]
         return super().fetch(mode, filename, value, read)
 
 
+class Writer(diskcache.Cache):  # type: ignore[misc]
+    """diskcache over our connections. Its constructor, which writes, is for a new file; `over` takes one that is there."""
+
+    def __init__(self, file: CacheFile, disk: type[diskcache.Disk], **settings: Any) -> None:
+        self._file = file
+        pragmas = {f"sqlite_{name}": value for name, value in PRAGMAS.items()}
+        super().__init__(str(file.directory), timeout=0, disk=disk, cull_limit=0, **pragmas, **settings)
+
+    @classmethod
+    def over(cls, file: CacheFile, disk: diskcache.Disk) -> Writer:
+        writer = cls.__new__(cls)
+        writer._file, writer._disk, writer.cull_limit = file, disk, 0
+        return writer
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        connection = self._file.connections.mine.connection
+        assert connection is not None  # opened by whoever began the transaction
+        return connection
+
+    @property
+    def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
+        return self._con.execute
+
+    @contextmanager
+    def _transact(self, retry: bool = False, filename: str | None = None) -> Iterator[tuple[Any, Any]]:
+        replaced: list[str | None] = []
+        try:
+            with self._file.transaction() as connection:
+                yield connection.execute, replaced.append
+        except BaseException:  # nobody knows the new file
+            if filename is not None:
+                self._disk.remove(filename)
+            raise
+        for name in replaced:
+            if name is not None:
+                self._disk.remove(name)
+
+    def close(self) -> None:
+        """Nothing: the connections are not diskcache's."""
+
+
 def _refuse(what: str) -> NoReturn:
     raise RefusedPickle(f"a {what} that is not bytes would have to be pickled; cachekit refuses pickles on disk")
 
@@ -77,52 +124,59 @@ def _refuse(what: str) -> NoReturn:
 class DiskTier:
     """Records under `directory`, at most about `limit` bytes of them besides the pinned ones.
 
-    The directory is prepared by whoever composes the tiers (`cache_directory`); the file is opened on first use.
+    The directory is prepared by whoever composes the tiers; the file is opened on first use. `regain` is called where
+    somebody took the directory away, to have it prepared again.
     """
 
     name = "disk"
     blocking = False
 
-    def __init__(self, directory: Path, limit: int, *, report: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limit: int,
+        *,
+        report: Callable[[str], None] = lambda _: None,
+        regain: Callable[[], None] = lambda: None,
+    ) -> None:
         self._directory = directory
+        self._regain = regain
         self._limit = limit
-        self._cache: diskcache.Cache | None = None
-        self._lock = threading.Lock()
-        self._file = CacheFile(directory, make=self._open, close=self.close, report=report)
+        self._file = CacheFile(directory, create=self._create, report=report)
+        self._writer = Writer.over(self._file, BytesDisk(str(directory), min_file_size=INLINE_LIMIT))
         self._since_cull = 0
 
     def get(self, key: Key) -> Record | None:
         try:
-            row = self._file.execute(_SELECT, (key.digest,)).fetchone()
+            row = self._file.row(_SELECT, (key.digest,))
             if row is None:
                 return None
             mode, filename, value = row
             data = value if mode == MODE_RAW and type(value) is bytes else self._data(mode, filename, value)
-        except sqlite3.Error as error:
-            raise self._file.unavailable(error) from error
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise TierUnavailable(f"cannot read the cache directory: {error}", reason="io") from error
+        except (sqlite3.Error, OSError) as error:
+            raise self._file.unavailable(error) from error
         try:
-            return records.decode(key, data)
+            record = records.decode(key, data)
         except IntegrityError:
             self.drop(key)
             raise
+        return record if record.created <= time.time_ns() + AHEAD else None
 
     def put(self, key: Key, record: Record) -> None:
         data = records.encode(key, record)
+        if self._file.lost():
+            self._regain()
+            self._file.forget()
         try:
-            self._open().set(key.digest, data, tag=_tag(key, record), retry=True)
+            self._writer.set(key.digest, data, tag=_tag(key, record))
         except (sqlite3.Error, OSError) as error:
-            raise self._file.failed_write(error) from error
+            raise self._file.unavailable(error) from error
         self._since_cull += len(data)
 
     def drop(self, key: Key) -> bool:
-        try:
-            return bool(self._open().delete(key.digest, retry=True))
-        except (sqlite3.Error, OSError) as error:
-            raise self._file.failed_write(error) from error
+        return self._delete([key.digest]) > 0
 
     def drop_where(self, namespace: str, tag: str = "") -> int:
         """Drops the entries of a namespace (or EVERYWHERE) that have `tag`, or all of them; returns how many."""
@@ -130,13 +184,11 @@ class DiskTier:
         label = f"\x1e{tag}\x1e" if tag else ""
         rows = self._file.rows("SELECT key, tag FROM Cache WHERE raw = 1 AND instr(tag, ?) > 0", (label or space,))
         chosen = [bytes(key) for key, text in rows if space in text]
-        return sum(bool(self._open().delete(digest, retry=True)) for digest in chosen)
+        return self._delete(chosen)
 
     def entries(self) -> Iterator[tuple[bytes, Header]]:
         """(digest, header) of every entry, newest first; payloads are not read."""
-        rows = self._file.rows(
-            "SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache ORDER BY store_time DESC", ()
-        )
+        rows = self._file.rows("SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache ORDER BY store_time DESC")
         for key, mode, filename, value in rows:
             try:
                 yield bytes(key), records.peek(self._data(mode, filename, value, 4096))
@@ -149,8 +201,8 @@ class DiskTier:
         return self._data(*rows[0]) if rows else None
 
     def volume(self) -> int:
-        """Bytes on disk, the SQLite file included."""
-        return int(self._open().volume())
+        """Bytes on disk, the SQLite file and its log included."""
+        return self._stored() + self._logged()
 
     def wants_culling(self) -> bool:
         """Whether enough was written since the last `cull` to make another worth its while."""
@@ -162,63 +214,54 @@ class DiskTier:
         What expired goes only when room is needed, or with `everything_expired`.
         """
         self._since_cull = 0
-        try:
-            cache = self._open()
-            over = cache.volume() > self._limit
-            gone = self._drop_expired() if over or everything_expired else 0
-            while cache.volume() > self._limit and (victims := self._file.rows(_OLDEST, ())):
-                for (key,) in victims:
-                    gone += bool(cache.delete(bytes(key), retry=True))
-                    if cache.volume() <= self._limit:
-                        break
-        except (sqlite3.Error, OSError) as error:
-            raise self._file.failed_write(error) from error
+        self._file.checkpoint()
+        # What somebody who reads keeps in the log counts; but not so that everything else would have to go for it.
+        room = max(self._limit - self._logged(), self._limit // 2)
+        gone = self._drop_expired() if self._stored() > room or everything_expired else 0
+        while self._stored() > room and (victims := self._file.rows(_OLDEST)):
+            for (key,) in victims:
+                gone += self._delete([bytes(key)])
+                if self._stored() <= room:
+                    break
+        self._file.checkpoint()
         return gone
 
-    def close(self) -> None:
-        with self._lock:
-            cache, self._cache = self._cache, None
-        self._file.forget()
-        if cache is not None:
-            cache.close()
+    def collect(self, now: int) -> int:
+        """Removes value files that no row names, unchanged for an hour before `now` (ns); returns how many."""
+        # First the files: a row that is written meanwhile then has a file that was not looked at.
+        old = [path for path in self._directory.glob("[0-9a-f][0-9a-f]/*/*.val") if _age(path, now) > UNNAMED]
+        named = {self._directory / name for (name,) in self._file.rows(_NAMES)} if old else set[Path]()
+        lost = [path for path in old if path not in named]
+        for path in lost:
+            self._writer.disk.remove(str(path.relative_to(self._directory)))
+        return len(lost)
 
-    def renew_after_fork(self) -> None:
-        """A lock that another thread held at the fork would stay locked for ever."""
-        self._lock = threading.Lock()
-        self._file.renew_after_fork()
+    def close(self) -> None:
+        """Lets go of the file; a later call opens it again."""
+        self._file.forget()
+
+    def _stored(self) -> int:
+        ((pages, size, stored),) = self._file.rows(_VOLUME)
+        return int(pages) * int(size) + int(stored)
+
+    def _logged(self) -> int:
+        try:
+            return (self._directory / "cache.db-wal").stat().st_size
+        except OSError:  # there is none
+            return 0
 
     def _drop_expired(self) -> int:
         now = time.time_ns()
-        ended = [digest for digest, header in self.entries() if header.over(now)]
-        return sum(bool(self._open().delete(digest, retry=True)) for digest in ended)
+        return self._delete([digest for digest, header in self.entries() if header.over(now)])
 
-    def _open(self) -> diskcache.Cache:
-        if self._cache is None:
-            with self._lock:
-                if self._cache is None:
-                    self._cache = self._opened()
-        return self._cache
-
-    def _opened(self) -> diskcache.Cache:
+    def _delete(self, digests: list[bytes]) -> int:
         try:
-            return self._construct()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            self._file.set_aside(error)
-            return self._construct()
+            return sum(bool(self._writer.delete(digest)) for digest in digests)
+        except (sqlite3.Error, OSError) as error:
+            raise self._file.unavailable(error) from error
 
-    def _construct(self) -> diskcache.Cache:
-        return diskcache.Cache(
-            str(self._directory),
-            disk=BytesDisk,
-            disk_min_file_size=INLINE_LIMIT,
-            eviction_policy="least-recently-stored",
-            statistics=0,
-            cull_limit=0,
-            size_limit=self._limit,
-            sqlite_mmap_size=MAPPED,
-        )
+    def _create(self) -> None:
+        Writer(self._file, BytesDisk, disk_min_file_size=INLINE_LIMIT, eviction_policy="least-recently-stored")
 
     def _data(self, mode: int, filename: str | None, value: Any, limit: int = -1) -> bytes:
         if mode not in (MODE_RAW, MODE_BINARY) or (filename is None and type(value) is not bytes):
@@ -233,3 +276,10 @@ class DiskTier:
 def _tag(key: Key, record: Record) -> str:
     pinned = "+" if record.pin else "-"
     return f"{pinned}\x1f{key.namespace}\x1f" + "".join(f"\x1e{tag}\x1e" for tag in record.tags)
+
+
+def _age(path: Path, now: int) -> int:
+    try:
+        return now - path.stat().st_mtime_ns
+    except OSError:  # gone meanwhile
+        return 0

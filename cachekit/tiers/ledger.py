@@ -10,14 +10,16 @@ from __future__ import annotations
 import mmap
 import os
 import sqlite3
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from cachekit.files.sqlite import all_or_nothing, write_ahead
-from cachekit.model import EVERYWHERE, Key, Mark, Record
+from cachekit.errors import TierError
+from cachekit.files import forks
+from cachekit.files.sqlite import Database
+from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Mark, Record
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS marks (
@@ -25,6 +27,11 @@ CREATE TABLE IF NOT EXISTS marks (
 CREATE TABLE IF NOT EXISTS totals (
     function TEXT, counter TEXT, amount REAL, PRIMARY KEY (function, counter)) WITHOUT ROWID;
 """
+_MARKING: Final = 10.0
+"""Seconds that an invalidation waits for other writers: nothing stands in for it."""
+_BOUND: Final = 0.25
+"""Seconds that everything else waits."""
+_AHEAD: Final = 300 * NANOSECONDS
 _VEIL: Final = "hmac:"
 
 
@@ -34,38 +41,48 @@ def veiled(code: bytes) -> str:
 
 
 class Ledger:
-    """The shared state of one cache directory. Everything may raise sqlite3.Error or OSError except `generation`.
+    """The shared state of one cache directory. Everything may raise TierError, and `open` OSError.
+
+    A file that is not whole is set aside. The marks in it are gone with it, so whatever was made until then counts no more.
 
     `veil`, where set, gives the veiled (kind, name) pairs of a record; without it veiled marks cover nothing.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "ledger.db"
+        self._database = Database(directory / "ledger.db", _SCHEMA, self._begin_anew, timeout=0.0, reason="ledger")
         self._counter = directory / "generation"
-        self._local = threading.local()
-        self._lock = threading.Lock()
+        self._lock = forks.Lock()
         self._marks: dict[tuple[str, str, str], int] = {}
         self._known = -1
         self._has_veiled = False
         self.veil: Callable[[Key, Record], Sequence[tuple[str, str]]] | None = None
         self.generation: Sequence[int] = (0,)
         self._cells: memoryview | None = None
+        self._inode = 0
 
     def open(self) -> None:
         """Maps the counter; `generation[0]` is the machine's from here on."""
         descriptor = os.open(self._counter, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(descriptor).st_size < 8:
-                os.ftruncate(descriptor, 8)
+                _lengthen(descriptor)
             self._map = mmap.mmap(descriptor, 8)
         finally:
             os.close(descriptor)
+        self._inode = os.stat(self._counter).st_ino
         self._cells = memoryview(self._map).cast("Q")
         self.generation = self._cells
 
+    def lost(self) -> bool:
+        """Whether somebody took the counter away, so that nobody would hear of what is marked here; `open` makes another."""
+        try:
+            return self._cells is not None and os.stat(self._counter).st_ino != self._inode
+        except OSError:
+            return True
+
     def mark(self, marks: Sequence[Mark]) -> None:
         """Records invalidations; every process of the machine heeds them from now on."""
-        with self._write() as connection:
+        with self._write(_MARKING) as connection:
             connection.executemany(
                 "INSERT INTO marks VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
                 [(mark.namespace, mark.kind, mark.value, mark.at) for mark in marks],
@@ -73,7 +90,7 @@ class Ledger:
 
     def bump(self) -> None:
         """Sends every process of the machine back to disk for its next read."""
-        with self._write():
+        with self._write(_BOUND):
             pass
 
     def covers(self, key: Key, record: Record) -> bool:
@@ -85,7 +102,11 @@ class Ledger:
         marks = self._marks
         if not marks:
             return False
-        subjects = [(key.namespace, "namespace", ""), (key.namespace, "key", key.digest.hex())]
+        subjects = [
+            (EVERYWHERE, "namespace", ""),
+            (key.namespace, "namespace", ""),
+            (key.namespace, "key", key.digest.hex()),
+        ]
         subjects += [(space, "tag", tag) for tag in record.tags for space in (key.namespace, EVERYWHERE)]
         if self._has_veiled and self.veil is not None:
             veils = self.veil(key, record)
@@ -95,8 +116,7 @@ class Ledger:
     def add_totals(self, amounts: Mapping[str, Mapping[str, float]]) -> None:
         """Adds counters per function to the machine's totals; new names begin at zero."""
         rows = [(name, counter, amount) for name, counters in amounts.items() for counter, amount in counters.items()]
-        connection = self._connection()
-        with all_or_nothing(connection):
+        with self._database.transaction(_BOUND) as connection:
             connection.executemany(
                 "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount", rows
             )
@@ -104,46 +124,54 @@ class Ledger:
     def totals(self) -> dict[str, dict[str, float]]:
         """The machine's totals: function → counter → amount."""
         found: dict[str, dict[str, float]] = {}
-        for name, counter, amount in self._connection().execute("SELECT function, counter, amount FROM totals"):
+        for name, counter, amount in self._database.rows("SELECT function, counter, amount FROM totals"):
             found.setdefault(name, {})[counter] = amount
         return found
 
     def close(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        if connection is not None and self._local.pid == os.getpid():
-            connection.close()
-            self._local.connection = None
+        self._database.close()
 
     def _reload(self) -> None:
         with self._lock:
             seen = self.generation[0]
-            rows = self._connection().execute("SELECT namespace, kind, value, at FROM marks").fetchall()
+            rows = self._database.rows("SELECT namespace, kind, value, at FROM marks")
+            rows = [(*name, self._credible(name, at)) for *name, at in rows]
             self._has_veiled = any(value.startswith(_VEIL) for _, _, value, _ in rows)
             self._marks = {(namespace, kind, value): at for namespace, kind, value, at in rows}
             self._known = seen
 
+    def _credible(self, name: Sequence[str], at: int) -> int:
+        """When a mark was made: now, where a clock that was more than `_AHEAD` ahead says later; noted for everybody."""
+        now = time.time_ns()
+        if at <= now + _AHEAD:
+            return at
+        with suppress(TierError):
+            self._database.rows(
+                "UPDATE marks SET at = ? WHERE namespace = ? AND kind = ? AND value = ? AND at = ?", now, *name, at
+            )
+        return now
+
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection()
-        with all_or_nothing(connection):
-            generation = connection.execute("PRAGMA user_version").fetchone()[0] + 1
+    def _write(self, wait: float) -> Iterator[sqlite3.Connection]:
+        assert self._cells is not None
+        with self._database.transaction(wait) as connection:
+            # Never one that was there before, even where the file is a new one.
+            generation = max(connection.execute("PRAGMA user_version").fetchone()[0], self._cells[0]) + 1
             connection.execute(f"PRAGMA user_version = {generation}")
             yield connection
         # After the commit, so that whoever sees the new generation finds the mark; and a number that only this
         # transaction has, so that two writers who swap here still leave a value that no reader has acted on.
-        assert self._cells is not None
         self._cells[0] = generation
 
-    def _connection(self) -> sqlite3.Connection:
-        local = self._local
-        if getattr(local, "connection", None) is None or local.pid != os.getpid():
-            connection = sqlite3.connect(self._path, timeout=10, isolation_level=None)
-            write_ahead(connection)
-            connection.executescript(_SCHEMA)
-            local.connection, local.pid = connection, os.getpid()
-        found: sqlite3.Connection = local.connection
-        return found
+    def _begin_anew(self, _reason: str) -> None:
+        if self._cells is not None:
+            with suppress(TierError):
+                self.mark([Mark(EVERYWHERE, "namespace", "", time.time_ns())])
 
-    def renew_after_fork(self) -> None:
-        """A lock that another thread held at the fork would stay locked for ever."""
-        self._lock = threading.Lock()
+
+def _lengthen(descriptor: int) -> None:
+    # A hole that finds no block when it is written kills the process (SIGBUS): the block is asked for now.
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, 8)
+    else:
+        os.ftruncate(descriptor, 8)

@@ -17,7 +17,7 @@ from cachekit.errors import CachekitError, CannotEncode, IntegrityError, UsageEr
 from cachekit.model import ARTIFACT
 from cachekit.values.arrays import dump_array, dump_tensors, is_array, load_array, load_tensors, load_torch
 from cachekit.values.instances import cannot, classes_in
-from cachekit.values.tagged import Tagger
+from cachekit.values.tagged import Tagger, trimmed
 
 if TYPE_CHECKING:
     from cachekit.model import ArtifactCodec, Codec
@@ -172,7 +172,7 @@ def _json(value: Any) -> bytes | None:
         return None
     try:
         # Refuses depth, big integers, surrogates and keys that are no str: the walk need not.
-        return orjson.dumps(value, None, _STRICT)
+        return trimmed(orjson.dumps(value, None, _STRICT))
     except orjson.JSONEncodeError:
         return None
 

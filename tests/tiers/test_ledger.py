@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +13,8 @@ import pytest
 from neighbour import Neighbour, forked
 from tiers.conformance import key
 
-from cachekit.model import EVERYWHERE, Key, Mark, Record
+from cachekit.errors import TierError
+from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Mark, Record
 from cachekit.tiers.ledger import Ledger, veiled
 
 KEY = key(1, "team")
@@ -133,7 +134,7 @@ def test_veiled_marks_need_the_credential(ledger: Ledger) -> None:
 
 def test_half_a_mark_is_none(ledger: Ledger) -> None:
     """Where one of several cannot be written nothing is, nobody is sent to look, and the next mark works as ever."""
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(TierError):
         ledger.mark([Mark("team", "namespace", "", 100), Mark("team", "tag", "red", object())])  # type: ignore[arg-type]
     assert ledger.generation[0] == 0
     assert not ledger.covers(KEY, at(1))
@@ -220,7 +221,6 @@ def test_a_forked_child_speaks_for_itself(ledger: Ledger) -> None:
     ledger.covers(KEY, at(1))
 
     def heeds_and_marks() -> bool:
-        ledger.renew_after_fork()
         ledger.mark([Mark("team", "tag", "blue", 100)])
         return ledger.covers(KEY, at(50, "red")) and ledger.covers(KEY, at(50, "blue"))
 
@@ -277,9 +277,35 @@ def test_no_call_of_any_process_is_lost(ledger: Ledger, tmp_path: Path) -> None:
 
 
 def test_a_ledger_without_a_place_says_so(tmp_path: Path) -> None:
-    """Where the files cannot be made an OSError or sqlite3.Error comes, which callers expect, and no other."""
+    """Where the files cannot be made an OSError or TierError comes, which callers expect, and no other."""
     (tmp_path / "file").write_text("")
     ledger: Any = Ledger(tmp_path / "file")
     for ask in (ledger.open, ledger.totals, lambda: ledger.add_totals({"f": {"calls": 1}})):
-        with pytest.raises((OSError, sqlite3.Error)):
+        with pytest.raises((OSError, TierError)):
             ask()
+
+
+def test_a_mark_of_a_clock_far_ahead_ends_what_is_there_and_no_more(ledger: Ledger, tmp_path: Path) -> None:
+    """Dated a day ahead it covers what was made until it was seen; for processes that begin later too."""
+    ahead = time.time_ns() + 86_400 * NANOSECONDS
+    ledger.mark([Mark("team", "namespace", "", ahead)])
+    assert ledger.covers(KEY, at(time.time_ns() - NANOSECONDS))
+    made = time.time_ns()
+    assert not ledger.covers(KEY, at(made))
+    later = Ledger(tmp_path)
+    later.open()
+    assert not later.covers(KEY, at(made))
+    later.close()
+
+
+def test_a_corrupt_ledger_is_set_aside_and_brings_nothing_back(ledger: Ledger, tmp_path: Path) -> None:
+    """What was invalidated in it stays so, because whatever was made until then counts no more; later records do."""
+    ledger.mark([Mark("team", "namespace", "", 100)])
+    ledger.close()
+    (tmp_path / "ledger.db").write_bytes(b"not a database, " * 1000)
+    later = Ledger(tmp_path)
+    later.open()
+    assert later.covers(KEY, at(50))
+    assert not later.covers(KEY, at(time.time_ns()))
+    assert list(tmp_path.glob("ledger.db.corrupt-*"))
+    later.close()

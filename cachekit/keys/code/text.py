@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import threading
 from typing import Any, Final
+
+from cachekit.files import forks
 
 _SKIPPED: Final = frozenset({"ctx", "type_comment", "kind", "type_ignores"})
 
@@ -16,7 +17,7 @@ _DOCUMENTED: Final = (*_FUNCTIONS, ast.ClassDef, ast.Module)
 
 _CONTEXTS: Final = frozenset({ast.Load, ast.Store, ast.Del})
 
-_parsing: Final = threading.Lock()
+_parsing: Final = forks.Lock()
 _PARSE_ATTEMPTS: Final = 20
 
 
@@ -26,18 +27,13 @@ def parse(text: str | bytes) -> ast.Module:
     Python 3.11 before 3.11.8 counts the depth of the tree for all threads together, and two that parse at once may get
     a SystemError (python/cpython#106905); others may parse beside us, so it is tried again.
     """
-    # With a bound: the child of a fork inherits a lock that nobody in it will release.
-    locked = _parsing.acquire(timeout=5)
-    try:
+    with _parsing:
         for _ in range(_PARSE_ATTEMPTS):
             try:
                 return ast.parse(text)
             except SystemError:
                 continue
-        raise MemoryError("ast.parse did not succeed beside other threads")
-    finally:
-        if locked:
-            _parsing.release()
+    raise MemoryError("ast.parse did not succeed beside other threads")
 
 
 def normalised(node: ast.AST, *, documented: bool = False) -> str:

@@ -1,0 +1,44 @@
+"""A program in a process of its own, with a cache directory and no daemon; what it prints is what is asked of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HEAD = """
+import json, os, shutil, signal, sqlite3, subprocess, sys, threading, time
+from pathlib import Path
+from cachekit import distributed_cache, flush, gc, invalidate, stats, status
+from cachekit.cache.default import ROOT
+HERE = Path(os.environ["CACHEKIT_DIR"])
+def say(*words): print(*words, flush=True)
+def errors(tier="disk"): return sorted(stats().as_dict()["errors"].get(tier, {}))
+"""
+
+
+def environment(directory: Path, **settings: object) -> dict[str, str]:
+    """What such a program runs in: `settings` are those of `CACHEKIT_`, in small letters."""
+    given = {f"CACHEKIT_{name.upper()}": str(value) for name, value in settings.items()}
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("CACHEKIT_")}
+    return {
+        **bare,
+        "CACHEKIT_DIR": str(directory),
+        "CACHEKIT_IPFS": "off",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        **given,
+    }
+
+
+def told(script: str, directory: Path, *arguments: object, seconds: float = 60, **settings: object) -> list[str]:
+    """The lines that `script` prints behind `HEAD`; fails where it raises, or runs for longer than `seconds`."""
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD + script, *map(str, arguments)],
+        env=environment(directory, **settings),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
