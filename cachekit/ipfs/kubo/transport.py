@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
-from cachekit.errors import IntegrityError, TierUnavailable
+from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.content.cids import CHUNK_BYTES, LINKS, encode_car
 from cachekit.ipfs.kubo.answers import (
     OLDEST,
@@ -35,6 +35,7 @@ _NAMED_ADD: Final = (0, 38)
 _VERSION_SECONDS: Final = 2.0
 _BLOCK_BYTES: Final = 2 << 20
 _JSON_BYTES: Final = 16 << 20
+_ALREADY: Final = "already has entry by that name"
 _T = TypeVar("_T")
 _FILE: Final = {
     "cid-version": "1",
@@ -152,6 +153,27 @@ class KuboTransport:
             # Offline: a pin that has to search the network hangs, which would look like a dead daemon.
             client.pin.add(cid, offline=True, opts={"name": name})
 
+    def pinned(self, cid: str, *, timeout: float) -> str | None:
+        """The name of the pin of `cid`, '' for one without; None where only other pins may keep it."""
+        # Not both at once: of what is not pinned `all` looks for a way from every pin there is.
+        name = self._pin_name(cid, "recursive", timeout)
+        return self._pin_name(cid, "direct", timeout) if name is None else name
+
+    def link(self, cid: str, path: str, *, timeout: float) -> None:
+        """Make what this daemon has under `cid` the MFS file at `path`, unless something is there; TierError `not_found`."""
+        try:
+            with self._client(timeout) as client:
+                client.files.cp(f"/ipfs/{cid}", path, opts={"parents": "true", "offline": "true"})
+        except TierError as error:
+            if _ALREADY not in str(error):
+                raise
+
+    def names(self, path: str, *, timeout: float) -> list[str]:
+        """What stands in an MFS directory; nothing where there is none."""
+        listed = _or_none(lambda: self._ask("files/ls", {"arg": path}, timeout))
+        with boundary():
+            return [string(entry, "Name") for entry in (listed or {}).get("Entries") or ()]
+
     def unpin(self, cid: str, *, timeout: float) -> None:
         """Undo `pin`; not pinned is fine."""
         with suppress(NotThere), self._client(timeout) as client:
@@ -168,6 +190,12 @@ class KuboTransport:
 
     def _ask(self, call: str, options: Mapping[str, str], timeout: float) -> Any:
         return json.loads(self._bytes(call, options, timeout, _JSON_BYTES))
+
+    def _pin_name(self, cid: str, kind: str, timeout: float) -> str | None:
+        options = {"arg": cid, "type": kind, "names": "true"}
+        return _or_none(
+            lambda: text(next(iter(self._ask("pin/ls", options, timeout)["Keys"].values())).get("Name", ""))
+        )
 
     def _checked_version(self, timeout: float) -> str:
         with boundary():
