@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cachekit.artifacts.manifest import Manifest
-from cachekit.errors import IntegrityError
+from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.artifacts import Holdings
 from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
@@ -21,6 +21,9 @@ from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item, Outbox
 from cachekit.model import ARTIFACT, Mark
+
+_COLLECTED: Final = ("not_found", "collecting")
+_AGAIN_SECONDS: Final = 0.01
 
 
 class _Staged(NamedTuple):
@@ -61,7 +64,7 @@ class Sender:
         with self.outbox.exclusive(deadline):
             # What comes meanwhile waits for the next time: else a busy process would send each item by itself.
             while batch := self.outbox.batch(last=last):
-                self._send(batch, deadline, patient=patient)
+                again(lambda batch=batch: self._send(batch, deadline, patient=patient), deadline)  # type: ignore[misc]
                 self.outbox.done([item.id for item in batch])
                 sent += len(batch)
             self._release(deadline)
@@ -72,14 +75,13 @@ class Sender:
         with self.outbox.exclusive(deadline):
             self._release(deadline)
 
-    def keep(
-        self, namespace: str, key: bytes, cid: str, name: str, deadline: Deadline, *, files: Sequence[str] = ()
-    ) -> None:
-        """Have the daemon keep a payload, pinned under `name`, and `files` while (namespace, key) refers to it."""
-        # Noted first: what nobody knows of would never be undone.
-        for held in self.table.hold(namespace, key, cid, dict.fromkeys((*files, cid))):
-            self.pins.link(held, deadline)
-        self.pins.pin(cid, name, deadline)
+    def store(self, data: bytes, namespace: str, key: bytes, name: str, deadline: Deadline) -> None:
+        """`upload`, and have the daemon keep it, pinned under `name`, while (namespace, key) refers to it."""
+
+        def stored() -> None:
+            self._keep(namespace, key, self.upload(data, deadline), len(data), name, deadline)
+
+        again(stored, deadline)
 
     def upload(self, data: bytes, deadline: Deadline) -> str:
         """Store bytes as they are; gives the CID, which is the one computed here."""
@@ -172,7 +174,15 @@ class Sender:
             self._take_over(item.namespace, key, before, deadline)
         self.table.reference(item.namespace, key, one.cid, item.created)
         name = f"{self.table.credential.namespace_id(item.namespace)}/{key.hex()}"
-        self.keep(item.namespace, key, one.cid, name, deadline, files=_files(item))
+        self._keep(item.namespace, key, one.cid, len(one.stored), name, deadline, _files(item))
+
+    def _keep(
+        self, namespace: str, key: bytes, cid: str, size: int, name: str, deadline: Deadline, files: Sequence[str] = ()
+    ) -> None:
+        # Noted first: what nobody knows of would never be undone.
+        for held in self.table.hold(namespace, key, cid, dict.fromkeys((*files, cid))):
+            self.pins.link(held, deadline)
+        self.pins.pin(cid, size, name, deadline)
 
     def _mark(self, item: Item) -> Line:
         if item.kind == "unpin":
@@ -191,6 +201,17 @@ class Sender:
             manifest = Holdings(self.transport, self.table).manifest(namespace, root, deadline)
             files = [file.cid for file in manifest.files if file.cid] if manifest is not None else []
             self.table.hold(namespace, key, root, [*files, root])
+
+
+def again(work: Callable[[], None], deadline: Deadline) -> None:
+    """Do `work`, as often as a collection takes away what it stored before it is pinned; raises TierError."""
+    while True:
+        try:
+            return work()
+        except TierError as error:
+            if error.reason not in _COLLECTED or deadline.rest <= _AGAIN_SECONDS:
+                raise
+            time.sleep(_AGAIN_SECONDS)
 
 
 def _files(item: Item) -> list[str]:

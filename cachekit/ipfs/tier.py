@@ -13,6 +13,7 @@ from typing import Final
 
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline
+from cachekit.ipfs.content.cids import file_cid
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import KEY_BYTES, WriterKey
 from cachekit.ipfs.index.index import Index
@@ -183,9 +184,19 @@ class IpfsTier:
     def store(self, data: bytes, *, pin: bool = False, timeout: float = 60.0) -> str:
         """Publish bytes as they are, unencrypted; gives the CID. Waits for the daemon."""
         deadline = Deadline(timeout)
-        cid = self._breaker.call(lambda: self._sender.upload(data, deadline))
-        if pin:
-            self._keep(cid, deadline)
+        if not pin:
+            return self._breaker.call(lambda: self._sender.upload(data, deadline))
+        cid = file_cid(data)
+        known = [one.key for one in self._table.references(cid) if one.namespace == _BY_HAND]
+        # No other directory's, and none that was taken off: at random.
+        key = known[0] if known else os.urandom(KEY_BYTES)
+        self._table.reference(_BY_HAND, key, cid, time.time_ns())
+        try:
+            self._breaker.call(lambda: self._sender.store(data, _BY_HAND, key, "store", deadline))
+        except TierError:
+            if not known:
+                self._table.dereference(_BY_HAND, key, time.time_ns())
+            raise
         return cid
 
     def fetch(self, cid: str, *, timeout: float = 60.0) -> bytes:
@@ -207,18 +218,6 @@ class IpfsTier:
     def listen(self, namespace: str) -> None:
         """From now on, look every few seconds for what other machines invalidated in `namespace` and all others."""
         self._puller.start(namespace)
-
-    def _keep(self, cid: str, deadline: Deadline) -> None:
-        known = [pin.key for pin in self._table.references(cid) if pin.namespace == _BY_HAND]
-        # No other directory's, and none that was taken off: at random.
-        key = known[0] if known else os.urandom(KEY_BYTES)
-        self._table.reference(_BY_HAND, key, cid, time.time_ns())
-        try:
-            self._breaker.call(lambda: self._sender.keep(_BY_HAND, key, cid, "store", deadline))
-        except TierError:
-            if not known:
-                self._table.dereference(_BY_HAND, key, time.time_ns())
-            raise
 
     def _referring(self, what: str | Key) -> list[Pin]:
         if isinstance(what, str):

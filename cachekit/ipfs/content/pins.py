@@ -10,12 +10,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
+from cachekit.errors import TierError, TierUnavailable
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.index.rows import Held
+from cachekit.ipfs.kubo.streams import PINNED_PER_SECOND
 from cachekit.ipfs.kubo.transport import KuboTransport
 
 ROOT: Final = "/cachekit/v1/pins"
 _OURS: Final = "cachekit/"
+_PIN_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,18 @@ class Pins:
         """Keep what the daemon has; TierError `not_found` where it lacks it."""
         self.transport.link(held.cid, f"{_shelf(held.cid)}/{_name(held)}", timeout=deadline.left())
 
-    def pin(self, cid: str, name: str, deadline: Deadline) -> None:
-        """Pin under `name`, unless somebody has; TierError `not_found` where a part is missing."""
-        if self.is_free(cid, deadline):
-            self.transport.pin(cid, _OURS + name, timeout=deadline.left())
+    def pin(self, cid: str, size: int, name: str, deadline: Deadline) -> None:
+        """Pin `size` bytes under `name`, unless somebody has; TierError `not_found` where a part is missing."""
+        if not self.is_free(cid, deadline):
+            return
+        seconds = min(deadline.left(), _PIN_SECONDS + size / PINNED_PER_SECOND)
+        try:
+            self.transport.pin(cid, _OURS + name, timeout=seconds)
+        except TierUnavailable as error:
+            if error.reason != "timeout" or not deadline.rest:
+                raise
+            # Kubo locks twice for a pin, and waits for ever where a collection asked for the lock in between.
+            raise TierError(f"a collection is in the way of a pin: {error}", reason="collecting") from error
 
     def let_go(self, held: Held, deadline: Deadline) -> None:
         """Undo `link`; with the last link of all users goes the pin, if it is one of ours."""

@@ -277,6 +277,29 @@ def _died(*_args: Any) -> None:
     raise TierError("the process died", reason="died")
 
 
+@pytest.mark.parametrize("size", [1000, (1 << 20) + 1])
+def test_a_collection_between_storing_and_pinning_is_made_up_for(
+    kubo: Daemon, on: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Kubo collects just before the link, three times: `flush` and `store` try again within their time."""
+    link, left = KuboTransport.link, [3]
+
+    def collected(self: KuboTransport, cid: str, path: str, *, timeout: float) -> None:
+        if left[0]:
+            left[0] -= 1
+            kubo.collect()
+        link(self, cid, path, timeout=timeout)
+
+    monkeypatch.setattr(KuboTransport, "link", collected)
+    data = os.urandom(size)
+    assert cachekit.fetch(cachekit.store(data, pin=True)) == data
+    left[:] = [3]
+    pinned_answer(size)
+    cachekit.flush(LONG)
+    assert left == [0]
+    assert kubo.name(cachekit.pins()[0]["cid"])
+
+
 class Death:
     """The sender's, at its call `number`."""
 
