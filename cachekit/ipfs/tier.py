@@ -21,7 +21,7 @@ from cachekit.ipfs.index.rows import Pin
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
-from cachekit.ipfs.outbox import Item, Outbox
+from cachekit.ipfs.outbox import MAX_PAYLOAD_BYTES, Item, Outbox
 from cachekit.ipfs.reading import LISTENING_SECONDS, Puller, payload_of, record_of
 from cachekit.ipfs.sending import Sender
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
@@ -199,12 +199,16 @@ class IpfsTier:
             raise
         return cid
 
-    def fetch(self, cid: str, *, timeout: float = 60.0) -> bytes:
-        """The verified bytes of a CID. TierError `not_found` where the daemon lacks any part of it."""
+    def fetch(self, cid: str, *, limit: int = MAX_PAYLOAD_BYTES, timeout: float = 60.0) -> bytes:
+        """The verified bytes of a CID. TierError `not_found` where the daemon lacks any part of it, `oversized` for more
+        than `limit` bytes.
+        """
         deadline = Deadline(timeout)
-        return self._breaker.call(
-            lambda: read_file(cid, lambda block: self._transport.block_get(block, timeout=deadline.left()))
-        )
+
+        def block_of(block: str) -> bytes | None:
+            return self._transport.block_get(block, timeout=deadline.left())
+
+        return self._breaker.call(lambda: read_file(cid, block_of, limit=limit))
 
     def pull(self, namespace: str, timeout: float = 10.0) -> int:
         """Take in what was published since, in `namespace` and all that this machine asked for, invalidations too.

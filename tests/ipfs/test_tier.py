@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cachekit.errors import IntegrityError, TierError, TierUnavailable
+from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.ipfs.breaker import Breaker
 from cachekit.ipfs.content.cids import binary_cid, file_cid, raw_cid
 from cachekit.ipfs.credential import Credential, WriterKey
@@ -488,6 +488,25 @@ def test_a_file_of_any_chunking_is_fetched(pair: tuple[Machine, Machine], kubo: 
     path = f"/elsewhere/{os.urandom(4).hex()}"
     kubo.write(path, data, timeout=LONG)
     assert a.tier.fetch(kubo.stat(path, timeout=LONG) or "") == data
+
+
+def test_fetch_is_bounded(kubo_api: str, tmp_path: Path) -> None:
+    """In bytes, from the settings unless `limit=` says more; and in seconds. What is no size is the caller's mistake."""
+    import cachekit
+
+    data = os.urandom(2 * MIB)
+    with cachekit.configure(dir=tmp_path / "one", ipfs="rw", ipfs_api=kubo_api, memory_limit=MIB):
+        cid = cachekit.store(data, timeout=LONG)
+        for options in ({}, {"limit": MIB}):
+            with pytest.raises(TierError, match="CACHEKIT_MEMORY_LIMIT") as caught:
+                cachekit.fetch(cid, **options)
+            assert caught.value.reason == "oversized"
+        assert cachekit.fetch(cid, limit=2 * MIB) == data
+        for call in (lambda: cachekit.fetch(cid, timeout=0.0), lambda: cachekit.store(b"x", timeout=0.0)):
+            with pytest.raises(TierUnavailable):
+                call()
+        with pytest.raises(UsageError, match="limit"):
+            cachekit.fetch(cid, limit=0)
 
 
 # -- failing ----------------------------------------------------------------------------------------------

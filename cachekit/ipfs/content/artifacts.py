@@ -22,6 +22,8 @@ from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item
 from cachekit.model import ARTIFACT
 
+_MANIFEST_BYTES: Final = 128 << 20
+"""What a million files come to."""
 _CODEC: Final = bytes([len(ARTIFACT)]) + ARTIFACT.encode()
 
 
@@ -109,11 +111,13 @@ class Holdings:
     def manifest(self, namespace: str, cid: str, deadline: Deadline) -> Manifest | None:
         """What an entry's payload says; None where that is no artifact, where it does not open, or is gone."""
         try:
-            stored = read_file(cid, lambda block: self.transport.block_get(block, timeout=deadline.left()))
+            stored = read_file(
+                cid, lambda block: self.transport.block_get(block, timeout=deadline.left()), limit=_MANIFEST_BYTES
+            )
             plain = stored if stored.startswith(_CODEC) else self.table.credential.unseal(namespace, stored)
             return Manifest.decode(plain[len(_CODEC) :]) if plain.startswith(_CODEC) else None
         except TierError as error:
-            if isinstance(error, IntegrityError) or error.reason == "not_found":
+            if isinstance(error, IntegrityError) or error.reason in ("not_found", "oversized"):
                 return None
             raise
 
