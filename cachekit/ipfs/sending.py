@@ -162,6 +162,8 @@ class Sender:
         try:
             self.upload(one.stored, deadline)
         except IntegrityError as error:
+            if error.reason != "wrong_cid":
+                raise
             # It would happen again: kept in the queue it would hold up everything behind it.
             self.report(error.reason)
             return False

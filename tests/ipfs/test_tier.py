@@ -558,6 +558,20 @@ def test_a_failure_at_any_step_keeps_the_entry(machine: Callable[..., Machine], 
     assert b.reports == []
 
 
+def test_an_answer_that_is_not_kubos_costs_no_entry(machine: Callable[..., Machine], kubo: KuboTransport) -> None:
+    """A login page in the way of a large payload says nothing about it: it stays queued."""
+    a = machine("a", Credential.create())
+    a.outbox.add(_key(), _record(os.urandom(2 * MIB)))
+
+    def page(*_args: Any, **_options: Any) -> str:
+        raise IntegrityError("a web page", reason="not_kubo")
+
+    a.transport.add = page
+    with pytest.raises(IntegrityError):
+        a.tier.flush(LONG)
+    assert a.tier.pending() == 1
+
+
 def test_what_a_killed_process_queued_is_sent(machine: Callable[..., Machine], tmp_path: Path) -> None:
     """kill -9 right after add returned: the next process sends it."""
     credential, key, home = Credential.create(), _key(), tmp_path / "a"

@@ -33,6 +33,7 @@ from cachekit.ipfs.kubo.streams import download, upload
 
 _NAMED_ADD: Final = (0, 38)
 _VERSION_SECONDS: Final = 2.0
+_FEWEST_SECONDS: Final = 0.1
 _BLOCK_BYTES: Final = 2 << 20
 _JSON_BYTES: Final = 16 << 20
 _ALREADY: Final = "already has entry by that name"
@@ -223,11 +224,13 @@ class KuboTransport:
     @contextmanager
     def _client(self, timeout: float) -> Iterator[Any]:
         with boundary():
-            began = time.monotonic()
+            end = time.monotonic() + timeout
             self._known_version(timeout)
-            # Importing the client, below, takes its time once; that is not the daemon's fault.
-            left = timeout - (time.monotonic() - began)
-            with self._mine().using(left, _JSON_BYTES) as client:
+            mine, left = self._mine(), end - time.monotonic()
+            mine.prepare()
+            # Importing the client takes its time, once: that is not the daemon's fault.
+            left = max(end - time.monotonic(), min(left, _FEWEST_SECONDS))
+            with mine.using(left, _JSON_BYTES) as client:
                 yield client
 
 
