@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -145,8 +146,11 @@ def text(value: Any) -> str:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """What `version` counts as: (0, 44, 0) for `0.44.0-dev`; ValueError for what is no version."""
-    return tuple(int(part) for part in version.partition("-")[0].split("."))
+    """What `version` counts as: (0, 44, 0) for `0.44.0-dev`, whatever a build adds to it; ValueError for what is no version."""
+    begins = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
+    if begins is None:
+        raise ValueError(f"no version: {version!r}")
+    return tuple(int(part or 0) for part in begins.groups())
 
 
 def dotted(version: tuple[int, ...]) -> str:

@@ -45,16 +45,16 @@ class Connections:
 
 
 def authorization(auth: str | None) -> dict[str, str]:
-    """The header of a credential. UsageError for what no header can carry."""
+    """The header of a credential, written as Kubo's own configuration does it. UsageError for what no header can carry."""
     if not auth:
         return {}
     if not auth.isprintable() or not auth.isascii():
         raise UsageError("the RPC credential has characters that no header can carry; check CACHEKIT_IPFS_AUTH")
     if auth.startswith(("Bearer ", "Basic ")):
         return {"Authorization": auth}
-    if ":" in auth:
-        return {"Authorization": "Basic " + base64.b64encode(auth.encode()).decode()}
-    return {"Authorization": f"Bearer {auth}"}
+    if auth.startswith("bearer:") or ":" not in auth:
+        return {"Authorization": f"Bearer {auth.removeprefix('bearer:')}"}
+    return {"Authorization": "Basic " + base64.b64encode(auth.removeprefix("basic:").encode()).decode()}
 
 
 def _new_client(dialer: Dialer) -> Any:

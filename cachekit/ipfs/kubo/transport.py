@@ -60,8 +60,9 @@ _FILE: Final = {
 class KuboTransport:
     """The RPC at the multiaddr `api`. CIDs are text (base32 CIDv1); paths are MFS paths.
 
-    `auth` is `user:password`, or a bearer token with or without the word. One connection per thread and process, opened
-    on first use. UsageError for an address or credential that cannot be meant.
+    `auth` is `user:password`, or a bearer token, with or without the words `basic:` and `bearer:`. `find` says where the
+    daemon is by now, when its version is asked. One connection per thread and process, opened on first use. UsageError
+    for an address or credential that cannot be meant.
 
     Every call is over within its `timeout`, in seconds, whatever the other side does; `add_stream` and `cat_stream`
     have no deadline: only `idle` seconds in which nothing moves end them. All raise TierError and nothing else:
@@ -69,13 +70,17 @@ class KuboTransport:
     is None, not an error. Bytes that come back are NOT verified here: the caller compares them with the CID.
     """
 
-    def __init__(self, api: str, *, auth: str | None = None) -> None:
+    def __init__(self, api: str, *, auth: str | None = None, find: Callable[[], str] | None = None) -> None:
+        self.api = api
+        self._find = find
         self._dialer = Dialer(Address.parse(api), authorization(auth))
         self._local = threading.local()
         self._version: tuple[int, ...] = ()
 
     def version(self) -> str:
-        """Kubo's version. TierUnavailable `too_old` below `OLDEST`."""
+        """Kubo's version, from where it is now. TierUnavailable `too_old` below `OLDEST`."""
+        if self._find is not None:
+            self._move(self._find())
         return self._checked_version(_VERSION_SECONDS)
 
     def block_get(self, cid: str, *, timeout: float) -> bytes | None:
@@ -183,6 +188,13 @@ class KuboTransport:
     def close(self) -> None:
         """Drop the connections, those of other threads once their call is over. A later call opens new ones."""
         self._local = threading.local()
+
+    def _move(self, api: str) -> None:
+        if api != self.api:
+            with boundary():
+                self._dialer.address = Address.parse(api)
+            self.api, self._version = api, ()
+            self.close()
 
     # -- the hot calls ------------------------------------------------------------------------------
 
