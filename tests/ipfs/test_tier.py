@@ -374,6 +374,38 @@ def test_a_dangling_cid_is_a_miss_asked_for_once(pair: tuple[Machine, Machine], 
     assert b.reports == []
 
 
+@pytest.mark.parametrize("leaf", [0, 1, 2])
+def test_a_payload_with_a_leaf_gone_is_a_miss(pair: tuple[Machine, Machine], node: Any, leaf: int) -> None:
+    """Like one with its root gone: no error, and forgotten, whichever leaf it is."""
+    from cachekit.ipfs.node.process import rpc
+
+    a, b = pair
+    key, payload = _key(), os.urandom(2 * MIB + 5)
+    _put(a, key, _record(payload), encrypt=False)
+    stored = b"\x04text" + payload
+    rpc(node.api, "block/rm", {"arg": raw_cid(stored[leaf * MIB : (leaf + 1) * MIB])})
+    assert b.tier.get(key) is None
+    b.transport.calls.clear()
+    assert b.tier.get(key) is None
+    assert b.transport.calls in ([], ["stat"])
+    assert b.reports == []
+
+
+def test_a_payload_that_was_cut_on_the_way_is_asked_for_in_parts(
+    machine: Callable[..., Machine], kubo: KuboTransport
+) -> None:
+    """All of it is there: that its first answer ended early makes it no miss."""
+
+    class Cutting(Counting):
+        def cat(self, cid: str, *, size: int, timeout: float) -> bytes:
+            raise IntegrityError("the answer ended early", reason="truncated")
+
+    credential, key, record = Credential.create(), _key(), _record(os.urandom(2 * MIB))
+    a, b = machine("a", credential), machine("b", credential, transport=Cutting(kubo))
+    _put(a, key, record)
+    assert b.tier.get(key) == record
+
+
 def test_other_bytes_are_an_integrity_error(machine: Callable[..., Machine], kubo: KuboTransport) -> None:
     """What does not have the CID that was asked for is not decoded, and the breaker stays closed."""
 

@@ -24,7 +24,14 @@ _FORBIDDEN: Final = (401, 403)
 _SERVER_ERROR: Final = 500
 _DEPTH: Final = 12
 # Kubo has one status for all its errors; only the words tell an absent thing from a broken node.
-_ABSENT: Final = ("file does not exist", "no link named", "block was not found locally", "not found", "not pinned")
+_ABSENT: Final = (
+    "file does not exist",
+    "no link named",
+    "block was not found locally",
+    "failed to fetch all nodes",
+    "not found",
+    "not pinned",
+)
 
 
 class NotThere(TierError):
