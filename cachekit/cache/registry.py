@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -168,7 +169,7 @@ class Registry:
 
     # -- having it ------------------------------------------------------------------------------------------
 
-    def path(self, artifact: Artifact, *, remember: bool, limit: int) -> Path:
+    def path(self, artifact: Artifact, *, remember: bool, limit: float = math.inf) -> Path:
         """The artifact's read-only path; with `remember` calls hit it then.
 
         Files that are not here are fetched: TierError `oversized` where the whole is more than `limit` bytes.

@@ -174,7 +174,7 @@ class KuboTransport:
             if _ALREADY not in str(error):
                 raise
 
-    def names(self, path: str, *, timeout: float) -> list[str]:
+    def names(self, path: str, *, timeout: float) -> Sequence[str]:
         """What stands in an MFS directory; nothing where there is none."""
         listed = _or_none(lambda: self._ask("files/ls", {"arg": path}, timeout))
         with boundary():
