@@ -245,7 +245,7 @@ class Cache(Opened):
                 self.team.close(bound)
         except (TierError, OSError) as error:
             log.debug("closing: %s", error)
-        for tier in self.tiers.values():
+        for _, tier in self.near_tiers:
             tier.close()
         if self.digests is not None:
             self.digests.close()

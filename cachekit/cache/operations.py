@@ -6,12 +6,15 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.default import current_mode, default
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.keys.keyer import parse_key
 from cachekit.model import EVERYWHERE, Key, Mark
+
+_BOUND: Final = 60.0
+"""Seconds that the daemon may take where nobody says."""
 
 if TYPE_CHECKING:
     from cachekit.cache.registry import Registry
@@ -121,26 +124,34 @@ def warm(
     return done
 
 
-def store(data: bytes | str | os.PathLike[str], pin: bool = False) -> str:
+def store(data: bytes | str | os.PathLike[str], pin: bool = False, *, timeout: float | None = None) -> str:
     """Puts `data`, bytes or the path of a file, into IPFS as it is, unencrypted; returns its CID.
 
-    With `pin` the daemon keeps it until `unpin(cid)`. Raises UsageError for a file that cannot be read, TierError where
-    the daemon does not take it, TierUnavailable where IPFS is off.
+    With `pin` the daemon keeps it until `unpin(cid)`. Waits at most `timeout` seconds (60 if None). Raises UsageError for
+    a file that cannot be read, TierError where the daemon does not take it, TierUnavailable where IPFS is off.
     """
     try:
         content = data if isinstance(data, bytes) else Path(data).read_bytes()
     except OSError as error:
         raise UsageError(f"{os.fspath(data)!r} cannot be read: {error.strerror or error}") from error
-    return ipfs().tier.store(content, pin=pin)
+    return ipfs().tier.store(content, pin=pin, timeout=_BOUND if timeout is None else timeout)
 
 
-def fetch(cid: str) -> bytes:
+def fetch(cid: str, *, limit: int | None = None, timeout: float | None = None) -> bytes:
     """The bytes that `cid` names, verified against it.
 
-    Raises UsageError for a text that is no CID, TierError where the bytes cannot be had (TierUnavailable: IPFS is off).
+    Args:
+        limit: the most bytes that it may have; None for CACHEKIT_MEMORY_LIMIT, as they come into memory.
+        timeout: seconds for all of it; 60 if None.
+
+    Raises UsageError for a text that is no CID, TierError where the bytes cannot be had (TierUnavailable: IPFS is off;
+    reason `oversized`: they are more than `limit`).
     """
     _check_cid(cid)
-    return ipfs().tier.fetch(cid)
+    _check_limit(limit)
+    settings = default().settings
+    most = min(settings.memory_limit or settings.size_limit, settings.size_limit) if limit is None else limit
+    return ipfs().tier.fetch(cid, limit=most, timeout=_BOUND if timeout is None else timeout)
 
 
 def pins() -> list[dict[str, Any]]:
@@ -170,19 +181,24 @@ def unpin(subject: Key | str) -> bool:
     return ipfs().tier.unpin(subject) > 0 or ended_here
 
 
-def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None = None) -> Path:
+def restore(
+    name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None = None, *, limit: int | None = None
+) -> Path:
     """The path of an artifact; its files are fetched from the team where they are not here, and verified.
 
     Args:
         name_or_cid_or_key: an artifact's name, the beginning of its digest, its key, or the CID of its manifest.
         output: where a copy is to stand, replacing what stands there; else the path is the store's, and read-only.
+        limit: the most bytes to fetch; None for CACHEKIT_SIZE_LIMIT.
 
-    Raises TierError where no artifact here or in the team is called so (reason `not_found`) or its files cannot be had,
-    UsageError where several are, or where more than an earlier result stands at `output`.
+    Raises TierError where no artifact here or in the team is called so (reason `not_found`) or its files cannot be had
+    (`oversized`: they are more than `limit`), UsageError where several are, or where more than an earlier result stands at
+    `output`.
     """
     text = str(name_or_cid_or_key)
     if not text:
         raise UsageError("restore() takes an artifact's name, key or CID; `cachekit ls --artifacts` lists them")
+    _check_limit(limit)
     if output is not None:
         from cachekit.artifacts.output import refuse_place
 
@@ -200,7 +216,8 @@ def restore(name_or_cid_or_key: Key | str, output: str | os.PathLike[str] | None
         raise UsageError(
             f"{os.fspath(output)!r} is a directory, and the artifact a file: name the file, such as {name!r}"
         )
-    path = artifacts.path(artifact, remember=current_mode() in ("on", "refresh"))
+    most = default().settings.size_limit if limit is None else limit
+    path = artifacts.path(artifact, remember=current_mode() in ("on", "refresh"), limit=most)
     if output is None:
         return path
     store = default().artifacts
@@ -255,6 +272,11 @@ def _unpin_here(key: Key) -> bool:
     if cache.memory is not None:
         cache.memory.drop(key)
     return registry().unpin(key)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and (type(limit) is not int or limit <= 0):
+        raise UsageError(f"limit={limit!r} is no size; give a number of bytes, more than 0, or None for the settings'")
 
 
 def _check_cid(text: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -168,11 +169,22 @@ class Registry:
 
     # -- having it ------------------------------------------------------------------------------------------
 
-    def path(self, artifact: Artifact, *, remember: bool) -> Path:
-        """The artifact's read-only path, its files fetched where they are not here; with `remember` calls hit it then."""
+    def path(self, artifact: Artifact, *, remember: bool, limit: float = math.inf) -> Path:
+        """The artifact's read-only path; with `remember` calls hit it then.
+
+        Files that are not here are fetched: TierError `oversized` where the whole is more than `limit` bytes.
+        """
         store, team, manifest = self._store, self._team, artifact.manifest
         fetch = None if team is None else functools.partial(team.files.fetch, artifact.namespace, manifest)
-        path = store.complete(manifest, fetch) if store.have(manifest) is None else store.assemble(manifest)
+        if store.have(manifest) is not None:
+            path = store.assemble(manifest)
+        elif manifest.size > limit:
+            message = (
+                f"{manifest.name!r} has {manifest.size} bytes; limit= or CACHEKIT_SIZE_LIMIT allows to fetch {limit}"
+            )
+            raise TierError(message, reason="oversized")
+        else:
+            path = store.complete(manifest, fetch)
         if remember and not artifact.entry and artifact.key is not None:
             # The files are here, which is what was asked for.
             with contextlib.suppress(TierError):

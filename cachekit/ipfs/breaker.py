@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 from cachekit.errors import TierError, TierUnavailable
 from cachekit.ipfs.worker import Worker
 
-DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0)
-"""Seconds before each probe; the last one repeats."""
+DELAYS: Final = (1.0, 2.0)
+"""Seconds before each probe; the last one repeats. With what a probe takes itself a return is noticed within 5."""
 _JITTER: Final = 0.2
 """A thousand processes that lost one daemon must not come back to it in step."""
 _OWN_REASONS: Final = ("locked", "unfinished", "io")

@@ -12,6 +12,7 @@ from typing import Final
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.cids import file_cid, raw_cid
+from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.rows import cid_of
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, Line
@@ -27,11 +28,22 @@ _ALL_SECONDS: Final = 10.0
 
 
 def payload_of(transport: KuboTransport, entry: Line, timeout: float) -> bytes | None:
-    """The payload of an entry as the daemon has it, unverified; None where it was collected. Raises TierError."""
-    cid = cid_of(entry)
-    if entry.flags & UNIXFS:
+    """The payload of an entry as the daemon has it, unverified; None where any of it was collected. Raises TierError."""
+    cid, deadline = cid_of(entry), Deadline(timeout)
+    if not entry.flags & UNIXFS:
+        return transport.block_get(cid, timeout=timeout)
+    try:
         return transport.cat(cid, size=entry.size, timeout=timeout)
-    return transport.block_get(cid, timeout=timeout)
+    except IntegrityError as error:
+        if error.reason != "truncated":
+            raise
+    # Cut on the way, or a part is gone: Kubo ends both answers alike, and only asked for the parts does it say which.
+    try:
+        return read_file(cid, lambda part: transport.block_get(part, timeout=deadline.left()), limit=entry.size)
+    except TierError as error:
+        if error.reason == "not_found":
+            return None
+        raise
 
 
 def record_of(table: Table, namespace: str, entry: Line, payload: bytes) -> Record:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from cachekit.errors import IntegrityError
+from cachekit.artifacts.manifest import Manifest
+from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.artifacts import Holdings
 from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
+from cachekit.ipfs.content.pins import Pins
 from cachekit.ipfs.credential import WriterKey
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Line
@@ -19,6 +21,9 @@ from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item, Outbox
 from cachekit.model import ARTIFACT, Mark
+
+_COLLECTED: Final = ("not_found", "collecting")
+_AGAIN_SECONDS: Final = 0.01
 
 
 class _Staged(NamedTuple):
@@ -43,6 +48,11 @@ class Sender:
     report: Callable[[str], None]
     files: Callable[[Item, Deadline], bool]
 
+    @property
+    def pins(self) -> Pins:
+        """The daemon's, of all its users."""
+        return Pins(self.transport)
+
     def send(self, deadline: Deadline, *, patient: bool = False) -> int:
         """Everything that waits when it is called, until the deadline; how many items that were.
 
@@ -54,10 +64,24 @@ class Sender:
         with self.outbox.exclusive(deadline):
             # What comes meanwhile waits for the next time: else a busy process would send each item by itself.
             while batch := self.outbox.batch(last=last):
-                self._send(batch, deadline, patient=patient)
+                again(lambda batch=batch: self._send(batch, deadline, patient=patient), deadline)  # type: ignore[misc]
                 self.outbox.done([item.id for item in batch])
                 sent += len(batch)
+            self._release(deadline)
         return sent
+
+    def release(self, deadline: Deadline) -> None:
+        """Let go of what this machine holds and nothing refers to any more."""
+        with self.outbox.exclusive(deadline):
+            self._release(deadline)
+
+    def store(self, data: bytes, namespace: str, key: bytes, name: str, deadline: Deadline) -> None:
+        """`upload`, and have the daemon keep it, pinned under `name`, while (namespace, key) refers to it."""
+
+        def stored() -> None:
+            self._keep(namespace, key, self.upload(data, deadline), len(data), name, deadline)
+
+        again(stored, deadline)
 
     def upload(self, data: bytes, deadline: Deadline) -> str:
         """Store bytes as they are; gives the CID, which is the one computed here."""
@@ -70,24 +94,27 @@ class Sender:
 
     def _send(self, batch: Sequence[Item], deadline: Deadline, *, patient: bool) -> None:
         lines = dict[str, list[Line]]()
-        released = {(item.namespace, item.text) for item in batch if item.kind == "unpin"}
         for one in self._stored(batch, deadline, patient=patient):
-            if one.item.pin and (before := self._pin(one, deadline)):
-                released.add((one.item.namespace, before))
+            if one.item.pin:
+                self._pin(one, deadline)
             lines.setdefault(one.item.namespace, []).append(one.entry)
         for item in batch:
             if item.kind != "entry":
                 lines.setdefault(item.namespace, []).append(self._mark(item))
         for namespace, published in lines.items():
             self.index.publish(namespace, published, self.writer(), deadline.left())
-        self._release(released, deadline)
+        for item in batch:
+            if item.kind == "unpin":
+                self._take_over(item.namespace, item.key, item.text, deadline)
+                # It was: unless who took it off died at that.
+                self.table.dereference(item.namespace, item.key, item.created)
 
     def _stored(self, batch: Sequence[Item], deadline: Deadline, *, patient: bool) -> list[_Staged]:
         """The entries of a batch whose payload and files stand in the daemon."""
         living = [one for item in batch if item.kind == "entry" and (one := self._stage(item))]
         # Only now: the files of an entry that was ended while it waited would be pinned, and nobody would count that.
         began = time.monotonic()
-        staged = [one for one in living if self._sends_files(one.item, Deadline(math.inf) if patient else deadline)]
+        staged = [one for one in living if self._sends_files(one, Deadline(math.inf) if patient else deadline)]
         deadline.at += time.monotonic() - began if patient else 0.0
         blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
         if blocks:
@@ -115,11 +142,14 @@ class Sender:
         # Invalidated while it waited: nobody could hit it any more.
         return None if self.table.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)
 
-    def _sends_files(self, item: Item, deadline: Deadline) -> bool:
+    def _sends_files(self, one: _Staged, deadline: Deadline) -> bool:
         """Whether what the entry speaks of stands in the daemon; the files of an artifact are sent before its entry."""
+        item = one.item
         if item.text != ARTIFACT:
             return True
         try:
+            if item.pin:
+                self.table.hold(item.namespace, one.entry.key, one.cid, _files(item))
             sent = self.files(item, deadline)
         except IntegrityError as error:
             self.report(error.reason)
@@ -132,18 +162,29 @@ class Sender:
         try:
             self.upload(one.stored, deadline)
         except IntegrityError as error:
+            if error.reason != "wrong_cid":
+                raise
             # It would happen again: kept in the queue it would hold up everything behind it.
             self.report(error.reason)
             return False
         return True
 
-    def _pin(self, one: _Staged, deadline: Deadline) -> str:
-        """Pins an entry; gives the CID that its key kept pinned until now, or "" where that is none or the same."""
-        # The count first: a pin that nobody counts would never be undone.
-        before = self.table.reference(one.item.namespace, one.entry.key, one.cid, one.item.created)
-        name = f"cachekit/{self.table.credential.namespace_id(one.item.namespace)}/{one.entry.key.hex()}"
-        self.transport.pin(one.cid, name, timeout=deadline.left())
-        return "" if before == one.cid else before
+    def _pin(self, one: _Staged, deadline: Deadline) -> None:
+        item, key = one.item, one.entry.key
+        before = self.table.referred(item.namespace, key)
+        if before not in ("", one.cid):
+            self._take_over(item.namespace, key, before, deadline)
+        self.table.reference(item.namespace, key, one.cid, item.created)
+        name = f"{self.table.credential.namespace_id(item.namespace)}/{key.hex()}"
+        self._keep(item.namespace, key, one.cid, len(one.stored), name, deadline, _files(item))
+
+    def _keep(
+        self, namespace: str, key: bytes, cid: str, size: int, name: str, deadline: Deadline, files: Sequence[str] = ()
+    ) -> None:
+        # Noted first: what nobody knows of would never be undone.
+        for held in self.table.hold(namespace, key, cid, dict.fromkeys((*files, cid))):
+            self.pins.link(held, deadline)
+        self.pins.pin(cid, size, name, deadline)
 
     def _mark(self, item: Item) -> Line:
         if item.kind == "unpin":
@@ -151,10 +192,30 @@ class Sender:
         assert item.kind != "entry"
         return self.table.mark_line(Mark(item.namespace, item.kind, item.text, item.created))
 
-    def _release(self, released: Set[tuple[str, str]], deadline: Deadline) -> None:
-        """Unpins what nothing refers to any more, of (namespace, CID of a payload)."""
-        gone = {one for one in released if not self.table.references(one[1])}
-        files = Holdings(self.transport, self.table).needless(gone, deadline)
-        # The files first: without its manifest, whoever comes after a crash would not know them.
-        for cid in (*files, *sorted({cid for _, cid in gone})):
-            self.transport.unpin(cid, timeout=deadline.left())
+    def _release(self, deadline: Deadline) -> None:
+        for held in self.table.needless():
+            self.pins.let_go(held, deadline)
+            self.table.let_go(held)
+
+    def _take_over(self, namespace: str, key: bytes, root: str, deadline: Deadline) -> None:
+        """Hold what another machine may hold for a reference that ends here, so that it is let go of."""
+        if root and not self.table.holds(namespace, key, root):
+            manifest = Holdings(self.transport, self.table).manifest(namespace, root, deadline)
+            files = [file.cid for file in manifest.files if file.cid] if manifest is not None else []
+            self.table.hold(namespace, key, root, [*files, root])
+
+
+def again(work: Callable[[], None], deadline: Deadline) -> None:
+    """Do `work`, as often as a collection takes away what it stored before it is pinned; raises TierError."""
+    while True:
+        try:
+            return work()
+        except TierError as error:
+            if error.reason not in _COLLECTED or deadline.rest <= _AGAIN_SECONDS:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+
+
+def _files(item: Item) -> list[str]:
+    manifest = Manifest.decode(item.payload) if item.text == ARTIFACT else None
+    return [file.cid for file in manifest.files if file.cid] if manifest is not None else []

@@ -5,6 +5,7 @@ The door for sharing between daemons: whatever finds other writers' roots will f
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -43,9 +44,9 @@ class Team:
     ) -> None:
         settings = resolved.settings
         self._resolved = resolved
-        self.api = settings.ipfs_api or discovered(environ)
         self.credential = load_credential(settings.secret, settings.secret_file or credential_file())
-        self.transport = KuboTransport(self.api, auth=settings.ipfs_auth)
+        find = None if settings.ipfs_api else functools.partial(discovered, environ)
+        self.transport = KuboTransport(settings.ipfs_api or discovered(environ), auth=settings.ipfs_auth, find=find)
         self.breaker = Breaker(self.transport.version)
         self.table = Table(settings.dir / "index.db", self.credential, report, _heeding(ledger))
         self.outbox = Outbox(settings.dir / "outbox.db", report)
@@ -63,6 +64,11 @@ class Team:
         )
         ledger.veil = _veiling(self.credential)
         self.tier.listen(settings.namespace)
+
+    @property
+    def api(self) -> str:
+        """The multiaddr of the daemon's RPC."""
+        return self.transport.api
 
     def state(self) -> TierState:
         """Asks the daemon for its version once; the reason names the deciding variable, or the error."""

@@ -6,21 +6,22 @@ Writes are behind the call: `put` queues durably, a thread and `flush` send.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import Final
 
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline
-from cachekit.ipfs.content.cids import binary_cid
+from cachekit.ipfs.content.cids import file_cid
 from cachekit.ipfs.content.unixfs import read_file
-from cachekit.ipfs.credential import WriterKey
+from cachekit.ipfs.credential import KEY_BYTES, WriterKey
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.rows import Pin
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
-from cachekit.ipfs.outbox import Item, Outbox
+from cachekit.ipfs.outbox import MAX_PAYLOAD_BYTES, Item, Outbox
 from cachekit.ipfs.reading import LISTENING_SECONDS, Puller, payload_of, record_of
 from cachekit.ipfs.sending import Sender
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
@@ -114,7 +115,7 @@ class IpfsTier:
         self._puller.worker.end()
         self._sending.end()
         with contextlib.suppress(TierError):
-            if self._writable and self._breaker.allows() and self._outbox.pending():
+            if self._breaker.allows() and (self._outbox.pending() or self._table.needless()):
                 self.flush(timeout)
         self._sending.join(deadline.rest)
         self._puller.worker.join(deadline.rest)
@@ -142,10 +143,11 @@ class IpfsTier:
         With `patient` the time that the files of artifacts take does not count.
         """
         deadline = Deadline(timeout)
-        if not self._writable:
-            return 0
         try:
-            sent = self._sender.send(deadline, patient=patient)
+            sent = self._sender.send(deadline, patient=patient) if self._writable else 0
+            # Who may not write has bytes of his own to unpin all the same.
+            if not self._writable and self._table.needless():
+                self._sender.release(deadline)
         except TierError as error:
             # Where hardly any time was given, a timeout says nothing about the daemon.
             if timeout >= _FAIR_SECONDS or deadline.rest:
@@ -165,30 +167,48 @@ class IpfsTier:
 
     def unpin(self, what: str | Key) -> int:
         """Take a key's reference off, or all of a CID; how many. Kubo's pin ends at the next flush, with the last."""
-        at, taken = time.time_ns(), int(isinstance(what, Key) and self._outbox.drop_pin(what))
+        at, taken = time.time_ns(), 0
+        if isinstance(what, Key) and self._outbox.drop_pin(what):
+            # It may be on its way already.
+            key = self._table.credential.index_key(what.namespace, what.digest)
+            self._outbox.add_unpin(what.namespace, key, "", at)
+            taken = 1
         for pin in self._referring(what):
-            if self._table.dereference(pin.namespace, pin.key, at):
+            # Queued first: who dies in between has unpinned it. What is stored by hand is nobody else's business.
+            if pin.namespace != _BY_HAND:
                 self._outbox.add_unpin(pin.namespace, pin.key, pin.cid, at)
-                taken += 1
+            taken += self._table.dereference(pin.namespace, pin.key, at)
         self._sending.wake()
         return taken
 
     def store(self, data: bytes, *, pin: bool = False, timeout: float = 60.0) -> str:
         """Publish bytes as they are, unencrypted; gives the CID. Waits for the daemon."""
         deadline = Deadline(timeout)
-        cid = self._breaker.call(lambda: self._sender.upload(data, deadline))
-        if pin:
-            # The count first: a pin that nobody counts would never be undone.
-            self._table.reference(_BY_HAND, binary_cid(cid)[4:20], cid, time.time_ns())
-            self._breaker.call(lambda: self._transport.pin(cid, "cachekit/store", timeout=deadline.left()))
+        if not pin:
+            return self._breaker.call(lambda: self._sender.upload(data, deadline))
+        cid = file_cid(data)
+        known = [one.key for one in self._table.references(cid) if one.namespace == _BY_HAND]
+        # No other directory's, and none that was taken off: at random.
+        key = known[0] if known else os.urandom(KEY_BYTES)
+        self._table.reference(_BY_HAND, key, cid, time.time_ns())
+        try:
+            self._breaker.call(lambda: self._sender.store(data, _BY_HAND, key, "store", deadline))
+        except TierError:
+            if not known:
+                self._table.dereference(_BY_HAND, key, time.time_ns())
+            raise
         return cid
 
-    def fetch(self, cid: str, *, timeout: float = 60.0) -> bytes:
-        """The verified bytes of a CID. TierError `not_found` where the daemon lacks any part of it."""
+    def fetch(self, cid: str, *, limit: int = MAX_PAYLOAD_BYTES, timeout: float = 60.0) -> bytes:
+        """The verified bytes of a CID. TierError `not_found` where the daemon lacks any part of it, `oversized` for more
+        than `limit` bytes.
+        """
         deadline = Deadline(timeout)
-        return self._breaker.call(
-            lambda: read_file(cid, lambda block: self._transport.block_get(block, timeout=deadline.left()))
-        )
+
+        def block_of(block: str) -> bytes | None:
+            return self._transport.block_get(block, timeout=deadline.left())
+
+        return self._breaker.call(lambda: read_file(cid, block_of, limit=limit))
 
     def pull(self, namespace: str, timeout: float = 10.0) -> int:
         """Take in what was published since, in `namespace` and all that this machine asked for, invalidations too.

@@ -364,6 +364,20 @@ def test_another_machine_unpins(team: Team) -> None:
     assert cid not in team.pinned
 
 
+def test_restore_fetches_no_more_than_it_may(team: Team) -> None:
+    """An artifact over the limit is refused before a file is fetched; what is here is given whatever its size."""
+    build("model-large", "far" * 1000)
+    assert restore("model-large", limit=1).is_dir()
+    cachekit.flush(60)
+    with team.on("two"):
+        with pytest.raises(TierError, match="CACHEKIT_SIZE_LIMIT") as raised:
+            restore("model-large", limit=2999)
+        assert raised.value.reason == "oversized"
+        assert restore("model-large", limit=3000).is_dir()
+        with pytest.raises(UsageError, match="limit"):
+            restore("model-large", limit=-1)
+
+
 def test_a_replaced_artifact_gives_up_its_files(team: Team) -> None:
     """Another result for the same key unpins the files that nothing has any more."""
     TEXTS[:] = ["first"]

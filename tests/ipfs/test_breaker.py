@@ -171,10 +171,10 @@ def test_asking_costs_next_to_nothing(make: Callable[..., Breaker]) -> None:
     assert max(closed, opened) < 10 * base
 
 
-def test_delays_double_up_to_five_minutes() -> None:
-    """The documented ladder: 1, 2, 4 ... 300 s."""
-    assert DELAYS[:4] == (1, 2, 4, 8)
-    assert DELAYS[-1] == max(DELAYS) == 300
+def test_a_return_is_noticed_within_five_seconds() -> None:
+    """However long the daemon was away: the last delay at its longest, and a probe that hung just before."""
+    assert DELAYS[0] == 1
+    assert max(DELAYS) * 1.2 + 2.0 <= 5.0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

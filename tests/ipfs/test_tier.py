@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cachekit.errors import IntegrityError, TierError, TierUnavailable
+from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.ipfs.breaker import Breaker
 from cachekit.ipfs.content.cids import binary_cid, file_cid, raw_cid
 from cachekit.ipfs.credential import Credential, WriterKey
@@ -374,6 +374,38 @@ def test_a_dangling_cid_is_a_miss_asked_for_once(pair: tuple[Machine, Machine], 
     assert b.reports == []
 
 
+@pytest.mark.parametrize("leaf", [0, 1, 2])
+def test_a_payload_with_a_leaf_gone_is_a_miss(pair: tuple[Machine, Machine], node: Any, leaf: int) -> None:
+    """Like one with its root gone: no error, and forgotten, whichever leaf it is."""
+    from cachekit.ipfs.node.process import rpc
+
+    a, b = pair
+    key, payload = _key(), os.urandom(2 * MIB + 5)
+    _put(a, key, _record(payload), encrypt=False)
+    stored = b"\x04text" + payload
+    rpc(node.api, "block/rm", {"arg": raw_cid(stored[leaf * MIB : (leaf + 1) * MIB])})
+    assert b.tier.get(key) is None
+    b.transport.calls.clear()
+    assert b.tier.get(key) is None
+    assert b.transport.calls in ([], ["stat"])
+    assert b.reports == []
+
+
+def test_a_payload_that_was_cut_on_the_way_is_asked_for_in_parts(
+    machine: Callable[..., Machine], kubo: KuboTransport
+) -> None:
+    """All of it is there: that its first answer ended early makes it no miss."""
+
+    class Cutting(Counting):
+        def cat(self, cid: str, *, size: int, timeout: float) -> bytes:
+            raise IntegrityError("the answer ended early", reason="truncated")
+
+    credential, key, record = Credential.create(), _key(), _record(os.urandom(2 * MIB))
+    a, b = machine("a", credential), machine("b", credential, transport=Cutting(kubo))
+    _put(a, key, record)
+    assert b.tier.get(key) == record
+
+
 def test_other_bytes_are_an_integrity_error(machine: Callable[..., Machine], kubo: KuboTransport) -> None:
     """What does not have the CID that was asked for is not decoded, and the breaker stays closed."""
 
@@ -490,6 +522,25 @@ def test_a_file_of_any_chunking_is_fetched(pair: tuple[Machine, Machine], kubo: 
     assert a.tier.fetch(kubo.stat(path, timeout=LONG) or "") == data
 
 
+def test_fetch_is_bounded(kubo_api: str, tmp_path: Path) -> None:
+    """In bytes, from the settings unless `limit=` says more; and in seconds. What is no size is the caller's mistake."""
+    import cachekit
+
+    data = os.urandom(2 * MIB)
+    with cachekit.configure(dir=tmp_path / "one", ipfs="rw", ipfs_api=kubo_api, memory_limit=MIB):
+        cid = cachekit.store(data, timeout=LONG)
+        for options in ({}, {"limit": MIB}):
+            with pytest.raises(TierError, match="CACHEKIT_MEMORY_LIMIT") as caught:
+                cachekit.fetch(cid, **options)
+            assert caught.value.reason == "oversized"
+        assert cachekit.fetch(cid, limit=2 * MIB) == data
+        for call in (lambda: cachekit.fetch(cid, timeout=0.0), lambda: cachekit.store(b"x", timeout=0.0)):
+            with pytest.raises(TierUnavailable):
+                call()
+        with pytest.raises(UsageError, match="limit"):
+            cachekit.fetch(cid, limit=0)
+
+
 # -- failing ----------------------------------------------------------------------------------------------
 
 
@@ -537,6 +588,20 @@ def test_a_failure_at_any_step_keeps_the_entry(machine: Callable[..., Machine], 
     assert a.tier.flush(LONG) == 1
     assert b.tier.get(key) is not None
     assert b.reports == []
+
+
+def test_an_answer_that_is_not_kubos_costs_no_entry(machine: Callable[..., Machine], kubo: KuboTransport) -> None:
+    """A login page in the way of a large payload says nothing about it: it stays queued."""
+    a = machine("a", Credential.create())
+    a.outbox.add(_key(), _record(os.urandom(2 * MIB)))
+
+    def page(*_args: Any, **_options: Any) -> str:
+        raise IntegrityError("a web page", reason="not_kubo")
+
+    a.transport.add = page
+    with pytest.raises(IntegrityError):
+        a.tier.flush(LONG)
+    assert a.tier.pending() == 1
 
 
 def test_what_a_killed_process_queued_is_sent(machine: Callable[..., Machine], tmp_path: Path) -> None:

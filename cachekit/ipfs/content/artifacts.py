@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,7 +13,8 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.chunks import ChunkCipher
-from cachekit.ipfs.content.transfer import Remote, Transfer
+from cachekit.ipfs.content.pins import Pins
+from cachekit.ipfs.content.transfer import IDLE_SECONDS, Remote, Transfer
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.index.table import Table
@@ -21,6 +22,8 @@ from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import Item
 from cachekit.model import ARTIFACT
 
+_MANIFEST_BYTES: Final = 128 << 20
+"""What a million files come to."""
 _CODEC: Final = bytes([len(ARTIFACT)]) + ARTIFACT.encode()
 
 
@@ -79,7 +82,9 @@ class SharedFiles:
                 return False
             name = f"cachekit/{self.credential.namespace_id(item.namespace)}/{self._label(item, manifest, number)}"
             progress = _until(deadline, counter("adding", file.path or manifest.name, file.size))
-            if transfer.add(path, name, pin=bool(item.pin), progress=progress) != file.cid:
+            # Pinned as it is stored: what would be pinned afterwards may have been collected meanwhile.
+            pin = bool(item.pin) and Pins(self.transport).is_free(file.cid, Deadline(IDLE_SECONDS))
+            if transfer.add(path, name, pin=pin, progress=progress) != file.cid:
                 return False
         return True
 
@@ -95,7 +100,7 @@ class SharedFiles:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What pinned artifacts keep in the daemon besides their own entries: the files of their manifests, which they share.
+    """What pinned artifacts keep in the daemon besides their own entries: the files of their manifests.
 
     Of all machines whose segments were read. Every method may raise TierError.
     """
@@ -106,11 +111,13 @@ class Holdings:
     def manifest(self, namespace: str, cid: str, deadline: Deadline) -> Manifest | None:
         """What an entry's payload says; None where that is no artifact, where it does not open, or is gone."""
         try:
-            stored = read_file(cid, lambda block: self.transport.block_get(block, timeout=deadline.left()))
+            stored = read_file(
+                cid, lambda block: self.transport.block_get(block, timeout=deadline.left()), limit=_MANIFEST_BYTES
+            )
             plain = stored if stored.startswith(_CODEC) else self.table.credential.unseal(namespace, stored)
             return Manifest.decode(plain[len(_CODEC) :]) if plain.startswith(_CODEC) else None
         except TierError as error:
-            if isinstance(error, IntegrityError) or error.reason == "not_found":
+            if isinstance(error, IntegrityError) or error.reason in ("not_found", "oversized"):
                 return None
             raise
 
@@ -123,14 +130,6 @@ class Holdings:
             if manifest is not None:
                 manifests[pin.cid] = (pin.namespace, manifest)
         return manifests
-
-    def needless(self, gone: Collection[tuple[str, str]], deadline: Deadline) -> list[str]:
-        """CIDs of files that only these entries, (namespace, CID of the payload), kept pinned."""
-        released = [manifest for one in gone if (manifest := self.manifest(*one, deadline)) is not None]
-        files = {file.cid for manifest in released for file in manifest.files if file.cid}
-        if files:
-            files -= {file.cid for _, manifest in self.pinned(deadline).values() for file in manifest.files}
-        return [cid for cid in sorted(files) if not self.table.references(cid)]
 
 
 def _until(deadline: Deadline, progress: Callable[[int], None]) -> Callable[[int], None]:

@@ -13,6 +13,9 @@ BlockOf = Callable[[str], bytes | None]
 """CID → the block as somebody gave it, or None."""
 
 _DEPTH: Final = 16
+_FEWEST_PARTS: Final = 1024
+_PART_BYTES: Final = 1024
+"""Nobody cuts files into smaller parts than these."""
 _DATA: Final = 1
 _LINK: Final = 2
 _LINK_HASH: Final = 1
@@ -21,12 +24,22 @@ _UNIXFS_DATA: Final = 2
 _FILE_TYPES: Final = (0, 2)
 
 
-def read_file(cid: str, block_of: BlockOf) -> bytes:
-    """All of a file, however it was cut.
+def read_file(cid: str, block_of: BlockOf, *, limit: int) -> bytes:
+    """All of a file, however it was cut: at most `limit` bytes, in as many parts as a file of that size may have.
 
-    Raises IntegrityError for bytes that do not verify or that are no file, TierError `not_found` for a missing part.
+    Raises IntegrityError for bytes that do not verify or that are no file, TierError `not_found` for a missing part,
+    `oversized` for what is larger: a small DAG may name one part any number of times.
     """
-    return b"".join(_verified(part, block_of) if isinstance(part, str) else part for part in _parts(cid, block_of, 0))
+    parts, size, known = list[bytes](), 0, ("", b"")
+    for part in _parts(cid, block_of, 0):
+        if isinstance(part, str) and part != known[0]:
+            known = part, _verified(part, block_of)
+        parts.append(known[1] if isinstance(part, str) else part)
+        size += len(parts[-1])
+        if size > limit or len(parts) > _FEWEST_PARTS + limit // _PART_BYTES:
+            message = f"{cid} has more than {limit} bytes; limit= or CACHEKIT_MEMORY_LIMIT says how many it may have"
+            raise TierError(message, reason="oversized")
+    return b"".join(parts)
 
 
 def leaves(cid: str, block_of: BlockOf) -> Iterator[bytes]:

@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS marks (number INTEGER PRIMARY KEY AUTOINCREMENT, spac
 CREATE TABLE IF NOT EXISTS pins (space TEXT, key BLOB, cid TEXT, namespace TEXT, created INTEGER,
     PRIMARY KEY (space, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS pins_by_cid ON pins (cid);
+CREATE TABLE IF NOT EXISTS held (space TEXT, key BLOB, root TEXT, cid TEXT,
+    PRIMARY KEY (space, key, root, cid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spaces (space TEXT PRIMARY KEY, root TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS writers (space TEXT, writer TEXT, highest INTEGER, cid TEXT,
     PRIMARY KEY (space, writer)) WITHOUT ROWID;
@@ -59,6 +61,15 @@ class Pin(NamedTuple):
     cid: str
     namespace: str
     key: bytes
+
+
+class Held(NamedTuple):
+    """What this machine has the daemon keep: `cid`, for the reference of (space, key) to `root`, an entry's payload."""
+
+    space: str
+    key: bytes
+    root: str
+    cid: str
 
 
 class Space(NamedTuple):

@@ -14,7 +14,7 @@ from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
 from cachekit.ipfs.credential import TAG_BYTES, Credential, writer_id
 from cachekit.ipfs.index import rows
-from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Kind, Pin, SegmentFile, Space
+from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Held, Kind, Pin, SegmentFile, Space
 from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, TAG_MARK, UNPIN_MARK, Line, Segment, decode
 from cachekit.model import EVERYWHERE, Mark
 from cachekit.tiers.ledger import veiled
@@ -22,6 +22,8 @@ from cachekit.tiers.ledger import veiled
 _NAMES: Final[dict[int, Kind]] = {number: kind for kind, number in KINDS.items()}
 _HEEDED: Final = """INSERT INTO heeded VALUES (?, ?)
     ON CONFLICT DO UPDATE SET number = max(number, excluded.number)"""
+_NEEDLESS: Final = """SELECT space, key, root, cid FROM held WHERE NOT EXISTS
+    (SELECT 1 FROM pins WHERE pins.space = held.space AND pins.key = held.key AND pins.cid = held.root)"""
 _HIGHEST: Final = """INSERT INTO writers VALUES (?, ?, ?, '')
     ON CONFLICT DO UPDATE SET highest = max(highest, excluded.highest)"""
 
@@ -115,18 +117,40 @@ class Table:
         """The references to one CID."""
         return [Pin(*row) for row in self._database.rows("SELECT cid, namespace, key FROM pins WHERE cid = ?", cid)]
 
-    def reference(self, namespace: str, key: bytes, cid: str, created: int) -> str:
-        """Count (namespace, key) as a reference to `cid`; gives the CID that it referred to until now, or ''."""
-        space = self._space(namespace)
+    def referred(self, namespace: str, key: bytes) -> str:
+        """The CID that (namespace, key) refers to, or ''."""
+        found = self._database.rows("SELECT cid FROM pins WHERE space = ? AND key = ?", self._id(namespace), key)
+        return str(found[0][0]) if found else ""
+
+    def reference(self, namespace: str, key: bytes, cid: str, created: int) -> None:
+        """Count (namespace, key) as a reference to `cid`, unless a later one stands or it was taken off since."""
         with self._database.transaction() as connection:
-            before = self._database.rows("SELECT cid FROM pins WHERE space = ? AND key = ?", space.id, key)
-            rows.add_pin(connection, space, key, cid, created)
-        return str(before[0][0]) if before else ""
+            rows.add_pin(connection, self._space(namespace), key, cid, created)
 
     def dereference(self, namespace: str, key: bytes, at: int) -> bool:
         """Take (namespace, key) off, and keep off what was pinned for it until `at`."""
         with self._database.transaction() as connection:
             return rows.add_mark(connection, self._space(namespace), Line(key, UNPIN_MARK, created=at)) > 0
+
+    def hold(self, namespace: str, key: bytes, root: str, cids: Iterable[str]) -> list[Held]:
+        """Note what the daemon is to keep for (namespace, key) while that refers to `root`."""
+        held = [Held(self._id(namespace), key, root, cid) for cid in cids]
+        with self._database.transaction() as connection:
+            connection.executemany("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?)", held)
+        return held
+
+    def holds(self, namespace: str, key: bytes, root: str) -> bool:
+        """Whether anything is noted for it."""
+        query = "SELECT 1 FROM held WHERE space = ? AND key = ? AND root = ? LIMIT 1"
+        return bool(self._database.rows(query, self._id(namespace), key, root))
+
+    def needless(self) -> list[Held]:
+        """What is held for references that are gone, or never came to be."""
+        return [Held(*row) for row in self._database.rows(_NEEDLESS)]
+
+    def let_go(self, held: Held) -> None:
+        """Forget what is held no more."""
+        self._database.rows("DELETE FROM held WHERE space = ? AND key = ? AND root = ? AND cid = ?", *held)
 
     # -- what was read of the tree in MFS -----------------------------------------------------------
 

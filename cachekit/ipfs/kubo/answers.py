@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -23,7 +24,14 @@ _FORBIDDEN: Final = (401, 403)
 _SERVER_ERROR: Final = 500
 _DEPTH: Final = 12
 # Kubo has one status for all its errors; only the words tell an absent thing from a broken node.
-_ABSENT: Final = ("file does not exist", "no link named", "block was not found locally", "not found", "not pinned")
+_ABSENT: Final = (
+    "file does not exist",
+    "no link named",
+    "block was not found locally",
+    "failed to fetch all nodes",
+    "not found",
+    "not pinned",
+)
 
 
 class NotThere(TierError):
@@ -145,8 +153,11 @@ def text(value: Any) -> str:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """What `version` counts as: (0, 44, 0) for `0.44.0-dev`; ValueError for what is no version."""
-    return tuple(int(part) for part in version.partition("-")[0].split("."))
+    """What `version` counts as: (0, 44, 0) for `0.44.0-dev`, whatever a build adds to it; ValueError for what is no version."""
+    begins = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
+    if begins is None:
+        raise ValueError(f"no version: {version!r}")
+    return tuple(int(part or 0) for part in begins.groups())
 
 
 def dotted(version: tuple[int, ...]) -> str:

@@ -23,11 +23,14 @@ class Connections:
         self._dialer = dialer
         self._client: Any = None
 
-    @contextmanager
-    def using(self, seconds: float, limit: int) -> Iterator[Any]:
-        """The client, whose answers may take `seconds` and have `limit` bytes; it is dropped where a call failed."""
+    def prepare(self) -> None:
+        """Make the client; the first one of a process imports its library."""
         if self._client is None:
             self._client = _new_client(self._dialer)
+
+    @contextmanager
+    def using(self, seconds: float, limit: int) -> Iterator[Any]:
+        """The prepared client, whose answers may take `seconds` and have `limit` bytes; dropped where a call failed."""
         errors = import_module("ipfshttpclient.exceptions")
         try:
             with allowed(seconds, limit):
@@ -42,16 +45,16 @@ class Connections:
 
 
 def authorization(auth: str | None) -> dict[str, str]:
-    """The header of a credential. UsageError for what no header can carry."""
+    """The header of a credential, written as Kubo's own configuration does it. UsageError for what no header can carry."""
     if not auth:
         return {}
     if not auth.isprintable() or not auth.isascii():
         raise UsageError("the RPC credential has characters that no header can carry; check CACHEKIT_IPFS_AUTH")
     if auth.startswith(("Bearer ", "Basic ")):
         return {"Authorization": auth}
-    if ":" in auth:
-        return {"Authorization": "Basic " + base64.b64encode(auth.encode()).decode()}
-    return {"Authorization": f"Bearer {auth}"}
+    if auth.startswith("bearer:") or ":" not in auth:
+        return {"Authorization": f"Bearer {auth.removeprefix('bearer:')}"}
+    return {"Authorization": "Basic " + base64.b64encode(auth.removeprefix("basic:").encode()).decode()}
 
 
 def _new_client(dialer: Dialer) -> Any:
@@ -60,7 +63,7 @@ def _new_client(dialer: Dialer) -> Any:
         backend = import_module("ipfshttpclient.http_requests")
         wrapper = import_module("ipfshttpclient.requests_wrapper")
     except ImportError as error:
-        message = f"ipfshttpclient cannot be imported ({error}); pip install 'ipfshttpclient>=0.7,<0.9'"
+        message = f"ipfshttpclient cannot be imported ({error}); pip install 'ipfshttpclient>=0.7,<0.8'"
         raise TierUnavailable(message, reason="client_missing") from error
     # The address only names the host in the request; where the bytes go, and whether through TLS, is the dialer's.
     place = dialer.address

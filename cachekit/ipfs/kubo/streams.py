@@ -19,7 +19,7 @@ from cachekit.ipfs.kubo.http import Connection, Dialer, allowed
 _OK: Final = 200
 _ANSWER_BYTES: Final = 64 << 10
 _BUFFER_BYTES: Final = 256 << 10
-_PINNED_PER_SECOND: Final = 20 << 20
+PINNED_PER_SECOND: Final = 20 << 20
 """How slow a disk may be: Kubo reads all of a file once more to pin it, and says nothing meanwhile."""
 
 
@@ -47,7 +47,7 @@ def upload(
         if sent != size:
             raise IntegrityError(f"the pieces were {sent} bytes, not {size}", reason="changed")
         _send(connection, tail.encode(), idle)
-        seconds = idle + size / _PINNED_PER_SECOND
+        seconds = idle + size / PINNED_PER_SECOND
         response = _response(connection, seconds)
         with boundary(), allowed(seconds, _ANSWER_BYTES + _BUFFER_BYTES):
             return response.read(_ANSWER_BYTES)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
-from cachekit.errors import IntegrityError, TierUnavailable
+from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.content.cids import CHUNK_BYTES, LINKS, encode_car
 from cachekit.ipfs.kubo.answers import (
     OLDEST,
@@ -33,8 +33,10 @@ from cachekit.ipfs.kubo.streams import download, upload
 
 _NAMED_ADD: Final = (0, 38)
 _VERSION_SECONDS: Final = 2.0
+_FEWEST_SECONDS: Final = 0.1
 _BLOCK_BYTES: Final = 2 << 20
 _JSON_BYTES: Final = 16 << 20
+_ALREADY: Final = "already has entry by that name"
 _T = TypeVar("_T")
 _FILE: Final = {
     "cid-version": "1",
@@ -58,8 +60,9 @@ _FILE: Final = {
 class KuboTransport:
     """The RPC at the multiaddr `api`. CIDs are text (base32 CIDv1); paths are MFS paths.
 
-    `auth` is `user:password`, or a bearer token with or without the word. One connection per thread and process, opened
-    on first use. UsageError for an address or credential that cannot be meant.
+    `auth` is `user:password`, or a bearer token, with or without the words `basic:` and `bearer:`. `find` says where the
+    daemon is by now, when its version is asked. One connection per thread and process, opened on first use. UsageError
+    for an address or credential that cannot be meant.
 
     Every call is over within its `timeout`, in seconds, whatever the other side does; `add_stream` and `cat_stream`
     have no deadline: only `idle` seconds in which nothing moves end them. All raise TierError and nothing else:
@@ -67,13 +70,17 @@ class KuboTransport:
     is None, not an error. Bytes that come back are NOT verified here: the caller compares them with the CID.
     """
 
-    def __init__(self, api: str, *, auth: str | None = None) -> None:
+    def __init__(self, api: str, *, auth: str | None = None, find: Callable[[], str] | None = None) -> None:
+        self.api = api
+        self._find = find
         self._dialer = Dialer(Address.parse(api), authorization(auth))
         self._local = threading.local()
         self._version: tuple[int, ...] = ()
 
     def version(self) -> str:
-        """Kubo's version. TierUnavailable `too_old` below `OLDEST`."""
+        """Kubo's version, from where it is now. TierUnavailable `too_old` below `OLDEST`."""
+        if self._find is not None:
+            self._move(self._find())
         return self._checked_version(_VERSION_SECONDS)
 
     def block_get(self, cid: str, *, timeout: float) -> bytes | None:
@@ -152,6 +159,27 @@ class KuboTransport:
             # Offline: a pin that has to search the network hangs, which would look like a dead daemon.
             client.pin.add(cid, offline=True, opts={"name": name})
 
+    def pinned(self, cid: str, *, timeout: float) -> str | None:
+        """The name of the pin of `cid`, '' for one without; None where only other pins may keep it."""
+        # Not both at once: of what is not pinned `all` looks for a way from every pin there is.
+        name = self._pin_name(cid, "recursive", timeout)
+        return self._pin_name(cid, "direct", timeout) if name is None else name
+
+    def link(self, cid: str, path: str, *, timeout: float) -> None:
+        """Make what this daemon has under `cid` the MFS file at `path`, unless something is there; TierError `not_found`."""
+        try:
+            with self._client(timeout) as client:
+                client.files.cp(f"/ipfs/{cid}", path, opts={"parents": "true", "offline": "true"})
+        except TierError as error:
+            if _ALREADY not in str(error):
+                raise
+
+    def names(self, path: str, *, timeout: float) -> Sequence[str]:
+        """What stands in an MFS directory; nothing where there is none."""
+        listed = _or_none(lambda: self._ask("files/ls", {"arg": path}, timeout))
+        with boundary():
+            return [string(entry, "Name") for entry in (listed or {}).get("Entries") or ()]
+
     def unpin(self, cid: str, *, timeout: float) -> None:
         """Undo `pin`; not pinned is fine."""
         with suppress(NotThere), self._client(timeout) as client:
@@ -161,6 +189,13 @@ class KuboTransport:
         """Drop the connections, those of other threads once their call is over. A later call opens new ones."""
         self._local = threading.local()
 
+    def _move(self, api: str) -> None:
+        if api != self.api:
+            with boundary():
+                self._dialer.address = Address.parse(api)
+            self.api, self._version = api, ()
+            self.close()
+
     # -- the hot calls ------------------------------------------------------------------------------
 
     def _bytes(self, call: str, options: Mapping[str, str], timeout: float, limit: int) -> bytes:
@@ -168,6 +203,12 @@ class KuboTransport:
 
     def _ask(self, call: str, options: Mapping[str, str], timeout: float) -> Any:
         return json.loads(self._bytes(call, options, timeout, _JSON_BYTES))
+
+    def _pin_name(self, cid: str, kind: str, timeout: float) -> str | None:
+        options = {"arg": cid, "type": kind, "names": "true"}
+        return _or_none(
+            lambda: text(next(iter(self._ask("pin/ls", options, timeout)["Keys"].values())).get("Name", ""))
+        )
 
     def _checked_version(self, timeout: float) -> str:
         with boundary():
@@ -195,11 +236,13 @@ class KuboTransport:
     @contextmanager
     def _client(self, timeout: float) -> Iterator[Any]:
         with boundary():
-            began = time.monotonic()
+            end = time.monotonic() + timeout
             self._known_version(timeout)
-            # Importing the client, below, takes its time once; that is not the daemon's fault.
-            left = timeout - (time.monotonic() - began)
-            with self._mine().using(left, _JSON_BYTES) as client:
+            mine, left = self._mine(), end - time.monotonic()
+            mine.prepare()
+            # Importing the client takes its time, once: that is not the daemon's fault.
+            left = max(end - time.monotonic(), min(left, _FEWEST_SECONDS))
+            with mine.using(left, _JSON_BYTES) as client:
                 yield client
 
 

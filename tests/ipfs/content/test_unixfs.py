@@ -13,7 +13,7 @@ import pytest
 from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.content.chunks import ChunkCipher, pieces, sealed_size
 from cachekit.ipfs.content.cids import DAG_PB, FileCid, binary_cid, cid_from, file_cid, raw_cid
-from cachekit.ipfs.content.unixfs import leaves
+from cachekit.ipfs.content.unixfs import leaves, read_file
 from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.kubo.transport import KuboTransport
 
@@ -101,6 +101,39 @@ def test_the_leaves_are_found_in_order(kubo: KuboTransport) -> None:
 def test_a_single_leaf_is_its_own_file() -> None:
     """Nobody is asked."""
     assert list(leaves(raw_cid(b"hello"), lambda _: None)) == [hashlib.sha256(b"hello").digest()]
+
+
+def repeating(leaf: bytes, times: int, depth: int = 1) -> tuple[str, dict[str, bytes]]:
+    """A file, with its blocks, that names one leaf `times` times; below `depth` levels of the same kind."""
+    cid = raw_cid(leaf)
+    blocks = {cid: leaf}
+    for _ in range(depth):
+        block = (b"\x12\x26\x0a\x24" + binary_cid(cid)) * times + b"\x0a\x02\x08\x02"
+        cid = cid_from(DAG_PB, hashlib.sha256(block).digest())
+        blocks[cid] = block
+    return cid, blocks
+
+
+@pytest.mark.parametrize(("leaf", "times", "depth"), [(b"x" * 14_000, 20_000, 1), (b"", 20_000, 1), (b"", 30, 12)])
+def test_a_small_dag_of_many_bytes_or_parts_is_refused(leaf: bytes, times: int, depth: int) -> None:
+    """It names one leaf again and again, with bytes or without: reading stops at the limit, and no part is asked for twice."""
+    cid, blocks = repeating(leaf, times, depth)
+    asked: list[str] = []
+
+    def block_of(name: str) -> bytes | None:
+        asked.append(name)
+        return blocks[name]
+
+    with pytest.raises(TierError) as caught:
+        read_file(cid, block_of, limit=MIB)
+    assert caught.value.reason == "oversized"
+    assert asked.count(raw_cid(leaf)) == 1
+
+
+def test_a_file_of_equal_parts_within_the_limit_is_read() -> None:
+    """Files of zeros are files too."""
+    cid, blocks = repeating(bytes(1024), 1024)
+    assert read_file(cid, blocks.get, limit=MIB) == bytes(MIB)
 
 
 def test_a_missing_node_is_not_found() -> None:

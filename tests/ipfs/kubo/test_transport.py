@@ -470,6 +470,22 @@ def test_a_silently_truncated_answer_is_caught_by_its_size() -> None:
     assert caught.value.reason == "truncated"
 
 
+_VERSIONS = ("0.43.0-custom", "0.43.0+custom", "0.43.0custom", "v0.43.0", "0.43.x", "0.43", "0.43.0rc1")
+
+
+@pytest.mark.parametrize("said", _VERSIONS)
+def test_a_version_may_have_anything_behind_its_numbers(said: str) -> None:
+    """Builds of one's own are Kubo too; too old is too old whatever they call themselves."""
+    with serving(lambda x: x.json({"Version": said})) as server:
+        assert KuboTransport(server.api).version() == said
+    with (
+        serving(lambda x: x.json({"Version": said.replace("0.43", "0.3")})) as server,
+        pytest.raises(TierUnavailable) as caught,
+    ):
+        KuboTransport(server.api).version()
+    assert caught.value.reason == "too_old"
+
+
 @pytest.mark.parametrize("told", [[], {}, None, 7, {"Version": 7}, {"Version": "nonsense"}, {"Hash": None}])
 def test_json_that_is_not_kubos_is_no_kubo(told: object) -> None:
     """Whatever shape it has, and whichever way it came."""

@@ -1,0 +1,71 @@
+"""What the daemon keeps for us, beside what it keeps for others: for a CID Kubo has one pin and one name, whoever asks.
+
+So each reference is a link in MFS too, where all users of the daemon see it. It keeps the content by itself: a pin that
+is somebody else's may end at any time, and one that was ours loses its name to whoever pins the same without one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from cachekit.errors import TierError, TierUnavailable
+from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.index.rows import Held
+from cachekit.ipfs.kubo.streams import PINNED_PER_SECOND
+from cachekit.ipfs.kubo.transport import KuboTransport
+
+ROOT: Final = "/cachekit/v1/pins"
+_OURS: Final = "cachekit/"
+_PIN_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The pins and links of one daemon. Everything may raise TierError."""
+
+    transport: KuboTransport
+
+    def is_free(self, cid: str, deadline: Deadline) -> bool:
+        """Whether nobody has a pin for this CID, so that ours would take no other's name."""
+        return self.transport.pinned(cid, timeout=deadline.left()) is None
+
+    def link(self, held: Held, deadline: Deadline) -> None:
+        """Keep what the daemon has; TierError `not_found` where it lacks it."""
+        self.transport.link(held.cid, f"{_shelf(held.cid)}/{_name(held)}", timeout=deadline.left())
+
+    def pin(self, cid: str, size: int, name: str, deadline: Deadline) -> None:
+        """Pin `size` bytes under `name`, unless somebody has; TierError `not_found` where a part is missing."""
+        if not self.is_free(cid, deadline):
+            return
+        seconds = min(deadline.left(), _PIN_SECONDS + size / PINNED_PER_SECOND)
+        try:
+            self.transport.pin(cid, _OURS + name, timeout=seconds)
+        except TierUnavailable as error:
+            if error.reason != "timeout" or not deadline.rest:
+                raise
+            # Kubo locks twice for a pin, and waits for ever where a collection asked for the lock in between.
+            raise TierError(f"a collection is in the way of a pin: {error}", reason="collecting") from error
+
+    def let_go(self, held: Held, deadline: Deadline) -> None:
+        """Undo `link`; with the last link of all users goes the pin, if it is one of ours."""
+        shelf = _shelf(held.cid)
+        self.transport.remove(f"{shelf}/{_name(held)}", timeout=deadline.left())
+        others = self.transport.names(shelf, timeout=deadline.left())
+        if any(name.startswith(f"{held.cid}.") for name in others):
+            return
+        # Who links it just now is kept by its link.
+        if (self.transport.pinned(held.cid, timeout=deadline.left()) or "").startswith(_OURS):
+            self.transport.unpin(held.cid, timeout=deadline.left())
+
+
+def _shelf(cid: str) -> str:
+    # Large directories are slow in MFS; these are 1024.
+    return f"{ROOT}/{cid[-2:]}"
+
+
+def _name(held: Held) -> str:
+    # Nobody learns from it which key of which namespace it is; of one reference all machines make the same.
+    reference = hashlib.sha256(b"\0".join((held.space.encode(), held.root.encode(), held.key))).hexdigest()
+    return f"{held.cid}.{reference[:32]}"
