@@ -23,7 +23,7 @@ _TAG: Final = (
 )
 _OURS: Final = (
     r"(cache|ledger|index|outbox)\.db(-wal|-shm|-journal|\.corrupt-\d+)?|outbox\.lock|generation|leases|kubo|"
-    rf"CACHEDIR\.TAG|\.gitignore|\.?{_STAMP}(-[0-9a-f-]+)?|digests\.corrupt-\d+"
+    rf"CACHEDIR\.TAG|\.gitignore|\.?{_STAMP}(-[0-9a-f-]+)?|(digests|notes)\.corrupt-\d+"
 )
 _VALUES: Final = "[0-9a-f]{2}"
 _INSIDE: Final = {
