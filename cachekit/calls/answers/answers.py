@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cachekit.cache.default import ROOT
 from cachekit.calls.answers.asking import Ask, Wanted, heeding, live, restored, stream, whole
-from cachekit.calls.call import storing
+from cachekit.calls.call import explain, storing
 from cachekit.calls.lanes import Lane, Nearby, arguments_of, serve
 from cachekit.calls.policy import policy_of
 from cachekit.calls.prepare import begun, driven, keyed, perform, prepare
@@ -22,6 +22,9 @@ from cachekit.model import MISS, Adapter, Event, Reply
 from cachekit.plan import plan as plans
 from cachekit.plan.gate import Scope, current
 from cachekit.plan.steps import CallOrigin, Returned, Steps
+
+if TYPE_CHECKING:
+    from cachekit.keys.outline import Explanation
 
 
 def near(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
@@ -144,6 +147,10 @@ class Answers:
     def heeding(self, origin: Callable[[], Any], scope: str) -> Steps:
         """A flow that calls `origin`, uncached, after the time for which the endpoint `scope` answered Retry-After."""
         return heeding(origin, scope)
+
+    def explain(self, identity: Any) -> Explanation:
+        """What the key of such a call consists of, where an answer stands, and what differs from the nearest earlier one."""
+        return explain(self._lane.target, (identity,), {})
 
     def passed(self, reason: str) -> None:
         """Counts a call that went straight to the server, in `stats()` under `bypasses[reason]`."""
