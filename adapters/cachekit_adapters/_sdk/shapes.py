@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter, Answers
 from cachekit_adapters._sdk.client import Quick, Vendor
 from cachekit_adapters._sdk.values import SdkValues, Shape
 from cachekit_adapters._wire import openai
+from cachekit_adapters._wire.held import Held
 from cachekit_adapters._wire.operation import adapter, bare, never, streaming
 
 NEUTRAL: Final = frozenset(
@@ -76,11 +77,13 @@ def quick_chat(sdk: str, path: str) -> Quick:
 
 def vendor(
     operations: Mapping[tuple[str, str], Adapter],
+    held: Mapping[str, Held],
     quick: Quick,
-    tenant: Callable[[Any], Any],
     keywords: Mapping[str, Any],
 ) -> Vendor:
-    """What `wrap` puts before a client: `operations` by method and end of the path, `keywords` as it was given them."""
+    """What `wrap` puts before a client: `operations` by method and end of the path, what the server holds by their
+    names, `keywords` as it was given them.
+    """
     by_server = keywords.get("version") == "server"
     policy = {name: value for name, value in keywords.items() if name != "version" or not by_server}
     ready = {place: Answers(adapter, **policy) for place, adapter in operations.items()}
@@ -91,4 +94,4 @@ def vendor(
                 return answers
         return None
 
-    return Vendor(find, tenant, quick, by_server)
+    return Vendor(find, held, quick, by_server)
