@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from cachekit_adapters._sdk.values import headers_of
-from cachekit_adapters._wire.headers import counts, is_secret, sealed
+from cachekit_adapters._wire.headers import counts, identifying, is_secret, sealed
 
 _NOT_ASKED: Final = frozenset({"websocket_base_url"})
 
@@ -43,7 +43,7 @@ class ClientSettings:
 def placed(settings: Settings, options: Any) -> dict[str, Any]:
     """The place of one request, whose headers and query go before those of the client."""
     place = dict(settings.place)
-    headers = _counting(headers_of(options).items())
+    headers = identifying(headers_of(options).items())
     if headers:
         # Some SDKs add to a header of the client, others replace it: both stand here.
         before = place.get("headers", {})
@@ -60,7 +60,7 @@ def _beside(before: str | None, text: str) -> str:
 def _settings(client: Any) -> Settings:
     http = client._client
     base, tenant = str(client.base_url), _tenant(client)
-    headers = _counting([*http.headers.multi_items(), *_cookies(http), *_texts(client.default_headers.items())])
+    headers = identifying([*http.headers.multi_items(), *_cookies(http), *_texts(client.default_headers.items())])
     query = _queried({**http.params, **client.default_query})
     place: dict[str, Any] = {"base": base, "tenant": tenant}
     place |= {"headers": headers} if headers else {}
@@ -89,11 +89,7 @@ def _cookies(http: Any) -> Iterable[tuple[str, str]]:
 
 def _texts(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[str, str]]:
     """Those that reach the wire: an SDK's `Omit` does not."""
-    return [(str(name).lower(), str(value)) for name, value in pairs if isinstance(value, (str, int))]
-
-
-def _counting(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    return {name: sealed(name, text) for name, text in pairs if counts(name)}
+    return [(str(name), str(value)) for name, value in pairs if isinstance(value, (str, int))]
 
 
 def _queried(query: Mapping[str, Any]) -> dict[str, Any]:

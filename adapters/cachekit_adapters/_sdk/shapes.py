@@ -12,7 +12,8 @@ from cachekit_adapters._sdk.client import Quick, Vendor
 from cachekit_adapters._sdk.values import SdkValues, Shape
 from cachekit_adapters._wire import openai
 from cachekit_adapters._wire.held import Held
-from cachekit_adapters._wire.operation import adapter, bare, never, streaming
+from cachekit_adapters._wire.operation import adapter, bare, never
+from cachekit_adapters._wire.openai.telling import chats
 
 NEUTRAL: Final = frozenset(
     {
@@ -49,7 +50,11 @@ def operation(sdk: str, name: str, kind: str, **more: Any) -> Adapter:
 
 
 def chat(sdk: str) -> Adapter:
-    return operation(sdk, "chat", "ChatCompletion", ttl=1800, neutral=NEUTRAL, streaming=streaming(openai, synthesised))
+    return operation(sdk, "chat", "ChatCompletion", ttl=1800, neutral=NEUTRAL, streaming=chats())
+
+
+def completion(sdk: str) -> Adapter:
+    return operation(sdk, "completion", "Completion", ttl=3600, neutral=NEUTRAL, streaming=chats())
 
 
 def embedding(sdk: str) -> Adapter:
@@ -63,12 +68,6 @@ def audio(sdk: str) -> Adapter:
 def models(sdk: str) -> Adapter:
     # Its class is the request's own business: only a client's requests have it.
     return operation(sdk, "models", "ChatCompletion", ttl=3600, sampled=never)
-
-
-def synthesised(body: Any, request: Any) -> list[bytes]:
-    """A plain answer as a stream; with usage only where the request asks for it, as a server would."""
-    options = (request.get("stream_options") or {}) if isinstance(request, Mapping) else {}
-    return openai.synthesise(body, include_usage=bool(options.get("include_usage")))
 
 
 def quick_chat(sdk: str, path: str) -> Quick:

@@ -15,6 +15,8 @@ from cachekit_adapters._sdk.rebuilding import Templates
 from cachekit_adapters._wire import bodies
 from cachekit_adapters._wire.exchange import Exchange, Head, dumped, readable
 from cachekit_adapters._wire.operation import Operation
+from cachekit_adapters._wire.sse import tellable
+from cachekit_adapters._wire.openai.telling import ASKED, wants_usage
 
 RAW: Final = "x-stainless-raw-response"
 _templates = Templates()
@@ -60,7 +62,17 @@ class SdkValues:
         return restored(content, self._shaped(context))
 
     def stream(self, _head: Head, pieces: list[bytes], context: Any) -> Any:
-        return stream(pieces, self._shaped(context))
+        events = b"".join(pieces)
+        told = tellable(events)
+        return stream(pieces if told is events else [told], self._shaped(context))
+
+    def mark(self, value: Any) -> bytes:
+        """Before a stream whose caller asked for usage, so that it is known where the server told none."""
+        try:
+            asked = value.response.request.content
+        except (AttributeError, RuntimeError):  # a stream that somebody made, of no request
+            return b""
+        return ASKED if b"include_usage" in asked and wants_usage(readable(asked)) else b""
 
     def streams(self, value: Any) -> bool:
         return hasattr(value, "response") and hasattr(value, "_iter_events")

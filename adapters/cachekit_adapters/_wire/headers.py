@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hmac
+from collections.abc import Iterable
 from typing import Final
 
 FRAMING: Final = frozenset(
@@ -38,6 +39,11 @@ _SECRET: Final = (
 def counts(name: str) -> bool:
     """Whether a header of this name, in lower case, may change the answer. One that nobody knows does."""
     return not (name in NEUTRAL or name.startswith("x-stainless") or _plain(name) in _KEYS)
+
+
+def identifying(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The headers that may change the answer, by lower-case name, as they stand in a key."""
+    return {name.lower(): sealed(name, text) for name, text in pairs if counts(name.lower())}
 
 
 def sealed(name: str, value: str) -> str:
