@@ -12,8 +12,8 @@ from cachekit_adapters._sdk.client import Quick, Vendor
 from cachekit_adapters._sdk.values import SdkValues, Shape
 from cachekit_adapters._wire import openai
 from cachekit_adapters._wire.held import Held
-from cachekit_adapters._wire.operation import adapter, bare, never
 from cachekit_adapters._wire.openai.telling import chats
+from cachekit_adapters._wire.operation import adapter, bare, never
 
 NEUTRAL: Final = frozenset(
     {

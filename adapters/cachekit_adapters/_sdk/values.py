@@ -14,9 +14,9 @@ from cachekit_adapters._sdk.answered import Answered
 from cachekit_adapters._sdk.rebuilding import Templates
 from cachekit_adapters._wire import bodies
 from cachekit_adapters._wire.exchange import Exchange, Head, dumped, readable
+from cachekit_adapters._wire.openai.telling import ASKED, wants_usage
 from cachekit_adapters._wire.operation import Operation
 from cachekit_adapters._wire.sse import tellable
-from cachekit_adapters._wire.openai.telling import ASKED, wants_usage
 
 RAW: Final = "x-stainless-raw-response"
 _templates = Templates()

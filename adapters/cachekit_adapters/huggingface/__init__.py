@@ -22,8 +22,8 @@ from cachekit_adapters._wire import held, openai
 from cachekit_adapters._wire.exchange import ClientAnswer, ClientRequest
 from cachekit_adapters._wire.flows import Flow, changed, method
 from cachekit_adapters._wire.headers import identifying
-from cachekit_adapters._wire.operation import Operation, adapter, bare
 from cachekit_adapters._wire.openai.telling import chats, kept
+from cachekit_adapters._wire.operation import Operation, adapter, bare
 from cachekit_adapters._wire.versions import Versions
 from cachekit_adapters.huggingface.values import LINES
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 from cachekit import Adapter
 from cachekit_adapters._wire import held, items, openai
 from cachekit_adapters._wire.exchange import dumped
-from cachekit_adapters._wire.operation import Operation, adapter, bare, streaming
 from cachekit_adapters._wire.openai.telling import chats, kept
+from cachekit_adapters._wire.operation import Operation, adapter, bare, streaming
 from cachekit_adapters.http import HTTP
 from cachekit_adapters.opea import wire
 

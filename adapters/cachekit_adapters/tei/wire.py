@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from cachekit_adapters._wire import items
 from cachekit_adapters._wire.exchange import texts
-from cachekit_adapters._wire.prices import Usage, counted, tokens
 from cachekit_adapters._wire.openai.vectors import sound
+from cachekit_adapters._wire.prices import Usage, counted, tokens
 from cachekit_adapters.tei.batches import OPENAI, ask, fits, merge, operation, split, take
 
 __all__ = [

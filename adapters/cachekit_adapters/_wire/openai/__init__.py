@@ -13,9 +13,9 @@ from typing import Any
 
 from cachekit_adapters._wire.exchange import texts
 from cachekit_adapters._wire.openai.chunks import assemble, is_response, synthesise
+from cachekit_adapters._wire.openai.vectors import sound
 from cachekit_adapters._wire.prices import Usage, tokens
 from cachekit_adapters._wire.sse import is_done, json_events
-from cachekit_adapters._wire.openai.vectors import sound
 
 __all__ = [
     "about",

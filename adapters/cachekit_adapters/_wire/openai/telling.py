@@ -45,13 +45,14 @@ def fitted(content: bytes, kept: Any, request: Any) -> bytes:
 
     Raises Unfit where usage is wanted that the server was not asked for.
     """
-    if request is None:
+    asked = content.startswith(ASKED) or wants_usage(kept)
+    if request is None or asked == wants_usage(request):
         return content
-    if wants_usage(request):
-        if not (content.startswith(ASKED) or wants_usage(kept) or _has_usage(content)):
-            raise Unfit
-        return content
-    return _without_usage(content) if b'"usage"' in content else content
+    if asked:
+        return _without_usage(content)
+    if not _has_usage(content):
+        raise Unfit
+    return content
 
 
 def assembled(data: bytes) -> Any:
