@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,14 +156,14 @@ def test_the_key_of_the_api_is_no_part(server: Scripted) -> None:
     assert server.count == 1
 
 
-def test_no_secret_of_a_client_stands_on_the_disk(server: Scripted) -> None:
+def test_no_secret_of_a_client_stands_on_the_disk(server: Scripted, own_cache: Path) -> None:
     """A gateway's key and a webhook's are in no file of the cache."""
     with open_openai(
         server.url, default_headers={"x-portkey-api-key": "hush-hush"}, webhook_secret="hush-hush"
     ) as bare:
         ask(wrap(bare))
     cachekit.flush(10)
-    files = [path for path in Path(os.environ["CACHEKIT_DIR"]).rglob("*") if path.is_file()]
+    files = [path for path in own_cache.rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if b"hush-hush" in path.read_bytes()]
 
