@@ -90,7 +90,7 @@ SAID: list[tuple[str, Open, dict[str, Any], dict[str, Any]]] = [
     ),
     ("Azure's api_version", open_azure, {"api_version": "2024-01-01"}, {"api_version": "2025-01-01"}),
     ("a beta by default", open_claude, {"default_headers": {"anthropic-beta": "a"}}, {}),
-    ("a version", open_claude, {"default_headers": {"anthropic-version": "2023-06-01"}}, {}),
+    ("a version", open_claude, {"default_headers": {"anthropic-version": "2024-01-01"}}, {}),
     ("a project of Vertex", open_vertex, {"project_id": "A"}, {"project_id": "B"}),
     ("a region of Vertex", open_vertex, {"project_id": "A", "region": "A"}, {"project_id": "A", "region": "B"}),
     ("an organization", open_openai, {"organization": "A"}, {"organization": "B"}),
