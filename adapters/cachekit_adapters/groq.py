@@ -14,6 +14,7 @@ from cachekit import Adapter
 from cachekit_adapters._sdk import client as stainless
 from cachekit_adapters._sdk import shapes
 from cachekit_adapters._sdk.shapes import quick_chat, vendor
+from cachekit_adapters._wire.held import Held, given, said
 
 SDK: Final = "groq"
 
@@ -30,9 +31,15 @@ OPERATIONS: Final = {
     ("get", "/models"): MODELS,
 }
 
+HELD: Final = {
+    CHAT.name: Held(
+        {"search_settings": said, "compound_custom": said, "include_domains": given, "exclude_domains": given}
+    )
+}
+
 _QUICK: Final = quick_chat(SDK, "/openai/v1/chat/completions")
 
 
 def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of a Groq or AsyncGroq client whose calls are cached."""
-    return stainless.wrapped(client, vendor(OPERATIONS, _QUICK, lambda _client: None, keywords))
+    return stainless.wrapped(client, vendor(OPERATIONS, HELD, _QUICK, keywords))

@@ -12,12 +12,13 @@ from typing import Any, Final
 from cachekit import Adapter
 from cachekit_adapters._sdk import client as stainless
 from cachekit_adapters._sdk import shapes
-from cachekit_adapters._sdk.shapes import NEUTRAL, RESPONSE_NEUTRAL, quick_chat, vendor
+from cachekit_adapters._sdk.shapes import RESPONSE_NEUTRAL, quick_chat, vendor
+from cachekit_adapters._wire import held
 
 SDK: Final = "openai"
 
 CHAT: Final[Adapter] = shapes.chat(SDK)
-COMPLETION: Final[Adapter] = shapes.operation(SDK, "completion", "Completion", ttl=3600, neutral=NEUTRAL)
+COMPLETION: Final[Adapter] = shapes.completion(SDK)
 EMBEDDING: Final[Adapter] = shapes.embedding(SDK)
 RESPONSES: Final[Adapter] = shapes.operation(SDK, "responses", "Response", ttl=1800, neutral=RESPONSE_NEUTRAL)
 AUDIO: Final[Adapter] = shapes.audio(SDK)
@@ -33,13 +34,11 @@ OPERATIONS: Final = {
     ("get", "/models"): MODELS,
 }
 
+HELD: Final = {CHAT.name: held.CHAT, RESPONSES.name: held.RESPONSES}
+
 _QUICK: Final = quick_chat(SDK, "/chat/completions")
 
 
 def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of an OpenAI or AsyncOpenAI client whose calls are cached; organization and project are tenants."""
-    return stainless.wrapped(client, vendor(OPERATIONS, _QUICK, _tenant, keywords))
-
-
-def _tenant(client: Any) -> dict[str, Any]:
-    return {"organization": client.organization, "project": client.project}
+    return stainless.wrapped(client, vendor(OPERATIONS, HELD, _QUICK, keywords))

@@ -82,8 +82,15 @@ def _one(function: Embed, keywords: Mapping[str, Any]) -> Cached[Any, Any]:
         return vector
 
     one.__module__, one.__qualname__ = function.__module__, f"{function.__qualname__}.vector"
-    policy = {"ttl": "24h", "version": "1", **keywords, "ignore": ("vector",), "codec": "ndarray"}
+    own = {"ignore": ("vector",), "codec": "ndarray", "cacheable": _finite}
+    policy = {"ttl": "24h", "version": "1", **keywords, **own}
     return distributed_cache(**policy)(one)
+
+
+def _finite(vector: Any) -> bool:
+    """Whether a vector is an answer: what has no numbers, or some that are none, is not kept."""
+    numpy = needed("numpy")
+    return bool(vector.size and (vector.dtype.kind not in "fc" or numpy.isfinite(vector).all()))
 
 
 def _identity(function: Embed, model: str | os.PathLike[str] | None, keywords: Mapping[str, Any]) -> Any:

@@ -137,7 +137,10 @@ def _text(text: str) -> bytes:
 
 @lru_cache(maxsize=64)
 def _codec_name(name: bytes) -> str:
-    return name.decode("utf-8", "surrogatepass")
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except ValueError as error:
+        raise IntegrityError("the record's codec has no name") from error
 
 
 # A line each, in JSON: a tag may hold any character, and a list cut off behind a line end is still a list of tags.
@@ -146,5 +149,10 @@ def _dump_tags(tags: tuple[str, ...]) -> bytes:
 
 
 def _load_tags(text: bytes) -> tuple[str, ...]:
-    loaded: list[Any] = [json.loads(line) for line in text.splitlines()]
+    try:
+        loaded: list[Any] = [json.loads(line) for line in text.splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError("the record's tags cannot be read") from error
+    if not all(isinstance(tag, str) for tag in loaded):
+        raise IntegrityError("the record's tags are no texts")
     return tuple(loaded)

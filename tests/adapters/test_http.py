@@ -264,7 +264,7 @@ def test_sampled_answers_need_a_word(library: Any, tgi_peer: Scripted) -> None:
 def test_openai_shaped_chat_of_any_server() -> None:
     """`opea.CHAT` serves every server with OpenAI's chat route: plain, streamed, and the one from the other."""
     httpx = pytest.importorskip("httpx")
-    replies = [json_reply(chat("Hello there.")), stream_reply(frames(chat_chunks()))]
+    replies = [json_reply(chat("Hello there.")), stream_reply(frames(chat_chunks(usage=True)))]
     with scripted_server(replies) as server:
         wrapped = client(httpx, server.url + "/v1", opea.CHAT)
         plain = wrapped.post("/chat/completions", json=COLD)

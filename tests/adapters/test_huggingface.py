@@ -63,9 +63,10 @@ def test_chat_of_a_real_server(llama: Scripted) -> None:
 
 
 def test_streamed_chat_of_a_real_server(llama: Scripted) -> None:
-    """Chunks of the client's own type come back as they were; the stream serves the plain call."""
+    """Chunks of the client's own type come back as they were; a stream with its usage serves the plain call."""
     wrapped = client(llama.url, cache_truncated=True)
-    live, stored = (list(wrapped.chat_completion(**COLD, stream=True)) for _ in range(2))
+    asked: Any = {**COLD, "stream": True, "stream_options": {"include_usage": True}}
+    live, stored = (list(wrapped.chat_completion(**asked)) for _ in range(2))
     assert live == stored and type(live[0]) is hub.ChatCompletionStreamOutput and len(live) > 1
     plain = wrapped.chat_completion(**COLD)
     said = "".join(chunk.choices[0].delta.content or "" for chunk in live if chunk.choices)

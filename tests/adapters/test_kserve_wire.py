@@ -253,6 +253,11 @@ def output(size: int | None) -> dict[str, Any]:
         ({"outputs": []}, b"", "incomplete"),
         ({}, b"", "incomplete"),
         ({"error": "no"}, b"", "error_in_200"),
+        ({"outputs": [1]}, b"", "incomplete"),
+        ({"outputs": [{"data": [1.5]}]}, b"", "incomplete"),
+        ({"outputs": [{**output(None), "parameters": [1]}]}, b"", "incomplete"),
+        ({"outputs": {"y": 1}}, b"", "incomplete"),
+        ([], b"", "incomplete"),
     ],
 )
 def test_which_results_are_stored(told: Any, buffer: bytes, reason: str) -> None:
@@ -267,6 +272,26 @@ def test_a_stored_result_cut_anywhere_is_a_miss() -> None:
     for end in range(len(data)):
         with pytest.raises(ValueError):
             wire.rebuild(data[:end], length)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[" * 100_000,
+        b"[]",
+        b"{}",
+        b'{"outputs": 1}',
+        b'{"outputs": [1]}',
+        b'{"outputs": [{"parameters": {"binary_data_size": 0}}]}',
+        b'{"outputs": [{"name": "y", "parameters": [1]}]}',
+        b'{"outputs": [{"name": "y", "parameters": {"binary_data_size": 1e400}}]}',
+        b"\xff",
+    ],
+)
+def test_a_stored_result_of_another_kind_is_refused(header: bytes) -> None:
+    """Nested too deep, of another shape, or no text: ValueError, as documented."""
+    with pytest.raises(ValueError):
+        wire.rebuild(header, len(header))
 
 
 def test_nothing_is_sampled_or_counted() -> None:

@@ -48,7 +48,7 @@ def test_chat(server: Scripted, open_client: Any) -> None:
 
 
 def test_chat_streams(server: Scripted, open_client: Any) -> None:
-    """A stream is kept as it came, and serves the plain call."""
+    """A stream is kept as it came; a plain call, whose usage it does not tell, is asked for itself."""
     client = open_client(opea.CHAT)
     asked = {**ASK, "stream": True}
     told = []
@@ -58,7 +58,7 @@ def test_chat_streams(server: Scripted, open_client: Any) -> None:
     assert told[0] == told[1] and told[0][-2] == "data: [DONE]"
     plain = client.post("/v1/chat/completions", json=ASK).json()
     assert plain["choices"][0]["message"]["content"]
-    assert server.count == 1
+    assert server.count == 2
 
 
 def test_a_chat_reader_that_stops_at_done_has_it_kept(server: Scripted, open_client: Any) -> None:
@@ -121,15 +121,15 @@ def test_what_depends_on_an_index_passes(server: Scripted, open_client: Any) -> 
 
 
 def test_async_chat(server: Scripted) -> None:
-    """The async client's plain and streamed chats are one answer."""
+    """A plain chat of the async client serves a streamed one."""
 
     async def ask() -> None:
         async with wrap(httpx.AsyncClient(base_url=server.url, trust_env=False), adapter=opea.CHAT) as client:
+            assert (await client.post("/v1/chat/completions", json=ASK)).json()["choices"]
             asked = {**ASK, "stream": True}
             async with client.stream("POST", "/v1/chat/completions", json=asked) as response:
                 lines = [line async for line in response.aiter_lines()]
             assert "data: [DONE]" in lines
-            assert (await client.post("/v1/chat/completions", json=ASK)).json()["choices"]
 
     asyncio.run(ask())
     assert server.count == 1

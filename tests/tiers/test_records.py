@@ -107,6 +107,25 @@ def test_a_long_function_name_is_cut_for_people_only() -> None:
     assert peek(data).function.startswith("ü" * 500)
 
 
+@pytest.mark.parametrize("tags", [b"[" * 100_000, b"{", b"1", b'"a"\n\xff'])
+def test_tags_of_another_kind_are_refused_though_the_checksum_is_right(
+    tags: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes the right sum over what no reader expects gets the one error that readers raise."""
+    monkeypatch.setattr("cachekit.tiers.records._dump_tags", lambda _tags: tags)
+    data = encode(KEY, RECORD)
+    with pytest.raises(IntegrityError):
+        decode(KEY, data)
+
+
+def test_a_codec_without_a_name_is_refused_though_the_checksum_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are no text name no codec."""
+    monkeypatch.setattr("cachekit.tiers.records._text", lambda text: b"\xff" if text == RECORD.codec else text.encode())
+    data = encode(KEY, RECORD)
+    with pytest.raises(IntegrityError):
+        decode(KEY, data)
+
+
 def test_peek_reads_the_head_alone() -> None:
     """The first PEEK bytes of a big record give everything that `cachekit ls` shows."""
     record = Record("json", b"x" * 100_000, 10, 20, 1.5, 0.25, ("a", "b"), pin=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cachekit import Answers, Reply
-from cachekit_adapters._sdk.values import RAW, SdkRequest, headers_of, plain
+from cachekit_adapters._sdk.answered import Answered, answering
+from cachekit_adapters._sdk.values import RAW, SdkRequest, headers_of, is_async_client, plain
 from cachekit_adapters._wire import batches, items
 from cachekit_adapters._wire.exchange import dumped
 from cachekit_adapters._wire.flows import Flow
@@ -24,13 +26,22 @@ def answer(
 ) -> Flow:
     """A flow: the SDK's value of the whole answer; `real` asks the server for the part that is missing."""
 
-    def send(body: Any) -> Any:
-        return real(request.cast_to, _part(request, body), stream=False, stream_cls=None)
+    last: list[Any] = []
 
+    def read(answer: Any) -> Any:
+        last[:] = [answer]
+        return plain(answer)
+
+    def send(body: Any) -> Any:
+        return asked(request.cast_to, _part(request, body))
+
+    asked = answering(functools.partial(real, stream=False, stream_cls=None), is_async=is_async_client(request.client))
     place = {name: value for name, value in identity.items() if name != "body"}
-    form = batches.openai_form(answers.adapter.name.partition(".")[0], plain)
+    form = batches.openai_form(answers.adapter.name.partition(".")[0], read)
     path, body = str(identity["path"]), identity["body"]
     outcome = yield from batches.divided(answers, place, items, path, body, send, form=form, scope=scope)
+    if outcome.replies is None:
+        return last[0].value if type(last[0]) is Answered else last[0]
     return answers.adapter.restore(Reply("plain", dumped(outcome.body)), False, request)
 
 

@@ -11,15 +11,17 @@ first: it looks for a plain call's answer near by, and leaves everything else to
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from cachekit import MISS, Answers, CallOrigin, Wanted
 from cachekit_adapters._sdk import batches
-from cachekit_adapters._sdk.identity import files_of, identified, version_of, without
+from cachekit_adapters._sdk.answered import Answered, answering, heard
+from cachekit_adapters._sdk.identity import body_of, files_of, identified, version_of, without
+from cachekit_adapters._sdk.settings import ClientSettings, placed
 from cachekit_adapters._sdk.values import RAW, SdkRequest, Shape, headers_of, is_async_client
 from cachekit_adapters._wire.flows import Flow, method
+from cachekit_adapters._wire.held import NOTHING, Held
 from cachekit_adapters._wire.versions import Version, Versions
 
 _UNUSUAL: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
@@ -36,12 +38,12 @@ class Quick(NamedTuple):
 
 
 class Vendor(NamedTuple):
-    """What is cached of an SDK's calls. `find(method, path)` is None for what is not; `by_server`: the models that the
-    server says it has are part of a key.
+    """What is cached of an SDK's calls. `find(method, path)` is None for what is not; `held` says by an adapter's name
+    what its server holds; `by_server`: the models that the server says it has are part of a key.
     """
 
     find: Callable[[str, str], Answers | None]
-    tenant: Callable[[Any], Any]
+    held: Mapping[str, Held]
     quick: Quick
     by_server: bool
 
@@ -54,33 +56,52 @@ class WrappedClient(NamedTuple):
     vendor: Vendor
     is_async: bool
     versions: Versions | None
+    settings: ClientSettings
 
-    def answers(self, options: Any) -> Answers | None:
-        """Which Answers a request belongs to; None where it is not cached."""
-        if headers_of(options).get(RAW) == "stream":
-            return None
+    def answers(self, options: Any, *, stream: bool) -> Answers | None:
+        """Which Answers a request belongs to; None where it is not cached, which is counted where it could have been."""
         answers = self.vendor.find(str(options.method), str(options.url).split("?")[0])
-        return None if answers is None or (options.files and files_of(options.files) is None) else answers
+        if answers is None:
+            return None
+        reason = self._passing(answers, options, stream)
+        if reason:
+            answers.passed(reason)
+        return None if reason else answers
 
-    def place(self, path: str, version: Version | None) -> dict[str, Any]:
-        """The part of an identity that says who is asked."""
-        place = {"base": str(self.client.base_url), "path": path, "tenant": self.vendor.tenant(self.client)}
-        return place if version is None else {**place, "version": version.text}
+    def held(self, answers: Answers) -> Held:
+        return self.vendor.held.get(answers.adapter.name, NOTHING)
+
+    def _passing(self, answers: Answers, options: Any, stream: bool) -> str:
+        raw = headers_of(options).get(RAW)
+        if raw == "stream" or (raw and stream):
+            # Whoever waits for the same stream would be given this caller's kind of response.
+            return "raw_stream"
+        if options.files and files_of(options.files) is None:
+            return "unreadable_file"
+        return self.held(answers).reason(body_of(options))
 
 
 def wrapped(client: Any, vendor: Vendor) -> Any:
     """A copy of `client` whose requests are cached."""
     copy, is_async = client.copy(), is_async_client(client)
+    # Not every SDK's copy takes it along.
+    copy._strict_response_validation = client._strict_response_validation
     versions = Versions("/models", version_of, is_async=is_async, in_turn=False) if vendor.by_server else None
-    server = WrappedClient(copy, client, vendor, is_async, versions)
+    server = WrappedClient(copy, client, vendor, is_async, versions, ClientSettings(copy))
+    copy._process_response = heard(copy._process_response)
     copy.request = method(functools.partial(_requested, server, copy.request), is_async=is_async)
-    copy.copy = copy.with_options = functools.partial(_copied, copy.copy, vendor)
-    _add_door(server, vendor.quick)
+    copy.copy = copy.with_options = _copying(copy.copy, vendor)
+    if not client._strict_response_validation:
+        _add_door(server, vendor.quick)
     return copy
 
 
-def _copied(make: Callable[..., Any], vendor: Vendor, /, **changes: Any) -> Any:
-    return wrapped(make(**changes), vendor)
+def _copying(make: Callable[..., Any], vendor: Vendor) -> Callable[..., Any]:
+    @functools.wraps(make)
+    def copied(**changes: Any) -> Any:
+        return wrapped(make(**changes), vendor)
+
+    return copied
 
 
 def _add_door(server: WrappedClient, quick: Quick) -> None:
@@ -88,7 +109,8 @@ def _add_door(server: WrappedClient, quick: Quick) -> None:
     holder = functools.reduce(getattr, places, server.client)
     answers = server.vendor.find("post", quick.path)
     if answers is not None:
-        look = functools.partial(_near, server, quick, answers)
+        held = server.held(answers)
+        look = functools.partial(_near, server, quick, answers, _UNUSUAL | held.parameters.keys(), held)
         setattr(holder, name, _quick(look, getattr(holder, name), is_async=server.is_async))
 
 
@@ -116,35 +138,53 @@ def _materialised(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**kwargs, **read} if read else kwargs
 
 
-def _near(server: WrappedClient, quick: Quick, answers: Answers, kwargs: dict[str, Any]) -> Any:
+def _near(
+    server: WrappedClient,
+    quick: Quick,
+    answers: Answers,
+    unusual: frozenset[str],
+    held: Held,
+    kwargs: dict[str, Any],
+) -> Any:
     """What memory or disk has for a plain call of plain data, else MISS."""
-    if kwargs.get("stream") or not _UNUSUAL.isdisjoint(kwargs):
+    if kwargs.get("stream") or not unusual.isdisjoint(kwargs) or ("tools" in kwargs and held.reason(kwargs)):
         return MISS
     version = None if server.versions is None else server.versions.known("")
     if server.versions is not None and version is None:
         return MISS
     body = without(kwargs, answers.adapter.neutral)
     wanted = Wanted(False, quick.shape(), "", answers.adapter.sampled(body))
-    identity = server.place(quick.path, version)
+    identity = _at(server.settings.now().place, quick.path, version)
     identity["body"] = body
     return answers.near(identity, wanted)
+
+
+def _at(place: Mapping[str, Any], path: str, version: Version | None) -> dict[str, Any]:
+    """The part of an identity that says who is asked."""
+    at = {**place, "path": path}
+    return at if version is None else {**at, "version": version.text}
 
 
 def _requested(
     server: WrappedClient, real: Any, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
 ) -> Flow:
     """What the client's `request` does in the place of the SDK's own (`real`)."""
-    origin = functools.partial(real, cast_to, options, stream=stream, stream_cls=stream_cls)
-    answers, version = server.answers(options), None
+    asked = functools.partial(real, cast_to, options, stream=stream, stream_cls=stream_cls)
+    answers, version = server.answers(options, stream=stream), None
     if answers is not None and server.versions is not None:
         version = yield from server.versions.of("", lambda _url: server.bare.models.list())
         answers = None if version is None else answers
     if answers is None:
-        return (yield CallOrigin(origin=origin)).value
-    identity = identified(server.place(str(options.url), version), options, answers.adapter.neutral)
+        return (yield CallOrigin(origin=asked)).value
+    settings = server.settings.now()
+    place = _at(placed(settings, options), str(options.url), version)
+    identity = identified(place, options, answers.adapter.neutral)
     request = SdkRequest(server.client, cast_to, options, stream, stream_cls)
-    scope = f"{identity['base']} {json.dumps(identity['tenant'], sort_keys=True)}"
     if batches.divides(answers, identity, request):
-        return (yield from batches.answer(answers, identity, request, real, scope))
-    sampled = answers.adapter.sampled(identity["body"])
-    return (yield from answers.asking(identity, origin, Wanted(stream, request, scope, sampled, server.is_async)))
+        return (yield from batches.answer(answers, identity, request, real, settings.scope))
+    wanted = Wanted(
+        stream, request, settings.scope, answers.adapter.sampled(identity["body"]), is_async=server.is_async
+    )
+    origin = asked if stream else answering(asked, is_async=server.is_async)
+    value = yield from answers.asking(identity, origin, wanted)
+    return value.value if type(value) is Answered else value

@@ -11,27 +11,23 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cachekit_adapters._sdk.values import headers_of
-from cachekit_adapters._wire.headers import counts
 from cachekit_adapters._wire.versions import Version
 
 
 def identified(place: Mapping[str, Any], options: Any, neutral: frozenset[str]) -> dict[str, Any]:
-    """What identifies a request: who is asked (`place`), body, and what headers and query say besides. No API key."""
-    body = (
-        {**(options.json_data or {}), **(options.extra_json or {})}
-        if isinstance(options.json_data, Mapping)
-        else options.json_data
-    )
+    """What identifies a request: who is asked and how (`place`), the body and its files. No API key."""
+    body = body_of(options)
     identity = {**place, "body": without({} if body is None else body, neutral)}
-    headers = {name: text for name, text in headers_of(options).items() if counts(name)}
-    if headers:
-        identity["headers"] = headers
-    if options.params:
-        identity["query"] = dict(options.params)
     if options.files:
         identity["files"] = files_of(options.files)
     return identity
+
+
+def body_of(options: Any) -> Any:
+    """The JSON that a request sends."""
+    if isinstance(options.json_data, Mapping) or options.extra_json:
+        return {**(options.json_data or {}), **(options.extra_json or {})}
+    return options.json_data
 
 
 def without(body: Any, neutral: frozenset[str]) -> Any:

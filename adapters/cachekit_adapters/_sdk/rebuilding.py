@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from threading import Lock
 from typing import Any, Final
 
@@ -54,7 +55,7 @@ def cloned(value: Any) -> Any:
         return [cloned(item) for item in value]
     if kind is dict:
         return {name: cloned(item) for name, item in value.items()}
-    return _model(value, kind)
+    return _model(value, kind) if hasattr(value, "__pydantic_fields_set__") else deepcopy(value)
 
 
 def _model(value: Any, kind: Any) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter, Answers
 from cachekit_adapters._sdk.client import Quick, Vendor
 from cachekit_adapters._sdk.values import SdkValues, Shape
 from cachekit_adapters._wire import openai
-from cachekit_adapters._wire.operation import adapter, bare, never, streaming
+from cachekit_adapters._wire.held import Held
+from cachekit_adapters._wire.openai.telling import chats
+from cachekit_adapters._wire.operation import adapter, bare, never
 
 NEUTRAL: Final = frozenset(
     {
@@ -48,7 +50,11 @@ def operation(sdk: str, name: str, kind: str, **more: Any) -> Adapter:
 
 
 def chat(sdk: str) -> Adapter:
-    return operation(sdk, "chat", "ChatCompletion", ttl=1800, neutral=NEUTRAL, streaming=streaming(openai, synthesised))
+    return operation(sdk, "chat", "ChatCompletion", ttl=1800, neutral=NEUTRAL, streaming=chats())
+
+
+def completion(sdk: str) -> Adapter:
+    return operation(sdk, "completion", "Completion", ttl=3600, neutral=NEUTRAL, streaming=chats())
 
 
 def embedding(sdk: str) -> Adapter:
@@ -64,23 +70,19 @@ def models(sdk: str) -> Adapter:
     return operation(sdk, "models", "ChatCompletion", ttl=3600, sampled=never)
 
 
-def synthesised(body: Any, request: Any) -> list[bytes]:
-    """A plain answer as a stream; with usage only where the request asks for it, as a server would."""
-    options = (request.get("stream_options") or {}) if isinstance(request, Mapping) else {}
-    return openai.synthesise(body, include_usage=bool(options.get("include_usage")))
-
-
 def quick_chat(sdk: str, path: str) -> Quick:
     return Quick("chat.completions.create", path, functools.partial(shape, sdk, "ChatCompletion"))
 
 
 def vendor(
     operations: Mapping[tuple[str, str], Adapter],
+    held: Mapping[str, Held],
     quick: Quick,
-    tenant: Callable[[Any], Any],
     keywords: Mapping[str, Any],
 ) -> Vendor:
-    """What `wrap` puts before a client: `operations` by method and end of the path, `keywords` as it was given them."""
+    """What `wrap` puts before a client: `operations` by method and end of the path, what the server holds by their
+    names, `keywords` as it was given them.
+    """
     by_server = keywords.get("version") == "server"
     policy = {name: value for name, value in keywords.items() if name != "version" or not by_server}
     ready = {place: Answers(adapter, **policy) for place, adapter in operations.items()}
@@ -91,4 +93,4 @@ def vendor(
                 return answers
         return None
 
-    return Vendor(find, tenant, quick, by_server)
+    return Vendor(find, held, quick, by_server)

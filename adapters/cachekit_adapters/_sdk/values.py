@@ -7,12 +7,16 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
+from cachekit_adapters._sdk.answered import Answered
 from cachekit_adapters._sdk.rebuilding import Templates
 from cachekit_adapters._wire import bodies
-from cachekit_adapters._wire.exchange import Exchange, Head, dumped
+from cachekit_adapters._wire.exchange import Exchange, Head, dumped, readable
+from cachekit_adapters._wire.openai.telling import ASKED, wants_usage
 from cachekit_adapters._wire.operation import Operation
+from cachekit_adapters._wire.sse import tellable
 
 RAW: Final = "x-stainless-raw-response"
 _templates = Templates()
@@ -44,7 +48,11 @@ class SdkValues:
         self._shape = shape
 
     def exchange(self, _operation: Operation, value: Any, *, whole: bool) -> Exchange | None:
-        answer = plain(value) if whole else None
+        if not whole:
+            return None
+        if type(value) is Answered:
+            return Exchange("", None, value.content)
+        answer = plain(value)
         return None if answer is None else Exchange("", None, dumped(answer), read=answer)
 
     def request(self, context: Any) -> tuple[str, Any] | None:
@@ -54,7 +62,17 @@ class SdkValues:
         return restored(content, self._shaped(context))
 
     def stream(self, _head: Head, pieces: list[bytes], context: Any) -> Any:
-        return stream(pieces, self._shaped(context))
+        events = b"".join(pieces)
+        told = tellable(events)
+        return stream(pieces if told is events else [told], self._shaped(context))
+
+    def mark(self, value: Any) -> bytes:
+        """Before a stream whose caller asked for usage, so that it is known where the server told none."""
+        try:
+            asked = value.response.request.content
+        except (AttributeError, RuntimeError):  # a stream that somebody made, of no request
+            return b""
+        return ASKED if b"include_usage" in asked and wants_usage(readable(asked)) else b""
 
     def streams(self, value: Any) -> bool:
         return hasattr(value, "response") and hasattr(value, "_iter_events")
@@ -75,15 +93,19 @@ class SdkValues:
 
 
 def plain(value: Any) -> Any:
-    """The wire JSON of a model, of a raw response, or of text."""
+    """The wire JSON of a model, of a raw response, or of text; None for what has more in it than that."""
     if isinstance(value, str):
         return value
+    if type(value) is Answered:
+        return readable(value.content)
     if hasattr(value, "http_response"):
         try:
-            return json.loads(value.http_response.content)
-        except (ValueError, RuntimeError):
+            return readable(value.http_response.content)
+        except RuntimeError:  # nobody read it yet
             return None
-    return value.to_dict(mode="json") if hasattr(value, "to_dict") else None
+    # What a `parse()` made holds objects of the caller's classes, and comes back only through it.
+    is_model = hasattr(value, "to_dict") and not type(value).__name__.startswith("Parsed")
+    return value.to_dict(mode="json") if is_model else None
 
 
 def restored(content: bytes, context: Any) -> Any:
@@ -108,7 +130,11 @@ def stream(pieces: list[bytes], context: Any) -> Any:
 
 def _constructed(shape: Shape, data: bytes) -> Any:
     construct = importlib.import_module(f"{shape.sdk}._models").construct_type
-    return construct(type_=shape.kind, value=json.loads(data))
+    value = construct(type_=shape.kind, value=json.loads(data))
+    if shape.sdk != "groq":
+        # Nobody was asked, so there is no request that has an id.
+        value._request_id = None
+    return value
 
 
 def _processed(request: SdkRequest, response: Any) -> Any:
@@ -140,7 +166,9 @@ def _response(request: SdkRequest, pieces: list[bytes], kind: str) -> Any:
     sent = library.Request(str(request.options.method).upper(), str(request.client.base_url), headers=raw)
     is_async = is_async_client(request.client)
     if kind == "application/json":
-        return library.Response(200, headers={"content-type": kind}, content=b"".join(pieces), request=sent)
+        response = library.Response(200, headers={"content-type": kind}, content=b"".join(pieces), request=sent)
+        response.elapsed = timedelta(0)
+        return response
     return _made(request.client, 200, {"content-type": kind}, pieces, sent, is_async=is_async)
 
 

@@ -39,17 +39,22 @@ class Source:
 
     def __init__(self, response: Any) -> None:
         self._response = response
-        # A new response goes through its own decoder once more, and each takes its time: decoded where there is a need.
-        self._encoded = "content-encoding" in response.headers
+
+    def _is_raw(self) -> bool:
+        """Whether the bytes are as they came over the wire, where a decoder would only take its time.
+
+        They are not of a response that somebody read before, such as a hook of the client.
+        """
+        return not ("content-encoding" in self._response.headers or self._response.is_stream_consumed)
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._response.iter_bytes() if self._encoded else self._response.iter_raw()  # type: ignore[no-any-return]
+        return self._response.iter_raw() if self._is_raw() else self._response.iter_bytes()  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._response.close()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._response.aiter_bytes() if self._encoded else self._response.aiter_raw()  # type: ignore[no-any-return]
+        return self._response.aiter_raw() if self._is_raw() else self._response.aiter_bytes()  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
         await self._response.aclose()

@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from cachekit_adapters._wire.openai.vectors import sound
+
 # They do not change a vector.
 NEUTRAL = frozenset({"user"})
 _KNOWN = frozenset({"input", "model", "dimensions", "encoding_format", "user", "request_type"})
@@ -88,13 +90,6 @@ def judge(path: str, request: object, body: object) -> str:
     if not isinstance(data, list) or not data or (parts is not None and len(data) != len(parts)):
         return "incomplete"
     return "" if all(isinstance(entry, Mapping) and sound(entry.get("embedding")) for entry in data) else "incomplete"
-
-
-def sound(vector: object) -> bool:
-    """Whether this is a vector: base64, numbers, or rows of numbers; no null, which is how servers write a NaN."""
-    if isinstance(vector, str):
-        return bool(vector)
-    return isinstance(vector, list) and bool(vector) and None not in vector
 
 
 # -- what every batch needs --------------------------------------------------------------------

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
-from cachekit import Adapter, Reply
+from cachekit import MISS, Adapter, Reply
 from cachekit_adapters._wire.exchange import EVENTS, JSON, Exchange, Head, dumped, opened
+from cachekit_adapters._wire.held import NOTHING, Held
 from cachekit_adapters._wire.prices import Usage, saving
 from cachekit_adapters._wire.sse import Recorded
 from cachekit_adapters._wire.versions import ServerInfo
@@ -18,8 +19,16 @@ _BARE: Final = Head("", EVENTS, {}, {})
 """Stands for the head of a body that is kept alone."""
 
 
+class Unfit(Exception):
+    """What is stored does not say what was asked for; it is asked again."""
+
+
 class Streaming(NamedTuple):
-    """How an operation streams. `kept` is what `judge` needs of a request; the rest as in the wire modules."""
+    """How an operation streams. `kept` is what `judge` and `fitted` need of a request; the rest as in the wire modules.
+
+    `fitted(events, kept, request)` makes of a stored stream the one that the request asks for. It and `assemble` may raise
+    Unfit.
+    """
 
     streams: Callable[[str, Any], bool]
     judge: Callable[[bytes, Any], str]
@@ -28,6 +37,7 @@ class Streaming(NamedTuple):
     assemble: Callable[[bytes, str, Any], Any]
     synthesise: Callable[[Any, Any], list[bytes]]
     kept: Callable[[Any], Any] = lambda _request: None
+    fitted: Callable[[bytes, Any, Any], bytes] = lambda events, _kept, _request: events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +47,7 @@ class Operation:
     `identity` gives the place and the body that identify a request, None for one that is never cached; `neutral` names
     parameters that do not change the answer. `fitted(content, kept, path, request)` makes what was kept of the route
     `kept` the content for this path and request. `batches` knows how a batch is divided, such as `items`. `headed`: kept
-    with a head.
+    with a head. `held`: which requests go straight to the server, because of what it holds.
     """
 
     name: str
@@ -55,6 +65,7 @@ class Operation:
     batches: Any = None
     server: ServerInfo | None = None
     headed: bool = True
+    held: Held = NOTHING
 
     def streams(self, path: str, request: Any) -> bool:
         return self.streaming is not None and self.streaming.streams(path, request)
@@ -134,7 +145,8 @@ def bare(wire: Wire, **more: Any) -> Operation:
 class Values(Protocol):
     """How a client's own values are taken apart and made; `context` is the client's part of `Wanted`.
 
-    `exchange` takes an answer apart, with its content if it is `whole`, and is None for what is none. `request` is the
+    `mark` is what is kept before a stream without a head. `exchange` takes an answer apart, with its content if it is
+    `whole`, and is None for what is none. `request` is the
     route and the JSON of the question, where the context is one.
     """
 
@@ -145,6 +157,7 @@ class Values(Protocol):
     def streams(self, value: Any, /) -> bool: ...
     def source(self, value: Any, /) -> Any: ...
     def retold(self, value: Any, pieces: Any, /) -> Any: ...
+    def mark(self, stream: Any, /) -> bytes: ...
 
 
 def adapter(operation: Operation, values: Values) -> Adapter:
@@ -185,13 +198,13 @@ def adapter(operation: Operation, values: Values) -> Adapter:
         ttl=operation.ttl,
         neutral=operation.neutral,
         capture=capture,
-        restore=functools.partial(_restored, operation, values),
+        restore=functools.partial(_restored_or_miss, operation, values),
         judge=judge,
         sampled=functools.partial(operation.sampled, next(iter(operation.routes.values()))),
         streams=values.streams,
         source=values.source,
         retold=values.retold,
-        head=head_of if operation.headed else lambda _stream: b"",
+        head=head_of if operation.headed else values.mark,
         finish=finish,
     )
 
@@ -207,12 +220,20 @@ def _verdict(operation: Operation, kind: str, kept: bytes) -> str:
     return operation.streaming.judge(content, head.request)
 
 
+def _restored_or_miss(operation: Operation, values: Values, reply: Reply, streamed: bool, context: Any) -> Any:
+    try:
+        return _restored(operation, values, reply, streamed, context)
+    except Unfit:
+        return MISS
+
+
 def _restored(operation: Operation, values: Values, reply: Reply, streamed: bool, context: Any) -> Any:
     """The client's value of a kept answer, for the request in `context`. Raises for what cannot be made of it."""
     head, content = operation.opened(reply.body)
     stream_of, is_stream = operation.streaming, reply.kind == "stream"
     if streamed and is_stream:
-        return values.stream(head, _pieces(reply, content), context)
+        told = content if stream_of is None else stream_of.fitted(content, head.request, _asked(values, context))
+        return values.stream(head, _pieces(reply, content) if told is content else [told], context)
     if stream_of is None or not (streamed or is_stream):
         if operation.fitted is not None:
             content = operation.fitted(content, head.path, *(values.request(context) or (head.path, None)))
@@ -222,6 +243,12 @@ def _restored(operation: Operation, values: Values, reply: Reply, streamed: bool
         pieces = stream_of.synthesise(json.loads(content), request)
         return values.stream(head._replace(kind=EVENTS), pieces, context)
     return values.whole(head._replace(kind=JSON), dumped(stream_of.assemble(content, path, request)), context)
+
+
+def _asked(values: Values, context: Any) -> Any:
+    """The JSON of the question, None where it is not known."""
+    asked = values.request(context)
+    return None if asked is None else asked[1]
 
 
 def _pieces(reply: Reply, content: bytes) -> list[bytes]:

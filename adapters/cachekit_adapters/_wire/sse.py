@@ -16,6 +16,7 @@ DONE = "[DONE]"
 _DONE = DONE.encode()
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
+_OTHER_FIELD = re.compile(rb"(?:^|[\r\n])(?:id|retry|event)(?:[:\r\n]|$)")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -59,6 +60,26 @@ def is_done(data: bytes) -> bool:
     if isinstance(data, Recorded) and _read(data).done:
         return True
     return _DONE in data and any(text.strip() == _DONE for _, text in _events(data))
+
+
+def blocks(data: bytes) -> list[bytes]:
+    """What stands between blank lines, each with its end: `b"".join` of it says the same. A rest without end is the last."""
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+    *ended, rest = lines.split(b"\n\n")
+    parts = [block.lstrip(b"\n") + b"\n\n" for block in ended]
+    return [*parts, rest] if rest else parts
+
+
+def data_of(block: bytes) -> bytes:
+    """The data of one such block."""
+    return next((text for _, text in _events(block)), b"")
+
+
+def tellable(data: bytes) -> bytes:
+    """The same events without the blocks that have no data: some SDKs take each for an event, and cannot read it."""
+    if _OTHER_FIELD.search(data) is None:
+        return data
+    return b"".join([block for block in blocks(data) if block.startswith(b"data") or b"\ndata" in block])
 
 
 def frame(data: object, event: str = "") -> bytes:

@@ -19,6 +19,7 @@ from cachekit_adapters._sdk import client as stainless
 from cachekit_adapters._sdk.client import Quick
 from cachekit_adapters._sdk.shapes import vendor
 from cachekit_adapters._sdk.values import SdkValues, Shape
+from cachekit_adapters._wire.held import Held, given
 from cachekit_adapters._wire.operation import adapter, bare
 from cachekit_adapters.claude import wire
 
@@ -42,13 +43,16 @@ OPERATIONS: Final = {
     ("post", "/v1/messages"): MESSAGES,
 }
 
+HELD: Final = {
+    MESSAGES.name: Held(
+        {"container": given, "mcp_servers": given, "thread": given},
+        ("custom", "bash_", "browser_toolset_", "computer_", "memory_", "text_editor_", "tool_search_tool_"),
+    )
+}
+
 _QUICK: Final = Quick("messages.create", "/v1/messages", _shape)
 
 
 def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of an Anthropic or AsyncAnthropic client whose calls are cached; a workspace is a tenant."""
-    return stainless.wrapped(client, vendor(OPERATIONS, _QUICK, _tenant, keywords))
-
-
-def _tenant(client: Any) -> dict[str, Any]:
-    return {"workspace": getattr(client, "workspace_id", None)}
+    return stainless.wrapped(client, vendor(OPERATIONS, HELD, _QUICK, keywords))

@@ -83,6 +83,10 @@ class CachedSend:
     def flow(self, request: Any, *, stream: bool = False, **options: Any) -> Flow:
         """What `send` does in the place of the client's own (`real`)."""
         question = question_of(self.operation, request, self.base, is_async=self.is_async)
+        reason = "" if question is None else self.operation.held.reason(question.request.body)
+        if reason:
+            self.answers.passed(reason)
+            question = None
         if question is not None and self.versions is not None:
             question = yield from self._versioned(question, self.versions)
         if question is None:

@@ -7,7 +7,7 @@ import json
 from typing import Any, Final, NamedTuple
 
 from cachekit_adapters._wire.exchange import EVENTS, JSON, ClientRequest
-from cachekit_adapters._wire.headers import counts, is_secret
+from cachekit_adapters._wire.headers import counts, sealed
 from cachekit_adapters._wire.operation import Operation
 from cachekit_adapters._wire.versions import Version
 
@@ -64,15 +64,15 @@ def _body(request: Any) -> Any:
 
 
 def _besides(request: Any) -> dict[str, Any]:
-    """Headers and query that may change the answer; what may be a secret is left out."""
+    """Headers and query that may change the answer; of what may be a secret a digest, and never an API's own key."""
     headers: list[list[str]] = []
     for raw, value in request.headers.raw:
         name = _counting(raw)
         if name and (name != "accept" or _particular(value)):
-            headers.append([name, value.decode("latin-1")])
+            headers.append([name, sealed(name, value.decode("latin-1"))])
     besides: dict[str, Any] = {"headers": sorted(headers)} if headers else {}
     if request.url.query:
-        query = [[name, text] for name, text in request.url.params.multi_items() if not is_secret(name)]
+        query = [[name, sealed(name, text)] for name, text in request.url.params.multi_items() if counts(name.lower())]
         besides |= {"query": sorted(query)} if query else {}
     return besides
 

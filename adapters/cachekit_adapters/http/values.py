@@ -61,6 +61,9 @@ class Responses:
             _response(value), stream=bodies.body(_response(value), pieces, is_async=hasattr(pieces, "__anext__"))
         )
 
+    def mark(self, _stream: Any) -> bytes:
+        return b""
+
 
 HTTP: Final = Responses()
 _AT_ONCE: Final = timedelta(0)

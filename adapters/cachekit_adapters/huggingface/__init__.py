@@ -18,15 +18,16 @@ from urllib.parse import urlsplit
 
 from cachekit import Adapter, Answers, CallOrigin, UsageError, Wanted
 from cachekit_adapters import tei, tgi
-from cachekit_adapters._wire import openai
+from cachekit_adapters._wire import held, openai
 from cachekit_adapters._wire.exchange import ClientAnswer, ClientRequest
 from cachekit_adapters._wire.flows import Flow, changed, method
+from cachekit_adapters._wire.headers import identifying
+from cachekit_adapters._wire.openai.telling import chats, kept
 from cachekit_adapters._wire.operation import Operation, adapter, bare
 from cachekit_adapters._wire.versions import Versions
 from cachekit_adapters.huggingface.values import LINES
 
 _NEUTRAL: Final = frozenset({"stream", "stream_options", "user"})
-BILLED: Final = "x-hf-bill-to"
 
 
 def _chat_identity(path: str, request: Any) -> tuple[str, Any] | None:
@@ -44,6 +45,8 @@ _CHAT: Final = bare(
     routes={"": "/v1/chat/completions"},
     identity=_chat_identity,
     server=tgi.SERVER,
+    held=held.CHAT,
+    streaming=chats(kept=kept),
 )
 # The same servers as behind plain HTTP, asked at one URL.
 _TEXT: Final = replace(tgi.OPERATION, name="huggingface.text_generation", routes={"": "/"})
@@ -107,7 +110,13 @@ class CachedPost(NamedTuple):
         """What `_inner_post` does in the place of the client's own."""
         origin = functools.partial(self.real, request_parameters, stream=stream)
         task, request = self.tasks.get(request_parameters.task), _request(request_parameters, self.is_async)
-        identity = None if task is None else _identity(task.operation, request, self.client)
+        reason = "" if task is None else task.operation.held.reason(request.body)
+        if task is not None and reason:
+            task.answers.passed(reason)
+            return (yield CallOrigin(origin=origin)).value
+        identity = (
+            None if task is None else _identity(task.operation, request, _headers(self.client, request_parameters))
+        )
         if task is not None and identity is not None and task.versions is not None:
             version = yield from task.versions.of(_server(request), method(self._info, is_async=self.is_async))
             if version is None:
@@ -135,14 +144,21 @@ def _request(parameters: Any, is_async: bool) -> ClientRequest:
     return ClientRequest(parameters.url, path, parameters.json, is_async)
 
 
-def _identity(operation: Operation, request: ClientRequest, client: Any) -> dict[str, Any] | None:
+def _headers(client: Any, parameters: Any) -> dict[str, Any]:
+    """Those that go out; who pays for the request is one of them."""
+    cookies = {"cookie": str(sorted(client.cookies.items()))} if isinstance(client.cookies, Mapping) else {}
+    return {**cookies, **client.headers, **(parameters.headers or {})}
+
+
+def _identity(operation: Operation, request: ClientRequest, headers: Mapping[str, Any]) -> dict[str, Any] | None:
     identified = None if request.body is None else operation.identity(request.path, request.body)
     if identified is None:
         return None
     url = urlsplit(request.sent)
     base = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
-    billed = {name.lower(): text for name, text in client.headers.items()}.get(BILLED)
-    return {"base": base, "path": url.path.rstrip("/"), "query": url.query, "tenant": billed, "body": identified[1]}
+    place: dict[str, Any] = {"base": base, "path": url.path.rstrip("/"), "query": url.query}
+    said = identifying((name, str(text)) for name, text in headers.items())
+    return {**place, **({"headers": said} if said else {}), "body": identified[1]}
 
 
 def _server(request: ClientRequest) -> str:

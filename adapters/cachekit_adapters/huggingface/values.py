@@ -40,6 +40,9 @@ class Lines:
     def retold(self, value: Any, pieces: Any) -> Any:
         return (_awaited_retold if value.request.is_async else _retold)(pieces)
 
+    def mark(self, _stream: Any) -> bytes:
+        return b""
+
 
 LINES: Final = Lines()
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cachekit import Adapter
-from cachekit_adapters._wire import items, openai
+from cachekit_adapters._wire import held, items, openai
 from cachekit_adapters._wire.exchange import dumped
+from cachekit_adapters._wire.openai.telling import chats, kept
 from cachekit_adapters._wire.operation import Operation, adapter, bare, streaming
 from cachekit_adapters.http import HTTP
 from cachekit_adapters.opea import wire
@@ -45,6 +46,7 @@ def fitted(content: bytes, _kept: str, path: str, request: Any) -> bytes:
 
 
 _STREAMING: Final = streaming(openai)._replace(streams=streams, judge=lambda data, _request: wire.judge_stream(data))
+_CHATTING: Final = chats(streams=streams, judge=lambda data, _request: wire.judge_stream(data), kept=kept)
 
 
 def _operation(name: str, ttl: float, *routes: str, **more: Any) -> Operation:
@@ -61,7 +63,7 @@ def _operation(name: str, ttl: float, *routes: str, **more: Any) -> Operation:
     )
 
 
-_CHAT: Final = _operation("opea.chat", 1800, "/v1/chat/completions", streaming=_STREAMING)
+_CHAT: Final = _operation("opea.chat", 1800, "/v1/chat/completions", streaming=_CHATTING, held=held.CHAT)
 _TEXT: Final = _operation(
     "opea.text", 3600, "/v1/completions", "/v1/docsum", "/v1/faqgen", "/v1/lvm", streaming=_STREAMING
 )

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from cachekit_adapters._wire import items, openai, sse
 from cachekit_adapters._wire.exchange import readable
+from cachekit_adapters._wire.openai.vectors import sound
 
 # They change neither the answer nor, but for its framing, how it is told.
 NEUTRAL = frozenset({"user", "service_tier", "timeout", "stream", "stream_options"})
@@ -131,9 +132,9 @@ def _judge_embeddings(path: str, request: object, body: object) -> str:
     vectors = body["embedding"]
     texts = body.get("text")
     if isinstance(texts, list):
-        whole = isinstance(vectors, list) and len(vectors) == len(texts) and all(map(items.sound, vectors))
+        whole = isinstance(vectors, list) and len(vectors) == len(texts) and all(map(sound, vectors))
         return "" if whole else "incomplete"
-    return "" if items.sound(vectors) else "incomplete"
+    return "" if sound(vectors) else "incomplete"
 
 
 def _judge_reranking(request: object, body: object) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from cachekit import Wanted
-from cachekit_adapters._wire.headers import FRAMING, counts
+from cachekit_adapters._wire.headers import FRAMING, counts, sealed
 from cachekit_adapters.ovms import wire
 
 PLACES: Final = (
@@ -127,4 +127,4 @@ def _going_out(client: Any, headers: dict[str, Any]) -> dict[str, Any]:
 def _counting(headers: Mapping[str, Any]) -> dict[str, str]:
     """Those that may change the answer. Host counts: KServe's ingress finds the model by it."""
     sent = {str(name).lower(): str(value) for name, value in headers.items()}
-    return {name: value for name, value in sent.items() if name == "host" or counts(name)}
+    return {name: sealed(name, value) for name, value in sent.items() if name == "host" or counts(name)}

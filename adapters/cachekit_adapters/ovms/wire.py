@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cachekit_adapters._wire.exchange import mapping, parsed
+
 # They say how a request is carried, not what it asks.
 NEUTRAL = frozenset({"priority", "timeout"})
 _CODES = {
@@ -55,13 +57,11 @@ def judge(result: Any) -> str:
     response, buffer = result.get_response(), _buffer(result)
     if not isinstance(response, Mapping) or "error" in response:
         return "error_in_200" if isinstance(response, Mapping) else "incomplete"
-    outputs = response.get("outputs")
-    if not isinstance(outputs, list) or not outputs:
+    try:
+        sizes = _binary_sizes(response.get("outputs"))
+    except ValueError:
         return "incomplete"
-    sizes = [_binary_size(output) for output in outputs]
-    if any(size is None and "data" not in output for size, output in zip(sizes, outputs, strict=True)):
-        return "incomplete"
-    return "" if sum(size or 0 for size in sizes) == len(buffer) else "incomplete"
+    return "" if sizes and sum(size or 0 for size in sizes) == len(buffer) else "incomplete"
 
 
 def encode(result: Any, request_id: str = "") -> tuple[bytes, int]:
@@ -81,12 +81,12 @@ def rebuild(data: bytes, header_length: int, request_id: str = "") -> Any:
     from tritonclient.http import InferResult
 
     header, buffer = data[:header_length], data[header_length:]
-    response = json.loads(header)
-    if not isinstance(response, dict) or len(header) != header_length:
+    response = mapping(parsed(header))
+    if len(header) != header_length:
         raise ValueError("not a stored result")
     if request_id:
         header = json.dumps({**response, "id": request_id}).encode()
-    sizes = [_binary_size(output) for output in response.get("outputs", ())]
+    sizes = _binary_sizes(response.get("outputs"))
     if sum(size or 0 for size in sizes) != len(buffer):
         raise ValueError("a stored result without all of its data")
     binary = any(size is not None for size in sizes)
@@ -108,9 +108,22 @@ def _buffer(result: Any) -> bytes:
     return bytes(getattr(result, "_buffer", b""))
 
 
+def _binary_sizes(outputs: object) -> list[int | None]:
+    """How many bytes of each output lie behind the header, None for one in it. Raises ValueError for what are none."""
+    if not isinstance(outputs, list):
+        raise ValueError("a result without outputs")
+    return [_binary_size(mapping(output)) for output in outputs]
+
+
 def _binary_size(tensor: Mapping[str, Any]) -> int | None:
-    size = (tensor.get("parameters") or {}).get("binary_data_size")
-    return size if type(size) is int and size >= 0 else None
+    if "name" not in tensor:
+        raise ValueError("an output without a name")
+    size = mapping(tensor.get("parameters") or {}).get("binary_data_size")
+    if type(size) is int and size >= 0:
+        return size
+    if "data" not in tensor:
+        raise ValueError("an output without data")
+    return None
 
 
 def _tensor(tensor: Mapping[str, Any], raw: bytes | None) -> dict[str, object]:

@@ -6,10 +6,12 @@ Nothing is sampled and nothing streams. A vector's low bits may depend, at the s
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 from cachekit_adapters._wire import items
 from cachekit_adapters._wire.exchange import texts
+from cachekit_adapters._wire.openai.vectors import sound
 from cachekit_adapters._wire.prices import Usage, counted, tokens
 from cachekit_adapters.tei.batches import OPENAI, ask, fits, merge, operation, split, take
 
@@ -81,10 +83,9 @@ def version(info: object) -> str:
 
 
 def _sound(entry: object) -> bool:
-    """No null anywhere: it is how the server writes a NaN."""
+    """Only finite numbers, and some: null is how the server writes a NaN."""
     if isinstance(entry, Mapping):
-        return all(value is not None for name, value in entry.items() if name != "text")
+        return all(_sound(value) or isinstance(value, str) for name, value in entry.items() if name != "text")
     if isinstance(entry, list):
-        nested = not entry or isinstance(entry[0], (list, dict))
-        return all(_sound(each) for each in entry) if nested else None not in entry
-    return entry is not None
+        return sound(entry) or (bool(entry) and isinstance(entry[0], (list, Mapping)) and all(map(_sound, entry)))
+    return isinstance(entry, (int, float)) and math.isfinite(entry)

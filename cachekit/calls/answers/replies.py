@@ -56,7 +56,7 @@ def unpack_reply(data: bytes) -> Reply:
         numbers = head["pieces"]
         pieces = tuple(zip(numbers[::2], numbers[1::2], strict=True))
         return Reply(head["kind"], data[end:], head["about"], Saving(*head["saving"]), pieces)
-    except (struct_error, ValueError, KeyError, TypeError) as error:
+    except (struct_error, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise IntegrityError(f"the payload is no reply: {error}") from error
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cachekit_adapters._wire.exchange import texts
-from cachekit_adapters._wire.openai_chunks import assemble, is_response, synthesise
+from cachekit_adapters._wire.openai.chunks import assemble, is_response, synthesise
+from cachekit_adapters._wire.openai.vectors import sound
 from cachekit_adapters._wire.prices import Usage, tokens
 from cachekit_adapters._wire.sse import is_done, json_events
 
@@ -20,6 +21,7 @@ __all__ = [
     "about",
     "about_stream",
     "assemble",
+    "is_response",
     "judge",
     "judge_stream",
     "sampled",
@@ -174,7 +176,7 @@ def _judge_datum(datum: Any) -> str:
     if not isinstance(datum, dict):
         return "incomplete"
     is_vector = datum.get("object") == "embedding" or "embedding" in datum
-    return "" if datum.get("embedding") or not is_vector else "incomplete"
+    return "" if not is_vector or sound(datum.get("embedding")) else "incomplete"
 
 
 def _gravest(items: list[Any], judged: Callable[[Any], str]) -> str:
