@@ -246,3 +246,11 @@ def test_an_answer_with_a_date_hits() -> None:
             first = client.messages.create(**said)
             assert client.messages.create(**said) == first
         assert found.count == 1
+
+
+def test_a_deployment_of_azure_stays() -> None:
+    """The SDK's own `copy` forgets it, and with it where requests go that belong to none."""
+    bare = openai.AzureOpenAI(api_key="k", azure_endpoint="http://a.example", azure_deployment="d", api_version="1")
+    for client in (bare, wrap(bare)):
+        request = client._build_request(openai._models.FinalRequestOptions.construct(method="get", url="/models"))
+        assert str(request.url) == "http://a.example/openai/models?api-version=1"

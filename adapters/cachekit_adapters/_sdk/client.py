@@ -84,8 +84,9 @@ class WrappedClient(NamedTuple):
 def wrapped(client: Any, vendor: Vendor) -> Any:
     """A copy of `client` whose requests are cached."""
     copy, is_async = client.copy(), is_async_client(client)
-    # Not every SDK's copy takes it along.
+    # Not every SDK's copy takes these along: Azure's deployment is lost, and how strict a client is.
     copy._strict_response_validation = client._strict_response_validation
+    vars(copy).update({name: vars(client).get(name) for name, value in vars(copy).items() if value is None})
     versions = Versions("/models", version_of, is_async=is_async, in_turn=False) if vendor.by_server else None
     server = WrappedClient(copy, client, vendor, is_async, versions, ClientSettings(copy))
     copy._process_response = heard(copy._process_response)
