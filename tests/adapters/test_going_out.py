@@ -201,3 +201,30 @@ def test_a_gateways_secret_counts_over_plain_http() -> None:
                 with httpx.Client(base_url=server.url, headers={name: secret}, trust_env=False) as bare:
                     wrap(bare, adapter=tei.EMBED).post("/embed", json={"inputs": "a"})
         assert server.count == 3
+
+
+@pytest.mark.parametrize("opening", [open_openai, open_groq, open_claude])
+def test_a_method_explains_its_call_and_asks_nothing(server: Scripted, opening: Open) -> None:
+    """`create.explain(...)` says what differs from the nearest earlier call, whoever put a part in; no request goes out."""
+    client = wrap(opening(server.url), cache_sampled=True)
+    ask(client)
+    many = len(server.requests)
+    holder = client.messages if hasattr(client, "messages") else client.chat.completions
+    asked = {**ASK, **({"max_tokens": 9} if hasattr(client, "messages") else {"temperature": 0})}
+    same = holder.create.explain(**asked)
+    other = holder.create.explain(**{**asked, "model": "n"}, extra_headers={"x-tenant": "b"})
+    assert same.found.startswith("memory")
+    assert any("model was 'm', is 'n'" in line for line in other.differs)
+    assert any("x-tenant" in line for line in other.differs)
+    assert len(server.requests) == many
+
+
+def test_an_async_clients_method_explains_its_call(server: Scripted) -> None:
+    """On an async client the explanation is awaited, as the call is."""
+    client = wrap(openai.AsyncOpenAI(api_key="k", base_url=server.url, max_retries=0))
+
+    async def explained() -> Any:
+        await client.chat.completions.create(**ASK, temperature=0)
+        return await client.chat.completions.create.explain(**ASK, temperature=0)
+
+    assert asyncio.run(explained()).found.startswith("memory")

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
-from cachekit import MISS, Answers, CallOrigin, Wanted
+from cachekit import MISS, Answers, CallOrigin, Explanation, Wanted
 from cachekit_adapters._sdk import batches
 from cachekit_adapters._sdk.answered import Answered, answering, heard
 from cachekit_adapters._sdk.identity import body_of, files_of, identified, version_of, without
@@ -24,6 +25,8 @@ from cachekit_adapters._wire.flows import Flow, method
 from cachekit_adapters._wire.held import NOTHING, Held
 from cachekit_adapters._wire.versions import Version, Versions
 
+_explaining: ContextVar[bool] = ContextVar("cachekit_explaining", default=False)
+"""Whether a request is made to be explained: then nothing goes out."""
 _UNUSUAL: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
 
 
@@ -94,6 +97,7 @@ def wrapped(client: Any, vendor: Vendor) -> Any:
     copy.copy = copy.with_options = _copying(copy.copy, vendor)
     if not client._strict_response_validation:
         _add_door(server, vendor.quick)
+    _add_explain(server, vendor.quick)
     return copy
 
 
@@ -115,19 +119,45 @@ def _add_door(server: WrappedClient, quick: Quick) -> None:
         setattr(holder, name, _quick(look, getattr(holder, name), is_async=server.is_async))
 
 
+def _add_explain(server: WrappedClient, quick: Quick) -> None:
+    """`client.chat.completions.create.explain(...)`: the SDK makes its request, and its key is explained instead."""
+    *places, name = quick.method.split(".")
+    holder = functools.reduce(getattr, places, server.client)
+    real = getattr(holder, name)
+
+    def explain(*args: Any, **kwargs: Any) -> Any:
+        token = _explaining.set(True)
+        try:
+            return real(*args, **kwargs)
+        finally:
+            _explaining.reset(token)
+
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        token = _explaining.set(True)
+        try:
+            return await real(*args, **kwargs)
+        finally:
+            _explaining.reset(token)
+
+    # A function of its own, which takes attributes: what an SDK's class has is a method.
+    asked = functools.update_wrapper(functools.partial(real), real)
+    vars(asked)["explain"] = awaited if server.is_async else explain
+    setattr(holder, name, asked)
+
+
 def _quick(look: Callable[..., Any], real: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
     """The method `real` behind its second door: plain code, because most calls of a warm cache end here."""
 
     @functools.wraps(real)
     def nearby(*args: Any, **kwargs: Any) -> Any:
         kwargs = _materialised(kwargs)
-        value = MISS if args else look(kwargs)
+        value = MISS if args or _explaining.get() else look(kwargs)
         return real(*args, **kwargs) if value is MISS else value
 
     @functools.wraps(real)
     async def awaited(*args: Any, **kwargs: Any) -> Any:
         kwargs = _materialised(kwargs)
-        value = MISS if args else look(kwargs)
+        value = MISS if args or _explaining.get() else look(kwargs)
         return await real(*args, **kwargs) if value is MISS else value
 
     return awaited if is_async else nearby
@@ -175,11 +205,15 @@ def _requested(
     if answers is not None and server.versions is not None:
         version = yield from server.versions.of("", lambda _url: server.bare.models.list())
         answers = None if version is None else answers
+    if answers is None and _explaining.get():
+        return Explanation(None, (), "", ("note   the call is not cached: it goes straight to the server",))
     if answers is None:
         return (yield CallOrigin(origin=asked)).value
     settings = server.settings.now()
     place = _at(placed(settings, options), str(options.url), version)
     identity = identified(place, options, answers.adapter.neutral)
+    if _explaining.get():
+        return answers.explain(identity)
     request = SdkRequest(server.client, cast_to, options, stream, stream_cls)
     if batches.divides(answers, identity, request):
         return (yield from batches.answer(answers, identity, request, real, settings.scope))
