@@ -210,8 +210,21 @@ def on_progress(callback: Callback) -> Callable[[], None]:
 def tell(progress: Progress) -> None:
     """Passes on what happened: to the callbacks, and to the terminal or the log."""
     for callback in tuple(_callbacks):
-        callback(progress)
+        try:
+            callback(progress)
+        except Exception as error:
+            with suppress(AttributeError):  # an exception with slots
+                setattr(error, _STOPS, True)
+            raise
     _display(progress)
+
+
+_STOPS: Final = "_cachekit_stops"
+
+
+def stops(error: Exception) -> bool:
+    """Whether a callback raised it: a program may stop the work by raising, and its exception is its own."""
+    return bool(getattr(error, _STOPS, False))
 
 
 def waiting() -> AbstractContextManager[None]:

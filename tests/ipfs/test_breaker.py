@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cachekit.cache.upkeep import watch
 from cachekit.errors import IntegrityError, TierUnavailable
+from cachekit.files import forks
 from cachekit.ipfs.breaker import DELAYS, Breaker
 
 _SOON = (0.01,)
@@ -192,7 +192,8 @@ def test_a_forked_child_keeps_the_verdict_and_probes_for_itself(make: Callable[.
             breaker.close()
 
     breaker, owner = make((0.05,)), Owner()
-    watch(owner)
+    forks.enrol(owner)
+    forks.watch()
     breaker.failed(TierUnavailable("x"))
     with breaker._prober._run.lock:  # as if another thread were just changing it
         child = os.fork()

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cachekit.artifacts import progress
 from cachekit.artifacts.manifest import Manifest
 from cachekit.artifacts.portable import name_problem
 from cachekit.calls.builds.build import Build, Unkept, checked, handed_over, inside, own_scratch, same
@@ -218,7 +219,9 @@ def _kept(work: Work, result: Any, path: Path | None, scratch: Scratch) -> Manif
         work.build.target.warn_once(error, about="codec", paid=True)
     except UsageError:
         raise
-    except Exception as error:  # what was built is there, and its caller gets it
+    except Exception as error:  # what was built is there, and its caller gets it, but who stops by raising
+        if progress.stops(error):
+            raise
         work.skip("raised", error)
     return None
 
