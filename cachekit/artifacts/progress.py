@@ -212,7 +212,7 @@ def tell(progress: Progress) -> None:
     for callback in tuple(_callbacks):
         try:
             callback(progress)
-        except Exception as error:
+        except Exception as error:  # marked as the program's own, and raised
             with suppress(AttributeError):  # an exception with slots
                 setattr(error, _STOPS, True)
             raise
