@@ -86,7 +86,7 @@ class Writer(diskcache.Cache):  # type: ignore[misc]
     @classmethod
     def over(cls, file: CacheFile, disk: diskcache.Disk) -> Writer:
         writer = cls.__new__(cls)
-        vars(writer).update(_file=file, _disk=disk, cull_limit=0)
+        writer.__dict__.update(_file=file, _disk=disk, cull_limit=0)
         return writer
 
     @property
