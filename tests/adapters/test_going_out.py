@@ -221,10 +221,11 @@ def test_a_method_explains_its_call_and_asks_nothing(server: Scripted, opening: 
 
 def test_an_async_clients_method_explains_its_call(server: Scripted) -> None:
     """On an async client the explanation is awaited, as the call is."""
-    client = wrap(openai.AsyncOpenAI(api_key="k", base_url=server.url, max_retries=0))
 
     async def explained() -> Any:
-        await client.chat.completions.create(**ASK, temperature=0)
-        return await client.chat.completions.create.explain(**ASK, temperature=0)
+        async with openai.AsyncOpenAI(api_key="k", base_url=server.url, max_retries=0) as bare:
+            client = wrap(bare)
+            await client.chat.completions.create(**ASK, temperature=0)
+            return await client.chat.completions.create.explain(**ASK, temperature=0)
 
     assert asyncio.run(explained()).found.startswith("memory")
