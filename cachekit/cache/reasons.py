@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.model import FOREVER, NANOSECONDS, Event, Key, Record
@@ -32,28 +33,32 @@ class Remembering:
 
     def missed(self) -> None:
         """Before the origin. At INFO the log says why it is asked."""
-        sketch = self._sketch = self._taken()
-        if sketch is not None and log.isEnabledFor(logging.INFO):
-            reason, lines = why(self._cache, sketch)
-            told = "; ".join([reason, *self._keyer.named(lines)[:_LOGGED]])
-            log.info("miss of %s, %s: %s", self._key.function, self._key, told)
+        self._unharmed(self._look)
 
     def noted(self, record: Record | None, reason: str) -> None:
         """What was stored; with a reason why it was not."""
-        sketch = self._sketch or self._taken()
-        if sketch is not None:
-            created, expires = (time.time_ns(), FOREVER) if record is None else (record.created, record.expires)
-            self._cache.notes.add(self._key.function, sketch, created, expires, reason)
+        self._unharmed(self._keep, record, reason)
 
-    def _taken(self) -> Sketch | None:
+    def _look(self) -> None:
+        self._sketch = self._taken()
+        if log.isEnabledFor(logging.INFO):
+            reason, lines = why(self._cache, self._sketch)
+            told = "; ".join([reason, *self._keyer.named(lines)[:_LOGGED]])
+            log.info("miss of %s, %s: %s", self._key.function, self._key, told)
+
+    def _keep(self, record: Record | None, reason: str) -> None:
+        created, expires = (time.time_ns(), FOREVER) if record is None else (record.created, record.expires)
+        self._cache.notes.add(self._key.function, self._sketch or self._taken(), created, expires, reason)
+
+    def _taken(self) -> Sketch:
         args, kwargs = self._call
+        return self._keyer.sketch(self._key, args, kwargs, sample=self._sample)
+
+    def _unharmed(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
-            return self._keyer.sketch(self._key, args, kwargs, sample=self._sample)
-        except (
-            Exception
-        ) as error:  # of whatever an object raises that is asked what it is: the call goes on, unexplained
+            work(*arguments)
+        except Exception as error:  # of whatever is looked at: the call goes on, and is explained less well
             self._cache.tell(Event("error", self._key.function, "notes", type(error).__name__))
-            return None
 
 
 def why(cache: Cache, sketch: Sketch, tags: tuple[str, ...] = ()) -> tuple[str, list[str]]:

@@ -276,3 +276,20 @@ def test_an_argument_that_raises_when_it_is_looked_at_again_costs_no_call() -> N
 
     assert answer(Fickle()) == "fine"
     assert Fickle.asked == 2
+
+
+def test_a_log_that_cannot_say_why_costs_no_call(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the ledger cannot be read when a miss is explained, the call goes on and the failure is counted."""
+    ask = project.imported().ask
+    ask("a")
+    ask.invalidate("a")
+
+    def broken(*_: object) -> bool:
+        raise RuntimeError("unreadable")
+
+    with caplog.at_level(logging.INFO, logger="cachekit"):
+        monkeypatch.setattr("cachekit.cache.reasons._gone", broken)
+        assert ask("a").startswith("Summarise")
+    assert cachekit.stats(ask).as_dict()["errors"]["notes"] == {"RuntimeError": 1}
