@@ -90,7 +90,10 @@ class Ask(NamedTuple):
         def note(value: Any, at: int) -> tuple[int, Any]:
             return at, value
 
-        return Pieces(self.adapter.source, note, lambda piece: piece[1], finish, whole, open=origin)
+        def size(noted: tuple[int, Any]) -> int:
+            return len(noted[1]) if isinstance(noted[1], bytes) else 0
+
+        return Pieces(self.adapter.source, note, lambda piece: piece[1], finish, whole, open=origin, size=size)
 
 
 def adapter_of(lane: Lane) -> Adapter:

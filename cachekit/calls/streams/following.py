@@ -39,6 +39,11 @@ class Followed:
     def over(self) -> bool:
         return self._log.over
 
+    @property
+    def too_long(self) -> bool:
+        """Whether it was more than is held, so that it cannot be kept."""
+        return self._log.forgotten > 0
+
     def join(self) -> bool:
         """Takes a seat; False where there is none to be had."""
         with self._condition:
@@ -111,6 +116,7 @@ class Followed:
             with self._log.pulled():
                 piece = next(self._source)
             self._log.pieces.append(piece)
+            self._log.size += self._kind.size(piece)
         except StopIteration:
             self._end(None)
         except Exception as raised:  # the source's own, for every reader: it is raised again in `read`
@@ -121,6 +127,7 @@ class Followed:
         finally:
             with self._condition:
                 self._pulling = False
+                self._log.lighten()
                 self._condition.notify_all()
 
     def _end(self, error: BaseException | None) -> None:
@@ -155,6 +162,11 @@ class AsyncFollowed:
     @property
     def over(self) -> bool:
         return self._log.over
+
+    @property
+    def too_long(self) -> bool:
+        """Whether it was more than is held, so that it cannot be kept."""
+        return self._log.forgotten > 0
 
     def join(self) -> bool:
         """Takes a seat; False where there is none to be had."""
@@ -244,6 +256,8 @@ class AsyncFollowed:
             with self._log.pulled():
                 piece = await self._source.__anext__()
             self._log.pieces.append(piece)
+            self._log.size += self._kind.size(piece)
+            self._log.lighten()
         except StopAsyncIteration:
             await self._end(None)
         except Exception as raised:  # the source's own, for every reader: it is raised again in `read`

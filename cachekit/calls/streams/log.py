@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cachekit.errors import TierUnavailable
 from cachekit.plan.waiting import LEADING, Work, led
@@ -29,6 +29,7 @@ class Pieces(NamedTuple):
 
     `note` makes a piece of what came and its instant, in nanoseconds since it was asked for; `give` what one reader gets
     of it; `finish` the value to be stored; `whole` is whether an abandoned stream had come to its end all the same.
+    `size` is how many bytes a noted piece takes, where many of them may be more than memory should hold.
     """
 
     read: Callable[..., Any]
@@ -37,7 +38,11 @@ class Pieces(NamedTuple):
     finish: Callable[[list[Any]], Any]
     whole: Callable[[list[Any]], bool] = lambda _log: False
     open: Callable[[], Any] | None = None
+    size: Callable[[Any], int] = lambda _noted: 0
 
+
+LONGEST: Final = 64 << 20
+"""Bytes of a stream up to which it is held, to be stored and for others who ask meanwhile; a longer one passes by."""
 
 Retried = Callable[[Callable[[], Any]], Callable[[], Any]]
 """Adds the retries that were asked for to a function."""
@@ -65,6 +70,9 @@ class Log:
     def __init__(self) -> None:
         self.pieces: list[Any] = []
         self.readers = 0
+        self.size = 0
+        self.forgotten = 0
+        """How many of the first pieces are not held any more; then nobody can join, and nothing is stored."""
         self.work = Work()
         self.error: BaseException | None = None
 
@@ -79,9 +87,16 @@ class Log:
             self.work.over, self.error = True, error
         return first
 
+    def lighten(self) -> None:
+        """Holds the last piece only, where all of them would be too much and their one reader has had the others."""
+        if self.size > LONGEST and self.readers == 1:
+            last = len(self.pieces) - 1
+            self.pieces[self.forgotten : last] = [None] * (last - self.forgotten)
+            self.forgotten = last
+
     def sit(self) -> bool:
         """Takes a seat; False where the stream is over, or the caller is what the stream waits for."""
-        free = not self.over and self.work not in LEADING.get()
+        free = not self.over and not self.forgotten and self.work not in LEADING.get()
         self.readers += free
         return free
 

@@ -70,7 +70,7 @@ def _kept(prepared: Prepared, pieces: Pieces) -> Followed | AsyncFollowed:
     def ended(log: list[Any], clock: Clock, error: BaseException | None) -> Any:
         prepared.cache.streams.leave(followed)
         try:
-            if _is_spoiled(prepared, pieces, log, error):
+            if _is_spoiled(prepared, pieces, log, error, too_long=followed.too_long):
                 return None
             outcome = Returned(pieces.finish(log), clock.passed() / 1e9)
         except Exception as raised:  # an adapter's word on what was read and paid for: the reader has it already
@@ -91,9 +91,11 @@ def _not_kept(_log: list[Any], _clock: Clock, _error: BaseException | None) -> N
     return None
 
 
-def _is_spoiled(prepared: Prepared, pieces: Pieces, log: list[Any], error: BaseException | None) -> bool:
-    if error is None or (isinstance(error, Abandoned) and pieces.whole(log)):
+def _is_spoiled(
+    prepared: Prepared, pieces: Pieces, log: list[Any], error: BaseException | None, *, too_long: bool
+) -> bool:
+    if not too_long and (error is None or (isinstance(error, Abandoned) and pieces.whole(log))):
         return False
-    reason = "aborted" if isinstance(error, Abandoned) else "origin_failed"
+    reason = "oversized" if too_long else "aborted" if isinstance(error, Abandoned) else "origin_failed"
     prepared.cache.tell(Event("skipped", prepared.target.name, reason=reason))
     return True

@@ -286,6 +286,30 @@ def test_a_stream_that_is_over_has_no_seat(world: World) -> None:
     assert (ended.join(), abandoned.join()) == (False, False)
 
 
+def test_a_stream_that_is_too_long_is_not_held(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lone reader gets every piece; only the last is held, nobody can join, and what is told at the end says so."""
+    monkeypatch.setattr("cachekit.calls.streams.log.LONGEST", 3)
+    stream = world.follow(Source(*"abcdef"), size=len)
+    (reader,) = readers(stream, 1)
+    assert [world.next(reader) for _ in range(3)] == ["a", "b", "c"]
+    assert not stream.too_long
+    assert world.next(reader) == "d"
+    assert stream.too_long
+    assert not stream.join()
+    assert world.rest(reader) == ["e", "f"]
+    assert world.endings[0][0].count(None) == 5
+
+
+def test_a_stream_with_company_is_held_however_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is behind still gets every piece."""
+    monkeypatch.setattr("cachekit.calls.streams.log.LONGEST", 3)
+    stream = world.follow(Source(*"abcdef"), size=len)
+    fast, slow = readers(stream, 2)
+    assert world.rest(fast) == list("abcdef")
+    assert world.rest(slow) == list("abcdef")
+    assert not stream.too_long
+
+
 def test_a_source_has_no_seat_in_its_own_stream(world: World) -> None:
     """What is called while a piece is made would wait for itself; once it is made there are seats again."""
     seats = []
