@@ -205,10 +205,12 @@ class Leases:
             return False
 
     def release(self, digest: bytes) -> None:
-        if not has_locks():
+        # In the file that it was taken in: nobody looks at one that was taken away.
+        file, _ = _files.get(self._path, (-1, -1))
+        if file < 0 or not has_locks():
             return
         try:
-            unlock_byte(_open(self._path), _offset(digest))
+            unlock_byte(file, _offset(digest))
         except OSError:
             return
 
