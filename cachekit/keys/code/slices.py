@@ -106,9 +106,9 @@ class Sliced:
         missing = set() if wanted is None else wanted - set(self._binders) - WHEREABOUTS
         inner = {name for name in missing if self._has(f"{submodule}.{name}")}
         if wanted is None or self._untold or missing != inner:
-            every = [
-                (name, None) for one in self._statements for module in one.imports for name in _named(module, self)
-            ]
+            every: Reads = []
+            for one in self._statements:
+                every += [(name, None) for module in one.imports for name in _named(module, self)]
             return dump_tree(self._tree), every
         taken = self._closed(wanted, [one for one in self._statements if one.acts])
         # What does something when the module is imported may do it to what is read.
@@ -153,7 +153,7 @@ class Sliced:
             return self, read.id
         if not isinstance(read, ast.Attribute) or not isinstance(read.value, ast.Name):
             return None, ""
-        bound = self._binders.get(read.value.id, ())
+        bound = self._binders.get(read.value.id, [])
         imports = [one for one in bound[0].imports if one[0] == read.value.id] if len(bound) == 1 else []
         if len(imports) != 1 or not bound[0].is_import or imports[0][2] or "." in imports[0][1]:
             return None, ""
@@ -161,7 +161,7 @@ class Sliced:
         return (found if isinstance(found, Sliced) else None), read.attr
 
     def _only_node(self, name: str) -> ast.stmt | None:
-        bound = self._binders.get(name, ())
+        bound = self._binders.get(name, [])
         return bound[0].node if len(bound) == 1 else None
 
     def _closed(self, wanted: Iterable[str], first: Iterable[_Statement]) -> _Taken:

@@ -80,7 +80,7 @@ def _dump(value: Any, documented: bool, left_out: str = "", local: bool = False)
         return f"arg({value.arg})"
     if not isinstance(value, ast.AST):
         return hex(value) if kind is int else ascii(value)
-    if kind is ast.AnnAssign and local:
+    if isinstance(value, ast.AnnAssign) and local:
         # Python evaluates no annotation in a function: with a value it is an assignment, else it makes a name local.
         target = _dump(value.target, documented)
         if value.value is None:
