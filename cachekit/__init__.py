@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cachekit.calls.answers.answers import Answers
     from cachekit.calls.answers.asking import Wanted
     from cachekit.calls.prepare import driven
-    from cachekit.keys.code.depends import env
+    from cachekit.keys.code.function import env
     from cachekit.keys.outline import Explanation
     from cachekit.plan.steps import CallOrigin, Do, Failed
 
@@ -79,7 +79,7 @@ _LATER = {
     "Failed": "plan.steps",
     "Wanted": "calls.answers.asking",
     "driven": "calls.prepare",
-    "env": "keys.code.depends",
+    "env": "keys.code.function",
     "Progress": "artifacts.progress",
     "on_progress": "artifacts.progress",
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from cachekit.keys.code.depends import Env
+    from cachekit.keys.code.function import Env
     from cachekit.model import ArtifactCodec, Codec
 
     Duration = float | str | timedelta
@@ -105,7 +105,7 @@ def _check_length(text: str, name: str) -> None:
 
 
 def _dependencies(value: Any, _name: str) -> tuple[Any, ...]:
-    from cachekit.keys.code.depends import check
+    from cachekit.keys.code.function import check
 
     several = tuple(value) if isinstance(value, (list, tuple, set, frozenset)) else (value,)
     for dependency in several:

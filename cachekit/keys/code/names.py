@@ -22,7 +22,7 @@ MUTATORS: Final = frozenset(
 )
 """Methods that change their object: as a statement of its own, such a call tells the function nothing."""
 
-_ASKED: Final = frozenset({"KeyError", "IndexError", "LookupError"})
+_ASKED: Final = frozenset({"KeyError", "IndexError", "LookupError", "Exception", "BaseException"})
 
 _LOOKING_UP: Final = ("globals", "eval", "exec")
 
@@ -183,13 +183,14 @@ def _of_globals(node: ast.Subscript) -> str:
 
 
 def _asks(node: ast.Try | ast.With) -> bool:
-    """Whether a block's author catches a KeyError: then it decides what follows whether an item is there."""
+    """Whether a block's author catches a KeyError, or all there is: then it decides what follows whether an item is there."""
     handlers = node.handlers if isinstance(node, ast.Try) else [item.context_expr for item in node.items]
-    return any(isinstance(part, ast.Name) and part.id in _ASKED for one in handlers for part in ast.walk(_caught(one)))
-
-
-def _caught(one: ast.AST) -> ast.AST:
-    return (one.type or ast.Pass()) if isinstance(one, ast.ExceptHandler) else one
+    caught = [one.type if isinstance(one, ast.ExceptHandler) else one for one in handlers]
+    return any(
+        one is None or (isinstance(part, ast.Name) and part.id in _ASKED)
+        for one in caught
+        for part in ast.walk(one or node)
+    )
 
 
 def _around(node: Definition) -> Iterator[ast.AST]:

@@ -63,7 +63,7 @@ def dump_tree(value: Any) -> str:
     return _dump(value, False)
 
 
-def _dump(value: Any, documented: bool, left_out: str = "") -> str:
+def _dump(value: Any, documented: bool, left_out: str = "", local: bool = False) -> str:
     # Written for speed: most of what a first key costs is this walk. The commonest first.
     kind: Any = type(value)
     if kind is ast.Name:
@@ -71,7 +71,7 @@ def _dump(value: Any, documented: bool, left_out: str = "") -> str:
     if kind is str:
         return ascii(value)
     if kind is list:
-        return "[" + ",".join([_dump(item, documented) for item in value]) + "]"
+        return "[" + ",".join([_dump(item, documented, "", local) for item in value]) + "]"
     if kind is ast.Constant:
         return f"Constant(value={_dump(value.value, documented)})"
     if kind is ast.JoinedStr:
@@ -80,12 +80,19 @@ def _dump(value: Any, documented: bool, left_out: str = "") -> str:
         return f"arg({value.arg})"
     if not isinstance(value, ast.AST):
         return hex(value) if kind is int else ascii(value)
+    if isinstance(value, ast.AnnAssign) and local:
+        # Python evaluates no annotation in a function: with a value it is an assignment, else it makes a name local.
+        target = _dump(value.target, documented)
+        if value.value is None:
+            return f"AnnAssign(target={target})"
+        return f"Assign(targets=[{target}],value={_dump(value.value, documented)})"
+    local = kind in _FUNCTIONS or (local and kind is not ast.ClassDef)
     texts = []
     for name in _fields(kind):
         part = _body(value, documented) if name == "body" and kind in _DOCUMENTED else getattr(value, name, None)
         # Python versions add fields; one that is absent and one that is empty say the same.
         if part is not None and part != [] and name != left_out:
-            texts.append(f"{name}={_dump(part, documented)}")
+            texts.append(f"{name}={_dump(part, documented, '', local)}")
     return f"{kind.__name__}({','.join(texts)})"
 
 

@@ -1,11 +1,10 @@
 """A module that a function imports when it is called: found where it would be imported from, never executed for this.
 
-Before it was imported nobody can say what its names are, so its whole source counts, and that of the own modules it imports.
+What is read of it counts by its source, and so does what that reads of the own modules it imports.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
 import sys
@@ -17,24 +16,29 @@ from typing import Any, Final
 from cachekit.files.digests import frame
 from cachekit.keys.code.names import Chain, Imported
 from cachekit.keys.code.own import is_own_file
-from cachekit.keys.code.text import dump_tree, parse, text_digest
+from cachekit.keys.code.slices import Reads, Sliced, Wanted
+from cachekit.keys.code.text import parse, text_digest
 
-_digests: dict[tuple[str, bytes], tuple[bytes, tuple[str, ...]]] = {}
+_modules: dict[tuple[str, bytes], Sliced | None] = {}
 _LIMIT: Final = 1024
 
 
 def unloaded(name: str, chains: Iterable[Chain] = ()) -> bytes:
-    """Bytes of a module that is not in `sys.modules`, and of its submodules that are read; of a foreign one its name."""
-    texts, seen, waiting = [], set[str](), [name, *_submodules(name, chains)]
+    """Bytes of what is read of a module that is not in `sys.modules`, and of what it imports; of a foreign one its name."""
+    chains = list(chains)
+    whole = not chains or () in chains
+    found: dict[str, tuple[Wanted, bytes]] = {}
+    waiting: Reads = [(name, None if whole else frozenset(chain[0] for chain in chains))]
+    waiting += [(inner, None) for inner in _submodules(name, chains)]
     while waiting:
-        module = waiting.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        digest, imported = _found(module)
-        texts.append(frame(module.encode(), digest))
-        waiting.extend(imported)
-    return frame(*sorted(texts))
+        module, names = waiting.pop()
+        before = found[module][0] if module in found else frozenset[str]()
+        names = None if names is None or before is None else names | before
+        if module not in found or names != before:
+            data, reads = _found(module, names)
+            found[module] = names, data
+            waiting.extend(reads)
+    return frame(*[frame(module.encode(), data) for module, (_, data) in sorted(found.items())])
 
 
 def is_foreign(name: str) -> bool:
@@ -59,46 +63,53 @@ def _is_own(spec: ModuleSpec) -> bool:
     return spec.has_location and is_own_file(spec.origin)
 
 
-def _found(name: str) -> tuple[bytes, tuple[str, ...]]:
+def _found(name: str, wanted: Wanted) -> tuple[bytes, Reads]:
     spec = find(name)
     if spec is None:
-        return b"absent", ()
+        return b"absent", []
     if not _is_own(spec):
-        return b"foreign", ()
+        return b"foreign", []
     if spec.origin is None:
-        return b"namespace", ()
+        inside = [] if wanted is None else [f"{name}.{one}" for one in sorted(wanted)]
+        return b"namespace", [(one, None) for one in inside if find(one) is not None]
+    data = _source(spec)
+    if data is None:
+        return b"unreadable", []
+    module = _sliced(name, spec, data)
+    if module is None:
+        return hashlib.sha256(data).digest(), []
+    text, reads = module.of(wanted, name)
+    return text_digest(text).encode(), reads
+
+
+def _source(spec: ModuleSpec) -> bytes | None:
     try:
         # By its loader: it may stand in a zip file.
-        data = spec.loader.get_data(spec.origin)  # type: ignore[union-attr]
+        return bytes(spec.loader.get_data(spec.origin))  # type: ignore[union-attr]
     except (OSError, AttributeError, ImportError):
-        return b"unreadable", ()
+        return None
+
+
+def _sliced(name: str, spec: ModuleSpec, data: bytes) -> Sliced | None:
     key = (name, hashlib.sha256(data).digest())
-    if key not in _digests:
-        if len(_digests) >= _LIMIT:
-            _digests.clear()
-        _digests[key] = _read(name, data, is_package=spec.submodule_search_locations is not None)
-    return _digests[key]
+    if key not in _modules:
+        if len(_modules) >= _LIMIT:
+            _modules.clear()
+        package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+        try:
+            _modules[key] = Sliced(parse(data.decode("utf-8", "surrogateescape")), package, _look)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            _modules[key] = None
+    return _modules[key]
 
 
-def _read(name: str, data: bytes, *, is_package: bool) -> tuple[bytes, tuple[str, ...]]:
-    try:
-        tree = parse(data.decode("utf-8", "surrogateescape"))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return hashlib.sha256(data).digest(), ()
-    package = name if is_package else name.rpartition(".")[0]
-    return text_digest(dump_tree(tree)).encode(), tuple(sorted(set(_imports(tree, package))))
-
-
-def _imports(tree: ast.Module, package: str) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return names
+def _look(name: str) -> Sliced | bool | None:
+    """A module of own code by its source, None for any other that there is, False where none is."""
+    spec = find(name)
+    if spec is None:
+        return False
+    data = _source(spec) if spec.origin is not None and _is_own(spec) else None
+    return None if data is None else _sliced(name, spec, data)
 
 
 def find(name: str) -> ModuleSpec | None:

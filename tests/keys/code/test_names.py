@@ -211,6 +211,11 @@ READS = (
     *("del P[0]", "del P[0], x", "del P[0][1]", "for P[P] in x: pass", "try: P[x] += 1\nexcept KeyError: return 1"),
     *("try:\n if x: P[x] += 1\nexcept KeyError: return 1", "try:\n with x: P[x] = 1\nexcept LookupError: return 1"),
     *("import contextlib\nwith contextlib.suppress(KeyError):\n P[x] += 1\n return 1",),
+    *("try: P[x] += 1\nexcept Exception: return 1", "try: P[x] += 1\nexcept (TypeError, BaseException): return 1"),
+    *(
+        "try: P[x] += 1\nexcept: return 1",
+        "import contextlib\nwith contextlib.suppress(Exception):\n P[x] += 1\n return 1",
+    ),
     *(
         "class C:\n P = P",
         "class C:\n def m(self): return P\n P = 1",
@@ -326,6 +331,7 @@ WRITES = (
         "try: x()\nfinally: P.append(x)",
         "try: x()\nexcept OSError: P.append(x)",
         "try: P.append(x)\nexcept OSError: pass",
+        "try: P[x] += 1\nexcept (OSError, TypeError): pass",
     ),
     *("with x: P.append(x)", "P[x] = P2 = x", "y = P[x] = 1", "match x:\n case 1: P.append(x)", "P.a = P2 = x"),
     *("def g(y: P): return y", "y: P = x", "y: P", "async def g(y) -> P: return y"),

@@ -273,3 +273,21 @@ def test_a_parse_that_another_thread_upset_is_tried_again(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ast, "parse", parse_once_upset)
     assert dump_tree(parse("x = 1")) == dump_tree(real("x = 1"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("def f(x):\n y: int = x\n return y", "def f(x):\n y: str = x\n return y", True),
+        ("def f(x):\n y: int = x\n return y", "def f(x):\n y = x\n return y", True),
+        ("def f(x):\n if x:\n  x.a: int = 1\n return x", "def f(x):\n if x:\n  x.a: str = 1\n return x", True),
+        ("def f(x):\n y: int\n return y", "def f(x):\n y: str\n return y", True),
+        ("def f(x):\n y: int\n return y", "def f(x):\n return y", False),
+        ("def f(x):\n y: int = 1\n return y", "def f(x):\n y: int = 2\n return y", False),
+        ("def f(x):\n class C:\n  y: int = 1\n return C", "def f(x):\n class C:\n  y: str = 1\n return C", False),
+        ("y: int = 1", "y: str = 1", False),
+    ],
+)
+def test_the_annotation_of_a_local_name_does_not_count(before: str, after: str, same: bool) -> None:
+    """Python evaluates no annotation in a function; in a class or a module it does."""
+    assert (dump_tree(parse(before)) == dump_tree(parse(after))) is same
