@@ -16,7 +16,7 @@ from typing import Final, Literal
 from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
 from cachekit.artifacts.portable import DEEPEST, TOO_DEEP, name_problem, tree_problem
 from cachekit.errors import UsageError
-from cachekit.files.copying import Progress, Told, copy, duplicate, take
+from cachekit.files.copying import CALLERS, Progress, Told, copy, duplicate, take
 from cachekit.files.parallel import at_once
 
 _KINDS: Final = (
@@ -53,7 +53,9 @@ class Survey:
 
     @classmethod
     def of(cls, path: Path) -> Survey:
-        """What stands at `path`; a link there is followed, links below are kept. Raises UsageError, with the name."""
+        """What stands at `path`; a link there is followed, links below are kept. Raises UsageError, with the name, and
+        OSError for what is no fault of the path.
+        """
         try:
             root = path.resolve(strict=True)
             survey = cls(root, os.path.basename(os.path.abspath(path)))
@@ -61,6 +63,8 @@ class Survey:
                 raise _refused(survey.name, problem)
             survey._walk("", root.stat())
         except (OSError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno not in CALLERS:
+                raise
             why = getattr(error, "strerror", None) or str(error)
             raise UsageError(
                 f"{os.fspath(path)!r} cannot be stored as an artifact ({why}): return a path that is there"

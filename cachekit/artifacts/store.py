@@ -41,9 +41,9 @@ class ArtifactStore:
 
         A link at `path` is followed, and what it leads to is copied even with `own`.
         """
-        survey = Survey.of(Path(path))
-        movable = own and not os.path.islink(path)
         with degrading("storing an artifact"), temporary(self._contents.temporaries) as stage:
+            survey = Survey.of(Path(path))
+            movable = own and not os.path.islink(path)
             self._check_room(survey, movable)
             try:
                 return self._ingested(survey, stage / "content", about, movable)

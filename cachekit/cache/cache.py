@@ -7,6 +7,7 @@ its tier off with one reason, and the calls go on.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -165,8 +166,11 @@ class Cache(Opened):
     def tell(self, event: Event) -> None:
         """Tells every listener; under CACHEKIT_STRICT a failed tier is raised instead of stepped over."""
         self.stats(event)
-        for listener in self.listeners:
-            listener(event)
+        for listener in tuple(self.listeners):
+            try:
+                listener(event)
+            except Exception as error:  # a listener is the user's and may raise anything: the call does not pay for it
+                self.stats(Event("error", event.function, "listener", type(error).__name__, error=error))
         if event.what == "error" and event.tier != "origin":
             if (event.tier, event.reason) not in self._said:
                 self._said.add((event.tier, event.reason))
@@ -213,12 +217,23 @@ class Cache(Opened):
         return removed > 0
 
     def _mark(self, marks: list[Mark]) -> None:
-        if "disk" not in self.tiers:
-            return
         try:
-            self.ledger.mark(marks)
-        except TierError as error:
+            if self.disk is None:
+                self._regain()
+            if self.disk is not None:
+                self.ledger.mark(marks)
+            else:
+                self._refuse_entries()
+        except (TierError, OSError) as error:
             raise UsageError(f"the invalidation could not be written: {error}; check CACHEKIT_DIR") from error
+
+    def _refuse_entries(self) -> None:
+        """Raises OSError and TierUnavailable where entries may be that this process cannot reach, and others can."""
+        try:
+            os.stat(self.settings.dir / "cache.db")
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        raise TierUnavailable(self.states["disk"].reason, reason="directory")
 
     def flush(self, timeout: float | None = None) -> None:
         """Returns when everything queued stands in the daemon; raises TierError where it does not within `timeout` s."""

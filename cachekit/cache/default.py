@@ -102,8 +102,9 @@ def configure(**settings: Any) -> Configured:
 def add_listener(listener: Listener) -> Callable[[], None]:
     """Calls `listener` with each Event from now on; returns a function that removes it.
 
-    It is called on the thread of the call that it is about: be quick, and do not raise. While there are listeners, a
-    memory hit takes a slower way, so that each of them is an event.
+    It is called on the thread of the call that it is about: be quick. What it raises does not reach the caller,
+    and is counted as an error of `listener`. While there are listeners, a memory hit takes a slower way, so that each of
+    them is an event.
     """
     ROOT.listeners.append(listener)
     ROOT.close_lanes()

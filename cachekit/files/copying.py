@@ -15,7 +15,8 @@ from cachekit.errors import TierFull, TierUnavailable, UsageError
 from cachekit.files.digests import PIECE, Signature, settled, signature, stream_digest, write_all
 from cachekit.files.locks import NO_ROOM, clone, of_another_user
 
-_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+CALLERS: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENXIO)
+"""What the system says of a path that whoever gave it has to look at; the rest is the system's own trouble."""
 _READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -55,15 +56,20 @@ def degrading(doing: str) -> Iterator[None]:
 
 
 def open_source(path: Path, name: str) -> BinaryIO:
-    """A regular file, opened for reading, and no link followed. UsageError for anything else."""
+    """A regular file, opened for reading, and no link followed. UsageError for anything else; OSError is the system's."""
     try:
         stream = os.fdopen(os.open(path, _READ), "rb", buffering=0)
     except OSError as error:
-        if error.errno in _NO_DESCRIPTORS:
+        if error.errno not in CALLERS:
             raise
         raise UsageError(f"{name!r} cannot be read ({error.strerror}); nothing was stored") from error
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
+    regular = False
+    try:
+        regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    finally:
+        if not regular:
+            stream.close()
+    if not regular:
         raise UsageError(f"{name!r} is no regular file any more; nothing was stored")
     return stream
 

@@ -60,7 +60,8 @@ def remove(path: Path) -> None:
         _flatten(path)
     except OSError:
         pass  # rmtree removes what it may
-    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # `ignore_errors` does not cover all that it asks
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def abandoned(parent: Path, now: int, prefix: str = "") -> list[Path]:

@@ -14,6 +14,7 @@ from cachekit.artifacts.output import put_path
 from cachekit.calls.prepare import retried
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
+from cachekit.files.copying import CALLERS
 from cachekit.files.temporary import remove
 from cachekit.plan.steps import CallOrigin, Steps
 
@@ -66,13 +67,22 @@ class Unkept(NamedTuple):
 
 def checked(build: Build, result: Any) -> Path:
     text = os.fspath(result) if isinstance(result, (str, os.PathLike)) else ""
-    if not text or not os.path.exists(text):
+    if not text or not _stands(text):
         what = repr(text) if isinstance(result, (str, os.PathLike)) else type(result).__name__
         raise UsageError(
             f"{build.target.name} is persisted as an artifact and gave {what}, where the path of an existing file or "
             "directory was expected; return one, or say with codec= how such an object is saved"
         )
     return Path(text)
+
+
+def _stands(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        # What the system could not tell is no fault of the function's.
+        return isinstance(error, OSError) and error.errno not in CALLERS
+    return True
 
 
 def as_said(build: Build, result: Any) -> Any:

@@ -177,10 +177,13 @@ def scratch_of(work: Work) -> Iterator[Scratch]:
 
 def _new_scratch(work: Work) -> Path:
     try:
-        above: Path = work.store.new_scratch()
-    except TierError as error:
+        return _made(work, work.store.new_scratch())
+    except (TierError, OSError) as error:
         work.tell(error)
-        above = own_scratch()
+        return _made(work, own_scratch())
+
+
+def _made(work: Work, above: Path) -> Path:
     # Who returns the directory itself has an artifact that is called after the function.
     path = above / _called(work)
     path.mkdir()
