@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachekit.keys.plain import LEAVES, from_json, plain
-from cachekit.keys.secrets import looks_secret, names_secret, seal
+from cachekit.keys.secrets import hides_next, looks_secret, names_secret, seal, without_secrets
 from cachekit.model import Key
 
 if TYPE_CHECKING:
@@ -69,12 +69,19 @@ def masked(value: Any, name: str = "") -> Any:
     """A tree of JSON with `<secret>` for what may be one."""
     if names_secret(name) or (type(value) is str and looks_secret(value)):
         return "<secret>"
+    if type(value) is str:
+        return without_secrets(value)
     if type(value) is dict:
         return {one: masked(item, one) for one, item in value.items()}
     if type(value) is list:
         # Header lists are pairs: a name that is secret hides its neighbour.
         hides = len(value) == 2 and names_secret(value[0])
-        return [value[0], "<secret>"] if hides else [masked(item) for item in value]
+        after = [False, *map(hides_next, value)]
+        return (
+            [value[0], "<secret>"]
+            if hides
+            else ["<secret>" if h else masked(v) for v, h in zip(value, after, strict=False)]
+        )
     return value
 
 
@@ -126,6 +133,7 @@ def _leaves(path: str, value: Any, is_secret: bool, depth: int) -> Iterator[tupl
         for index, item in enumerate(value[:_LEAVES]):
             # Header lists are pairs: a name that is secret hides its neighbour.
             hidden = index == 1 and len(value) == 2 and names_secret(value[0])
+            hidden = hidden or (index > 0 and hides_next(value[index - 1]))
             yield from _leaves(f"{path}[{index}]", item, hidden, depth + 1)
         if len(value) > _LEAVES:
             yield f"{path}[{_LEAVES}:]", value[_LEAVES:], False
@@ -136,6 +144,8 @@ def _leaves(path: str, value: Any, is_secret: bool, depth: int) -> Iterator[tupl
 def _leaf(value: Any, data: bytes, *, is_secret: bool) -> Trait:
     if is_secret or (type(value) is str and looks_secret(value)):
         return Trait(short(seal(data)), "<secret>")
+    if type(value) is str and without_secrets(value) != value:
+        return Trait(short(seal(data)), without_secrets(value)[:_TEXT])
     if type(value) is str:
         return Trait(short(data), value[:_TEXT], whole=len(value) <= _TEXT)
     text = repr(value) if type(value) in LEAVES and type(value) is not int else shown("", value)

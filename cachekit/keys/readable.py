@@ -17,7 +17,7 @@ from typing import Any, Final
 from cachekit.errors import CannotKey
 from cachekit.files.digests import content_digest
 from cachekit.keys.plain import LEAVES
-from cachekit.keys.secrets import looks_secret, names_secret
+from cachekit.keys.secrets import hides_next, looks_secret, names_secret, without_secrets
 from cachekit.keys.shapes import fields, revealer
 
 _LONGEST: Final = 400
@@ -36,6 +36,7 @@ def _show(value: Any, depth: int) -> str:
     if kind is str and looks_secret(value):
         return "<secret>"
     if kind is str:
+        value = without_secrets(value)
         return repr(value if len(value) <= _LONGEST_TEXT else value[: _LONGEST_TEXT - 1] + "…")
     if kind is int and value.bit_length() > 256:
         return f"int of {value.bit_length()} bits"
@@ -82,11 +83,19 @@ def _show_items(value: Any, depth: int) -> str:
     if len(value) == 2 and isinstance(value, (list, tuple)) and names_secret(value[0]):
         texts = [_show(value[0], depth - 1), "<secret>"]
     else:
-        texts = [_show(item, depth - 1) for item in itertools.islice(value, 30)]
+        hidden = _hidden(value)
+        texts = [
+            "<secret>" if i in hidden else _show(item, depth - 1) for i, item in enumerate(itertools.islice(value, 30))
+        ]
     if isinstance(value, (set, frozenset)):
         texts.sort()
     brackets = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
     return brackets[0] + ", ".join(texts) + brackets[1]
+
+
+def _hidden(value: Any) -> set[int]:
+    """Which items of a command line are secrets, because of the option before them."""
+    return {i + 1 for i, item in enumerate(value) if hides_next(item)} if isinstance(value, (list, tuple)) else set()
 
 
 def _show_entries(items: list[tuple[Any, Any]], depth: int, between: str) -> list[str]:

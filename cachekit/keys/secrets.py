@@ -16,6 +16,7 @@ _SECRET_ENDINGS: Final = (
     *("apikey", "accesskey", "privatekey", "secretkey", "token", "authorization", "password", "passwd", "passphrase"),
     *("secret", "credential", "credentials", "cookie"),
 )
+_PASSWORD: Final = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 _SECRET_DOMAIN: Final = b"cachekit secret v1"
 
 _TOKEN: Final = re.compile(r"(?:sk|pk|rk|gsk|hf|ghp|gho|ghs|glpat|xox[abp]|AKIA|ASIA|eyJ)[-_A-Za-z0-9.]{16,}")
@@ -48,6 +49,19 @@ def names_secret(name: Any) -> bool:
 def looks_secret(text: str) -> bool:
     """Whether a text holds something of the form of a well-known token."""
     return _TOKEN.search(text) is not None
+
+
+def hides_next(item: Any) -> bool:
+    """Whether an item of a command line is an option whose value, the next item, is a secret: `--token`."""
+    return type(item) is str and item.startswith("-") and "=" not in item and is_secret_name(item)
+
+
+def without_secrets(text: str) -> str:
+    """A text without the password of a URL, and without the value of an option that carries a secret."""
+    option, equals, _ = text.partition("=")
+    if equals and " " not in option and is_secret_name(option):
+        return f"{option}=<secret>"
+    return _PASSWORD.sub(r"\1<secret>@", text) if "://" in text else text
 
 
 def cannot_key(where: str, value: Any, why: str = "cannot be keyed") -> CannotKey:

@@ -305,3 +305,17 @@ def test_permissions_come_back(place: Path, umask: int) -> None:
         name: mode & ~umask for name, mode in wanted.items()
     }
     assert not list(place.glob(".cachekit-*"))
+
+
+def test_secrets_of_a_command_line_are_not_written_down(place: Path) -> None:
+    """An option's secret and a URL's password stand in no file of the cache, and no command shows them."""
+    said = ("--token", "hunter2hunter2", "--api-key=opensesame", "https://me:letmein1@host.test/x")
+    done = cachekit(place, "run", "--output", "out.txt", "--", sys.executable, "script.py", "in.txt", "out.txt", *said)
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(cachekit(place, "ls", "--artifacts", "--json").stdout)
+    shown = cachekit(place, "show", listed[0]["name"])
+    kept = b"".join(path.read_bytes() for path in (place / "cache").rglob("*") if path.is_file())
+    assert "<secret>" in shown.stdout
+    for secret in ("hunter2hunter2", "opensesame", "letmein1"):
+        assert secret not in shown.stdout + str(listed)
+        assert secret.encode() not in kept
