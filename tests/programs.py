@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 HEAD = """
@@ -31,10 +32,20 @@ def environment(directory: Path, **settings: object) -> dict[str, str]:
     }
 
 
-def told(script: str, directory: Path, *arguments: object, seconds: float = 60, **settings: object) -> list[str]:
-    """The lines that `script` prints behind `HEAD`; fails where it raises, or runs for longer than `seconds`."""
+def told(
+    script: str,
+    directory: Path,
+    *arguments: object,
+    seconds: float = 60,
+    within: Sequence[str] = (),
+    **settings: object,
+) -> list[str]:
+    """The lines that `script` prints behind `HEAD`; fails where it raises, or runs for longer than `seconds`.
+
+    `within` is a command that runs the one that is appended to it.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", HEAD + script, *map(str, arguments)],
+        [*within, sys.executable, "-c", HEAD + script, *map(str, arguments)],
         env=environment(directory, **settings),
         capture_output=True,
         text=True,

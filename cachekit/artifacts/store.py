@@ -7,9 +7,11 @@ and goes with `collect`.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from cachekit.artifacts.contents import Contents
 from cachekit.artifacts.manifest import File, Manifest, problem_of
@@ -22,6 +24,9 @@ from cachekit.files.digests import Signature
 from cachekit.files.temporary import abandoned, below, new_name, remove, temporary
 
 __all__ = ["ArtifactStore", "Progress"]
+
+_ROOM: Final = 1 << 30
+"""Bytes free from which on a scratch directory is made beside the store without looking further."""
 
 
 class ArtifactStore:
@@ -120,6 +125,13 @@ class ArtifactStore:
             put_copy(source, manifest, Path(output), self._directory)
 
     @degrading("making a scratch directory")
+    def has_room(self) -> bool:
+        """Whether to make things here: not where little is free, and more in the system's temporary directory."""
+        from tempfile import gettempdir  # by who builds: not by every call
+
+        free = shutil.disk_usage(self._directory.parent).free
+        return free >= _ROOM or free >= shutil.disk_usage(gettempdir()).free
+
     def new_scratch(self) -> Path:
         """A temporary directory beside the store, so that what is made in it can be moved in. Who asked removes it; what
         a killed process left goes with `collect`.

@@ -12,6 +12,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.counters import Stats
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("cachekit")
 FLUSH_BOUND: Final = 60.0
 """Seconds that `flush()` takes at most when it is not told."""
+_UNWRITTEN: Final = "the invalidation could not be written: {}; check CACHEKIT_DIR"
 OVERHEAD: Final = 500
 """Bytes charged for a remembered call besides its arguments: the objects around it, measured with tracemalloc."""
 
@@ -108,6 +111,7 @@ class Cache(Opened):
     def status(self) -> dict[str, TierState]:
         """What each tier is, and the one reason; the daemon is asked at most once, within its deadline."""
         self.ready()
+        self._look_again()
         states = dict(self.states)
         if self.team is not None:
             states["ipfs"] = self.team.state()
@@ -135,6 +139,11 @@ class Cache(Opened):
                     self._open_ledger_anew()
             except UsageError as error:  # of somebody who made another thing of the directory meanwhile
                 raise TierUnavailable(f"{error}", reason="directory") from error
+
+    def _look_again(self) -> None:
+        if self.disk is None:
+            with suppress(TierError, OSError):  # the state says why
+                self._regain()
 
     def _open_late(self) -> None:
         # Told once, when it failed; until it is there, everything goes on as it is.
@@ -183,20 +192,17 @@ class Cache(Opened):
     def drop(self, key: Key) -> bool:
         """Ends hits for one key, on this machine at once and elsewhere with the next upload; was anything removed?"""
         self.ready()
-        removed = [tier.drop(key) for name, tier in self.tiers.items() if name != "ipfs" or key.shareable]
         self._mark([Mark(key.namespace, "key", key.digest.hex(), time.time_ns())])
+        tiers = [(name, tier) for name, tier in self.tiers.items() if name != "ipfs" or key.shareable]
+        removed = [self._ended(name, partial(tier.drop, key)) for name, tier in tiers]
         self.stats(Event("invalidated", key.function))
         return any(removed)
 
     def forget(self, key: Key) -> None:
         """Removes one key's entry from this machine; nobody else is told."""
         self.ready()
-        for name, tier in self.tiers.items():
-            try:
-                if name != "ipfs":
-                    tier.drop(key)
-            except TierError as error:
-                self.tell(Event("error", key.function, name, error.reason, error=error))
+        for name, tier in self.near_tiers:
+            self._ended(name, partial(tier.drop, key))
 
     def drop_marked(self, marks: Iterable[Mark]) -> bool:
         """Ends hits for every entry that a mark covers; was anything removed?"""
@@ -207,9 +213,10 @@ class Cache(Opened):
         removed = 0
         for mark in chosen:
             if disk is not None:
-                removed += disk.drop_where(mark.namespace, mark.value if mark.kind == "tag" else "")
+                tag = mark.value if mark.kind == "tag" else ""
+                removed += self._ended("disk", partial(disk.drop_where, mark.namespace, tag))
             if self.team is not None:
-                removed += self.team.tier.mark(mark)
+                removed += self._ended("ipfs", partial(self.team.tier.mark, mark))
         if self.memory is not None:
             # What is in memory is on disk too, and counted there.
             removed += 0 if disk is not None else len(self.memory)
@@ -225,7 +232,17 @@ class Cache(Opened):
             else:
                 self._refuse_entries()
         except (TierError, OSError) as error:
-            raise UsageError(f"the invalidation could not be written: {error}; check CACHEKIT_DIR") from error
+            raise UsageError(_UNWRITTEN.format(error)) from error
+
+    def _ended(self, name: str, end: Callable[[], int]) -> int:
+        """How many entries `end` removed. What stays here is covered by the mark; the others have to hear of it."""
+        try:
+            return end()
+        except TierError as error:
+            if name == "ipfs":
+                raise UsageError(_UNWRITTEN.format(error)) from error
+            self.tell(Event("error", "", name, error.reason, error=error))
+            return 0
 
     def _refuse_entries(self) -> None:
         """Raises OSError and TierUnavailable where entries may be that this process cannot reach, and others can."""
@@ -238,6 +255,7 @@ class Cache(Opened):
     def flush(self, timeout: float | None = None) -> None:
         """Returns when everything queued stands in the daemon; raises TierError where it does not within `timeout` s."""
         self.ready()
+        self._look_again()
         try:
             self.save_totals()
         except TierError as error:  # what the machine's totals miss is no reason to fail

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.default import current_mode, default
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
+from cachekit.files.places import set_aside
+from cachekit.files.temporary import remove
 from cachekit.keys.keyer import parse_key
 from cachekit.model import EVERYWHERE, Key, Mark
 
@@ -75,16 +77,21 @@ def gc() -> dict[str, int]:
     """Deletes from this machine what expired, and what is over `CACHEKIT_SIZE_LIMIT`; pinned entries stay.
 
     Returns how many of each: {"dropped": entries, "artifacts": artifacts, "leftovers": what killed processes left,
-    contents of no artifact, and digests of files that nobody asked for in 30 days}.
+    contents of no artifact, digests of files that nobody asked for in 30 days, and what was set aside as corrupt}.
+    Raises TierError where the disk lets nothing be deleted.
     """
     cache = default()
     if cache.disk is None or cache.artifacts is None or cache.digests is None:
         return {"dropped": 0, "artifacts": 0, "leftovers": 0}
-    dropped, now = cache.disk.cull(everything_expired=True), time.time_ns()
-    leftovers = cache.artifacts.collect(now) + cache.digests.collect(now) + cache.disk.collect(now)
+    now, aside = time.time_ns(), set_aside(cache.settings.dir)
+    # First what goes without a word to SQLite, which needs room itself.
+    for path in aside:
+        remove(path)
+    leftovers = len(aside) + cache.artifacts.collect(now) + cache.digests.collect(now) + cache.disk.collect(now)
     if cache.noted is not None:
         leftovers += cache.noted.collect(now)
-    return {"dropped": dropped, "artifacts": registry().trim(cache.settings.size_limit), "leftovers": leftovers}
+    trimmed = registry().trim(cache.settings.size_limit)
+    return {"dropped": cache.disk.cull(everything_expired=True), "artifacts": trimmed, "leftovers": leftovers}
 
 
 def warm(

@@ -98,6 +98,11 @@ def prepare(directory: Path) -> None:
         raise TierUnavailable(f"cannot use the cache directory {directory}: {error}", reason="directory") from error
 
 
+def set_aside(directory: Path) -> list[Path]:
+    """What of the cache directory was corrupt, and stands beside what took its place."""
+    return sorted(path for path in directory.glob("*.corrupt-*") if re.fullmatch(_OURS, path.name))
+
+
 def _check_owner(directory: Path) -> None:
     status = directory.stat()
     if of_another_user(status):

@@ -73,7 +73,7 @@ class Database:
     def _told(self, error: sqlite3.Error | OSError) -> TierError:
         if self._repair(error):
             return TierError(f"{self.path} is corrupt ({error}) and was set aside", reason="corrupt")
-        if "full" in str(error) or getattr(error, "errno", None) in NO_ROOM:
+        if is_full(error):
             return TierFull(f"{self.path}: {error}", reason="full")
         return TierError(f"{self.path}: {error}", reason=self._reason)
 
@@ -157,6 +157,13 @@ def patiently(work: Callable[[], object], wait: float) -> None:
 def is_busy(error: BaseException) -> bool:
     """Whether somebody else holds the lock that was wanted."""
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def is_full(error: sqlite3.Error | OSError) -> bool:
+    """Whether there is no room: for the file, its log, or (from Python 3.11 on) the index of its log."""
+    if isinstance(error, OSError):
+        return error.errno in NO_ROOM
+    return "full" in str(error) or getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE"
 
 
 def write_ahead(connection: sqlite3.Connection) -> None:

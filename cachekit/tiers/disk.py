@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
-from cachekit.errors import IntegrityError
+from cachekit.errors import IntegrityError, TierFull
 from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Record
 from cachekit.tiers import records
 from cachekit.tiers.disk_file import PRAGMAS, CacheFile
@@ -258,7 +258,18 @@ class DiskTier:
         try:
             return sum(bool(self._writer.delete(digest)) for digest in digests)
         except (sqlite3.Error, OSError) as error:
-            raise self._file.unavailable(error) from error
+            failure = self._file.unavailable(error)
+            if not isinstance(failure, TierFull) or not self._unlink(digests):
+                raise failure from error
+        return self._delete(digests)
+
+    def _unlink(self, digests: list[bytes]) -> int:
+        # A row takes room to delete, its file gives some: a row without one is a miss, and goes the next time.
+        names = [name for digest in digests for (_, name, _) in self._file.rows(_SELECT, (digest,)) if name]
+        files = [name for name in names if (self._directory / name).exists()]
+        for name in files:
+            self._writer.disk.remove(name)
+        return len(files)
 
     def _create(self) -> None:
         Writer(self._file, BytesDisk, disk_min_file_size=INLINE_LIMIT, eviction_policy="least-recently-stored")

@@ -9,14 +9,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.files.connections import Connections
-from cachekit.files.locks import NO_ROOM
-from cachekit.files.sqlite import all_or_nothing, corrupt, is_busy, patiently, set_aside, write_ahead
+from cachekit.files.sqlite import all_or_nothing, corrupt, is_busy, is_full, patiently, set_aside, write_ahead
 
 WAIT: Final = 0.25
 """Seconds that a store waits for other writers; a hit waits for nobody."""
@@ -67,8 +66,9 @@ class CacheFile:
                 raise
 
     def checkpoint(self) -> None:
-        """Moves the log into the file, as far as nobody reads it."""
-        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Moves the log into the file, as far as nobody reads it, and there is room."""
+        with suppress(TierFull):
+            self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def lost(self) -> bool:
         """Whether somebody took the file away under this thread's connection."""
@@ -82,7 +82,7 @@ class CacheFile:
         """What an error means to a caller; a corrupt file is set aside on the way."""
         if self._repair(error):
             return IntegrityError(f"the cache file is corrupt: {error}", reason="corrupt")
-        if "full" in str(error).lower() or getattr(error, "errno", None) in NO_ROOM:
+        if is_full(error):
             return TierFull(f"no room in the cache directory: {error}")
         if is_busy(error):
             return TierUnavailable(f"another process holds the cache file: {error}", reason="busy")

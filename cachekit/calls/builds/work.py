@@ -177,7 +177,7 @@ def scratch_of(work: Work) -> Iterator[Scratch]:
 
 def _new_scratch(work: Work) -> Path:
     try:
-        return _made(work, work.store.new_scratch())
+        return _made(work, work.store.new_scratch() if work.store.has_room() else own_scratch())
     except (TierError, OSError) as error:
         work.tell(error)
         return _made(work, own_scratch())
