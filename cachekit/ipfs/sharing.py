@@ -19,6 +19,7 @@ from cachekit.ipfs.content.artifacts import SharedFiles
 from cachekit.ipfs.credential import Credential, WriterKey, load_credential
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.node.process import listens, own_pid
 from cachekit.ipfs.node.repo import recorded_api
 from cachekit.ipfs.outbox import Outbox
 from cachekit.ipfs.tier import IpfsTier
@@ -123,7 +124,13 @@ def credential_file() -> Path:
 
 
 def discovered(environ: Mapping[str, str]) -> str:
-    """The multiaddr of the node that `cachekit node start` runs; else of the user's own; else Kubo's default."""
-    home = Path(environ.get("HOME") or Path.home())
-    repositories = [data_dir() / "node" / "repo", Path(environ.get("IPFS_PATH") or home / ".ipfs")]
-    return next(filter(None, map(recorded_api, repositories)), DEFAULT_API)
+    """The multiaddr of the node that `cachekit node start` runs; else of the user's own; else Kubo's default.
+
+    A killed daemon leaves its address behind: of several, the first at which somebody listens is meant.
+    """
+    node, home = data_dir() / "node", Path(environ.get("HOME") or Path.home())
+    recorded = [recorded_api(repo) for repo in (node / "repo", Path(environ.get("IPFS_PATH") or home / ".ipfs"))]
+    if recorded[0] and not own_pid(node):  # its port may be another program's by now
+        recorded[0] = ""
+    known = [api for api in recorded if api]
+    return next(filter(listens, known), DEFAULT_API if not known or listens(DEFAULT_API) else known[0])

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import refusing
 from stopping import stop
 
 import cachekit
 from cachekit.cache.default import default
 from cachekit.config.resolve import data_dir
 from cachekit.errors import TierUnavailable
+from cachekit.ipfs import sharing
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.node import daemon, install
 from cachekit.ipfs.node.binary import environment
@@ -87,6 +89,27 @@ def test_a_node_that_moved_is_found_again(private: Callable[[], daemon.NodeStatu
         _await(lambda: _allowed())
         assert cachekit.fetch(cachekit.store(b"after")) == b"after"
         assert after.api in cachekit.status()["ipfs"].reason
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_a_killed_node_left_hides_no_other(
+    private: Callable[[], daemon.NodeStatus],
+    kubo_api: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: bool,
+) -> None:
+    """The user's own daemon is found behind what it wrote down; so is one at Kubo's address behind two such traces."""
+    killed = private()
+    os.kill(killed.pid, signal.SIGKILL)
+    _await(lambda: not daemon.status(data_dir()).pid)
+    assert recorded_api(killed.repo) == killed.api
+    monkeypatch.setenv("IPFS_PATH", str(tmp_path))
+    (tmp_path / "api").write_text(kubo_api if recorded else killed.api)
+    monkeypatch.setattr(sharing, "DEFAULT_API", refusing() if recorded else kubo_api)
+    with cachekit.configure(dir=tmp_path / "own", ipfs="rw", ipfs_timeout=5):
+        assert cachekit.fetch(cachekit.store(b"found")) == b"found"
+        assert kubo_api in cachekit.status()["ipfs"].reason
 
 
 def test_a_node_that_hung_is_back_within_five_seconds(private: Callable[[], daemon.NodeStatus], tmp_path: Path) -> None:

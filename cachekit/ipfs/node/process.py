@@ -13,9 +13,10 @@ from typing import Any, Final
 from cachekit.errors import TierError, UsageError
 from cachekit.files import sqlite
 from cachekit.ipfs.kubo.answers import boundary
-from cachekit.ipfs.kubo.http import Address, Dialer, KeptConnection
+from cachekit.ipfs.kubo.http import Address, Dialer, KeptConnection, allowed
 
 _PROBE_SECONDS: Final = 2.0
+_CONNECT_SECONDS: Final = 0.5
 _ANSWER_BYTES: Final = 1 << 20
 
 
@@ -24,6 +25,16 @@ def rpc(api: str, call: str, options: Mapping[str, str] | None = None) -> Any:
     with boundary(), contextlib.closing(KeptConnection(Dialer(Address.parse(api), {}))) as kept:
         body = kept.post(call, options or {}, timeout=_PROBE_SECONDS, limit=_ANSWER_BYTES)
         return json.loads(body) if body else None
+
+
+def listens(api: str) -> bool:
+    """Whether somebody takes connections at the multiaddr `api`; at most half a second passes."""
+    try:
+        with boundary(), allowed(_CONNECT_SECONDS, 0):
+            Dialer(Address.parse(api), {}).dial().close()
+    except TierError:  # refused, or no address
+        return False
+    return True
 
 
 def answering_version(repo: Path, api: str) -> str:
