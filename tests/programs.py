@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+MOUNTED = 'mount -t tmpfs -o size=6m tmpfs "$0" && exec "$@"'
 HEAD = """
 import json, os, shutil, signal, sqlite3, subprocess, sys, threading, time
 from pathlib import Path
@@ -53,3 +57,20 @@ def told(
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def small_disk(place: Path) -> Sequence[str]:
+    """What runs a program with six megabytes at `place/disk`, a file system that nobody else sees and that ends with it."""
+    if not _may_mount():
+        pytest.skip("this machine lets nobody mount a file system")
+    (place / "disk").mkdir()
+    return ("env", f"TMPDIR={place}", "unshare", "-Urm", "sh", "-c", MOUNTED, str(place / "disk"))
+
+
+@functools.cache
+def _may_mount() -> bool:
+    try:
+        command = ["unshare", "-Urm", "sh", "-c", MOUNTED, "/mnt", "true"]
+        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+    except OSError:
+        return False

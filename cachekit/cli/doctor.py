@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sqlite3
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
+from cachekit.cli.directory import examined
+from cachekit.cli.report import Finding
 from cachekit.config import resolve
 from cachekit.errors import CachekitError, TierError, UsageError
 from cachekit.files.locks import NO_LOCKS, has_locks
-from cachekit.files.places import prepare
+from cachekit.model import NANOSECONDS
 
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
     from cachekit.config.resolve import Resolved
     from cachekit.ipfs.sharing import Team
 
-State = Literal["ok", "note", "failed"]
-
 _RECOMMENDED: Final = (0, 43)
-_LITTLE: Final = 64 << 20
-"""Bytes free below which writes are about to fail."""
+_FEWEST: Final = 128
+"""Descriptors that a process should have: threads that call at once take a few each."""
+_LONG: Final = 600.0
+"""Seconds after which what waits for the daemon has waited too long."""
 _EPOCH: Final = 1_704_067_200
 """2024-01-01: no clock that is right shows less, and entries made by one that does expire at once elsewhere."""
 _SECONDS: Final = 5.0
 _AS_IT_SAYS: Final = "do as it says"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: `remedy` is what to do, empty where nothing is."""
-
-    check: str
-    state: State
-    text: str
-    remedy: str = ""
 
 
 def examine(environ: Mapping[str, str], opened: Callable[[], Cache]) -> list[Finding]:
@@ -50,16 +35,15 @@ def examine(environ: Mapping[str, str], opened: Callable[[], Cache]) -> list[Fin
         resolved = resolve.resolve(environ)
     except UsageError as error:
         return [Finding("settings", "failed", str(error), "correct the setting that it names")]
-    findings = [*_settings(resolved), _clock(), *_locks(), _directory(resolved)]
-    if findings[-1].state == "failed":
+    findings = [*_settings(resolved), _clock(), *_descriptors(), *_locks(), *examined(resolved.settings)]
+    if (findings[-1].check, findings[-1].state) == ("directory", "failed"):
         return findings
-    findings += [_space(resolved), *map(_disk_file, _databases(resolved)), *_aside(resolved)]
     try:
         cache = opened()
     except CachekitError as error:
         check = "credential" if "SECRET" in str(error) else "cache"
         return [*findings, Finding(check, "failed", str(error), _AS_IT_SAYS)]
-    return [*findings, *_team(cache, resolved)]
+    return [*findings, *_team(cache, resolved, environ)]
 
 
 def _settings(resolved: Resolved) -> Iterator[Finding]:
@@ -75,6 +59,17 @@ def _clock() -> Finding:
     return Finding("clock", "failed", "the clock shows a time before 2024", "set the clock: a TTL depends on it")
 
 
+def _descriptors() -> Iterator[Finding]:
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= allowed < _FEWEST:
+        text = f"a process here may open {allowed} files: where none is left, calls pass by the cache"
+        yield Finding("descriptors", "failed", text, "ulimit -n 1024")
+
+
 def _locks() -> Iterator[Finding]:
     if not has_locks():
         yield Finding(
@@ -82,59 +77,7 @@ def _locks() -> Iterator[Finding]:
         )
 
 
-def _directory(resolved: Resolved) -> Finding:
-    directory = resolved.settings.dir
-    try:
-        prepare(directory)
-        mode = stat.S_IMODE(directory.stat().st_mode)
-    except (CachekitError, OSError) as error:
-        return Finding("directory", "failed", str(error), "set CACHEKIT_DIR to a directory that cachekit may own")
-    if os.name == "posix" and mode & 0o077:
-        text = f"others may look into {directory} (mode {mode:o})"
-        return Finding("directory", "note", text, f"chmod 700 {directory}, where that is not meant")
-    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-        return Finding("directory", "failed", f"{directory} cannot be written", f"chmod 700 {directory}")
-    return Finding("directory", "ok", str(directory))
-
-
-def _space(resolved: Resolved) -> Finding:
-    free = shutil.disk_usage(resolved.settings.dir).free
-    text = f"{free >> 20} MiB free, the limit of the cache is {resolved.settings.size_limit >> 20} MiB"
-    if free < _LITTLE:
-        return Finding("space", "failed", text, "make room, or set CACHEKIT_DIR to another file system")
-    if free < resolved.settings.size_limit:
-        return Finding("space", "note", text, "a smaller CACHEKIT_SIZE_LIMIT keeps the cache from filling the disk")
-    return Finding("space", "ok", text)
-
-
-def _databases(resolved: Resolved) -> list[Path]:
-    here = resolved.settings.dir
-    others = [here / name for name in ("ledger.db", "index.db", "outbox.db") if (here / name).exists()]
-    return [here / "cache.db", *others]
-
-
-def _aside(resolved: Resolved) -> Iterator[Finding]:
-    for path in sorted(resolved.settings.dir.glob("*.corrupt-*")):
-        yield Finding(
-            "disk file", "failed", f"{path} was corrupt and set aside", "look why the disk lost it; delete it"
-        )
-
-
-def _disk_file(path: Path) -> Finding:
-    if not path.exists():
-        return Finding("disk file", "ok", "none yet")
-    # Read-only and not through the tier, which would set a corrupt file aside before anybody looked at it.
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_SECONDS)) as connection:
-            verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-    except sqlite3.Error as error:
-        verdict = str(error)
-    if verdict == "ok":
-        return Finding("disk file", "ok", f"{path} opens and is whole")
-    return Finding("disk file", "failed", f"{path}: {verdict}", "delete it: what it held is computed again")
-
-
-def _team(cache: Cache, resolved: Resolved) -> Iterator[Finding]:
+def _team(cache: Cache, resolved: Resolved, environ: Mapping[str, str]) -> Iterator[Finding]:
     if resolved.settings.ipfs == "off":
         yield _credential_alone(resolved)
         yield Finding("daemon", "ok", f"not asked, IPFS is off: {resolved.reason('ipfs')}")
@@ -142,10 +85,12 @@ def _team(cache: Cache, resolved: Resolved) -> Iterator[Finding]:
         yield Finding("daemon", "failed", cache.status()["ipfs"].reason, "repair what the reason names")
     else:
         yield _credential(cache.team)
-        daemon = _daemon(cache.team, must=resolved.settings.ipfs != "auto")
+        daemon = _daemon(cache.team, resolved, environ)
         yield daemon
         if daemon.text.startswith("Kubo"):
             yield _namespaces(cache.team, resolved.settings.namespace)
+            if resolved.settings.ipfs != "ro" and cache.team.credential.writes:
+                yield from _waiting(cache.team)
 
 
 def _credential(team: Team) -> Finding:
@@ -170,18 +115,46 @@ def _credential_alone(resolved: Resolved) -> Finding:
     return Finding("credential", "ok", "can be read")
 
 
-def _daemon(team: Team, *, must: bool) -> Finding:
+def _daemon(team: Team, resolved: Resolved, environ: Mapping[str, str]) -> Finding:
     from cachekit.ipfs.kubo.answers import numbers
 
     try:
         version = team.transport.version()
     except TierError as error:
-        remedy = "`cachekit node start` starts one; CACHEKIT_IPFS_API names another; CACHEKIT_IPFS=off does without"
-        return Finding("daemon", "failed" if must else "note", f"{team.api}: {error}", remedy)
+        return _silent(team, resolved, environ, error)
     text = f"Kubo {version} at {team.api}"
     if numbers(version) < _RECOMMENDED:
         return Finding("daemon", "note", text, "0.43 is recommended; `cachekit node install` gets one")
     return Finding("daemon", "ok", text)
+
+
+_REMEDIES: Final = {
+    "refused": "`cachekit node start` starts one; CACHEKIT_IPFS_API names another; CACHEKIT_IPFS=off does without",
+    "timeout": "it hangs: end it and start it again; CACHEKIT_IPFS=off does without",
+    "forbidden": "CACHEKIT_IPFS_AUTH is what the daemon's API.Authorizations say, such as bearer:TOKEN",
+    "too_old": "`cachekit node install` and `cachekit node start`, or a newer daemon",
+    "not_kubo": "another program answers there: CACHEKIT_IPFS_API names the daemon's RPC",
+}
+
+
+def _silent(team: Team, resolved: Resolved, environ: Mapping[str, str], error: TierError) -> Finding:
+    from cachekit.ipfs.node.process import listens
+    from cachekit.ipfs.sharing import discovered
+
+    text, remedy = f"{team.api}: {error}", _REMEDIES.get(error.reason, _REMEDIES["refused"])
+    if error.reason == "refused" and resolved.settings.ipfs_api and listens(other := discovered(environ)):
+        return Finding("daemon", "failed", text, f"it may have moved: CACHEKIT_IPFS_API={other}, or do without it")
+    # Nobody there is how most machines are, and no trouble unless one was asked for.
+    absent = error.reason == "refused" and resolved.settings.ipfs == "auto"
+    return Finding("daemon", "note" if absent else "failed", text, remedy)
+
+
+def _waiting(team: Team) -> Iterator[Finding]:
+    oldest = team.outbox.oldest()
+    waited = time.time() - oldest / NANOSECONDS
+    if oldest and waited > _LONG:
+        text = f"{team.outbox.pending()} items wait to be sent, the oldest for {waited / 60:.0f} minutes"
+        yield Finding("outbox", "failed", text, "`cachekit flush` sends them, or says what hinders it")
 
 
 def _namespaces(team: Team, namespace: str) -> Finding:

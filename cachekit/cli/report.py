@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from cachekit.cache import operations
 from cachekit.cache.default import default
@@ -21,6 +21,7 @@ USAGE: Final = 2
 INTERRUPTED: Final = 130
 """What a shell says of a program that Ctrl-C ended."""
 
+State = Literal["ok", "note", "failed"]
 _SILENT: Final = ("refused", "timeout", "unresolved", "reset", "network")
 """Why nobody answered."""
 _DIGITS: Final = 64
@@ -35,6 +36,16 @@ class Report:
     text: str
     status: int = YES
     raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: `remedy` is what to do, empty where nothing is."""
+
+    check: str
+    state: State
+    text: str
+    remedy: str = ""
 
 
 class Nothing(Exception):

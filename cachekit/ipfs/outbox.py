@@ -112,6 +112,10 @@ class Outbox:
         """How many items wait."""
         return int(self._database.rows("SELECT count(*) FROM queue")[0][0])
 
+    def oldest(self) -> int:
+        """When what waits longest was made (ns since the epoch); 0 where none waits."""
+        return int(self._database.rows("SELECT coalesce(min(created), 0) FROM queue")[0][0])
+
     def exclusive(self, deadline: Deadline) -> AbstractContextManager[None]:
         """Be the only one, of all processes, who sends; TierUnavailable `locked` where it waited too long."""
         return locked(self._lock_path, deadline.at)

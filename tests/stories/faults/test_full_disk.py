@@ -5,15 +5,12 @@ Nothing raises, what is returned is right, and what there is no room for is stor
 
 from __future__ import annotations
 
-import functools
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from programs import told
+from programs import small_disk, told
 
-MOUNTED = 'mount -t tmpfs -o size=6m tmpfs "$0" && exec "$@"'
 FUNCTIONS = """
 from cachekit import TierError, UsageError, persist_artifact
 @distributed_cache(version="1")
@@ -40,22 +37,10 @@ def free(): return os.statvfs(HERE.parent).f_bavail
 """
 
 
-@functools.cache
-def may_mount() -> bool:
-    try:
-        command = ["unshare", "-Urm", "sh", "-c", MOUNTED, "/mnt", "true"]
-        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
-    except OSError:
-        return False
-
-
 @pytest.fixture
 def small(tmp_path: Path) -> Sequence[str]:
     """What runs a program with six megabytes at `tmp_path/disk`; what it stores ends with it."""
-    if not may_mount():
-        pytest.skip("this machine lets nobody mount a file system")
-    (tmp_path / "disk").mkdir()
-    return ("env", f"TMPDIR={tmp_path}", "unshare", "-Urm", "sh", "-c", MOUNTED, str(tmp_path / "disk"))
+    return small_disk(tmp_path)
 
 
 @pytest.mark.parametrize("pages", [0, 4, 9, 22, 40, 150])
