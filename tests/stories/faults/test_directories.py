@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import HEAD, environment, told
+from programs import HEAD, environment, told, without_privileges
 
 from cachekit.errors import UsageError
 from cachekit.files.places import prepare
@@ -93,3 +93,22 @@ def test_what_is_somebody_elses_stays_so(tmp_path: Path, foreign: str) -> None:
     (tmp_path / "theirs" / foreign).write_text("")
     with pytest.raises(UsageError, match="not cachekit's"):
         prepare(tmp_path / "theirs")
+
+
+def test_an_invalidation_that_reaches_no_entry_raises(own_cache: Path) -> None:
+    """Entries stand where this process is not let in: it says so; calls pass, and where none can stand it is a no."""
+    told(SQUARE + "square(3)", own_cache)
+    script = """
+from cachekit import UsageError, clear
+for end in (lambda: square.invalidate(3), clear):
+    try: say(end())
+    except UsageError as error: say("CACHEKIT_DIR" in str(error))
+assert square(3) == [9]
+"""
+    within = without_privileges()
+    own_cache.chmod(0)
+    refused = told(SQUARE + script, own_cache, within=within)
+    own_cache.chmod(0o500)
+    nowhere = told(SQUARE + script, own_cache / "new", within=within)
+    own_cache.chmod(0o700)
+    assert (refused, nowhere) == (["True", "True"], ["False", "False"])

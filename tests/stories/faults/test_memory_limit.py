@@ -17,7 +17,7 @@ def resident():
     # Without the pages of mapped files, which the system takes back when it wants them.
     (line,) = [line for line in open("/proc/self/status") if line.startswith("RssAnon")]
     return int(line.split()[1]) * 1024
-make = {"int": lambda x: x, "text": lambda x: f"{x} " * 40, "dict": lambda x: {"text": "word " * 40, "n": x},
+make = {"int": lambda x: x, "text": lambda x: f"{x} " * 60, "dict": lambda x: {"text": "word " * 40, "n": x},
         "list": lambda x: [x] * 50, "bytes": lambda x: b"%d" % x * 400, "tagged": lambda x: (x, "y")}[sys.argv[1]]
 @distributed_cache(version="1")
 def value(x): return make(x)
