@@ -69,8 +69,13 @@ say(stats().as_dict()["misses"] - counted, errors() == before)
 def test_a_disk_that_fills_while_entries_stand_on_it(tmp_path: Path, small: Sequence[str]) -> None:
     """What was stored goes on hitting, what does not fit is counted as `full`, and a store fits once there is room."""
     script = """
-right(range(4)), built("a", 20_000)
+@distributed_cache(version="1")
+def kept(x): return bytes([x]) * (2000 if x else 300_000)
+right(range(4)), built("a", 20_000), kept(0), kept(1)
 fill()
+ROOT.cache().memory.clear()
+kept(0), kept(1)
+assert stats(kept).as_dict()["hits"]["disk"] == 2
 right(range(8)), flush()
 say(errors())
 BALLAST.unlink()
