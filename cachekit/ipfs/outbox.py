@@ -57,7 +57,10 @@ class Item(NamedTuple):
         except UNREADABLE:
             return False
         texts = isinstance(tags, list) and all(type(tag) is str for tag in tags)
-        return texts and tuple(map(type, self)) == _KINDS and self.text.isascii() and isfinite(self.seconds)
+        if not texts or tuple(map(type, self)) != _KINDS or not isfinite(self.seconds):
+            return False
+        # A codec goes along in ASCII; a mark's tag may be any text.
+        return self.kind != "entry" or self.text.isascii()
 
 
 _KINDS: Final = (int, str, str, bytes, str, bytes, int, int, float, float, str, int, int)

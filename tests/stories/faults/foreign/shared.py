@@ -137,6 +137,7 @@ def _index(place: Path) -> Iterator[Reader]:
     segment = segments.encode(LINES, credential=OWNER, namespace="team", writer=WRITER, sequence=7)
     yield reader("segment", lambda data: segments.decode(data, OWNER, "team"), [segment], IntegrityError, verifies=True)
     table = Table(place / "index.db", OWNER)
+    table.remember("team")
     file = SegmentFile(WRITER.id, f"{7:016d}", "cid", 7)
 
     def signed(data: bytes) -> Any:

@@ -20,8 +20,10 @@ from unittest import mock
 import numpy
 from stories.faults.foreign.reader import Reader, reader
 
+from cachekit import distributed_cache
 from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
 from cachekit.cache import notes
+from cachekit.cache.default import default
 from cachekit.calls.answers.replies import pack_reply, unpack_reply
 from cachekit.calls.streams.recording import PiecesCodec
 from cachekit.cli import command, explain
@@ -90,6 +92,7 @@ def readers(place: Path) -> Iterator[Reader]:
     """Every reader of what lies on this machine; files are made in `place`."""
     yield from _records()
     yield from _values()
+    yield from _calls()
     yield from _rows(place)
     yield from _files(place)
     yield from _words()
@@ -110,8 +113,8 @@ def _records() -> Iterator[Reader]:
     yield reader("record's header", lambda data: records.peek(data).over(NOW), encoded, IntegrityError)
 
 
-def checked(body: bytes) -> bytes:
-    return records.MAGIC + hashlib.sha256(KEY.digest + body).digest()[:16] + body
+def checked(body: bytes, key: Key = KEY) -> bytes:
+    return records.MAGIC + hashlib.sha256(key.digest + body).digest()[:16] + body
 
 
 def _used(record: Record) -> Any:
@@ -146,6 +149,38 @@ def _headed(head: bytes) -> bytes:
 def _told(reply: Reply) -> Any:
     """What hits and `show` do with one."""
     return list(reply.told()), dict(reply.about), sum(reply.saving), reply.kind + ""
+
+
+def _calls() -> Iterator[Reader]:
+    """What a caller sees of it: a value, always."""
+
+    @distributed_cache(version="1", stale_if_error="1h", tags="tag")
+    def ask(x: int) -> Any:
+        return VALUES
+
+    key = ask.key_for(1)
+    made = [CODEC.dump(VALUES), CODEC.dump("text"), CODEC.dump([1])]
+    bodies = [records.encode(key, Record(*one, time.time_ns(), tags=("tag",)))[20:] for one in made]
+
+    def hit(body: bytes) -> Any:
+        cache = default()
+        assert cache.disk is not None
+        ask(1)
+        cache.disk._writer.set(key.digest, checked(body, key))
+        cache.ledger.bump()
+        return ask(1)
+
+    def explained(data: bytes) -> Any:
+        cache = default()
+        assert cache.noted is not None
+        cache.noted.write(notes._NAME + key.function.encode(), zlib.compress(data, 1))
+        return str(ask.explain(2)), repr(ask.explain(1).as_dict() if hasattr(ask.explain(1), "as_dict") else "")
+
+    yield reader("hit", hit, bodies, costs=10)
+    code = ask.explain(1).sketch
+    assert code is not None
+    noted = {"codes": {code.code_id: code.code}, "notes": [["k", code.arguments_id, code.code_id, 1, 0, "", code.call]]}
+    yield reader("explained", explained, [json.dumps(noted).encode()], costs=10)
 
 
 # -- rows: what a bit in SQLite's own file makes of them, which SQLite does not see -------------
