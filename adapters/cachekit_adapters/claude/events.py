@@ -163,6 +163,8 @@ def _block_events(at: int, block: Json) -> list[Json]:
         deltas.append({"type": "signature_delta", "signature": block["signature"]})
     if block.get("type") == "text" and block.get("citations"):
         start["citations"] = []
+        if not isinstance(block["citations"], list):
+            raise ValueError("citations that are no list")
         deltas += [{"type": "citations_delta", "citation": citation} for citation in block["citations"]]
     if str(block.get("type", "")).endswith("tool_use") and block.get("input"):
         start["input"] = {}

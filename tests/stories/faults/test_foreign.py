@@ -105,6 +105,7 @@ def _found() -> Iterator[tuple[str, bytes]]:
     yield "node's address", b"\xaf"
     yield from (("node's configuration", data) for data in (b"{", b"[]", b"\xff"))
     yield "message as a stream", b'{"type":"message","content":[{"type":"text","citations":NaN}]}'
+    yield "message as a stream", b'{"type":"message","content":[{"type":"text","citations":"%b"}]}' % (b"a" * 1_000_000)
     yield "TEI's /embed", b"[%d,%d]" % (HUGE, HUGE)
     yield "TEI's /predict", b'[[{"label":%d}],[{"label":1}]]' % HUGE
     yield "counting header", b"9" * 5000

@@ -21,12 +21,16 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "adapters"), str(ROOT)]
 with atheris.instrument_imports(include=["cachekit", "cachekit_adapters"]):
     from stories.faults.foreign.table import readers
 
+    from cachekit import configure
+
 
 def main() -> None:
     """The first byte of an input says which reader gets the rest."""
     kept, *words = sys.argv[1:]
     wanted = words.pop(0) if words and not words[0].startswith("-") else ""
-    table = [reader for reader in readers(Path(tempfile.mkdtemp())) if wanted in reader.name]
+    place = Path(tempfile.mkdtemp())
+    table = [reader for reader in readers(place) if wanted in reader.name]
+    configure(dir=place / "cache", ipfs="off")
     corpus = Path(kept)
     corpus.mkdir(parents=True, exist_ok=True)
     for number, reader in enumerate(table):

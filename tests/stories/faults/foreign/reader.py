@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 SECONDS: Final = 5.0
-"""What one input may take, on a machine that does other things too; most take some microseconds."""
+"""Of the processor's time that one input may take; most take some microseconds."""
 BYTES: Final = 256 << 20
 """What all inputs of one reader together may let the process grow by."""
 NEVER: Final = object()
@@ -36,14 +36,14 @@ class Reader:
 
     def fault(self, data: bytes) -> str:
         """What is wrong with how `data` is read; "" where nothing is."""
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             value = self.read(data)
         except self.raises:
             value = self.miss
         except Exception as error:  # the faults that are looked for
             return f"{self.name}: {type(error).__name__}: {str(error)[:200]}, of {shown(data)}"
-        taken = time.perf_counter() - began
+        taken = time.process_time() - began
         if taken > SECONDS:
             return f"{self.name}: took {taken:.1f} s, of {shown(data)}"
         if self.verifies and value is not self.miss and value not in self.originals():

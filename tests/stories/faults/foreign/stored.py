@@ -23,7 +23,7 @@ from stories.faults.foreign.reader import Reader, reader
 from cachekit import distributed_cache
 from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
 from cachekit.cache import notes
-from cachekit.cache.default import default
+from cachekit.cache.default import ROOT, configure, default
 from cachekit.calls.answers.replies import pack_reply, unpack_reply
 from cachekit.calls.streams.recording import PiecesCodec
 from cachekit.cli import command, explain
@@ -92,7 +92,7 @@ def readers(place: Path) -> Iterator[Reader]:
     """Every reader of what lies on this machine; files are made in `place`."""
     yield from _records()
     yield from _values()
-    yield from _calls()
+    yield from _calls(place)
     yield from _rows(place)
     yield from _files(place)
     yield from _words()
@@ -151,14 +151,17 @@ def _told(reply: Reply) -> Any:
     return list(reply.told()), dict(reply.about), sum(reply.saving), reply.kind + ""
 
 
-def _calls() -> Iterator[Reader]:
+def _calls(place: Path) -> Iterator[Reader]:
     """What a caller sees of it: a value, always."""
 
     @distributed_cache(version="1", stale_if_error="1h", tags="tag")
     def ask(x: int) -> Any:
         return VALUES
 
-    key = ask.key_for(1)
+    before = ROOT.overrides
+    configure(dir=place / "cache", ipfs="off")
+    key, sketch = ask.key_for(1), ask.explain(1).sketch
+    ROOT.replace(before)
     made = [CODEC.dump(VALUES), CODEC.dump("text"), CODEC.dump([1])]
     bodies = [records.encode(key, Record(*one, time.time_ns(), tags=("tag",)))[20:] for one in made]
 
@@ -177,9 +180,11 @@ def _calls() -> Iterator[Reader]:
         return str(ask.explain(2)), repr(ask.explain(1).as_dict() if hasattr(ask.explain(1), "as_dict") else "")
 
     yield reader("hit", hit, bodies, costs=10)
-    code = ask.explain(1).sketch
-    assert code is not None
-    noted = {"codes": {code.code_id: code.code}, "notes": [["k", code.arguments_id, code.code_id, 1, 0, "", code.call]]}
+    assert sketch is not None
+    noted = {
+        "codes": {sketch.code_id: sketch.code},
+        "notes": [["k", sketch.arguments_id, sketch.code_id, 1, 0, "", sketch.call]],
+    }
     yield reader("explained", explained, [json.dumps(noted).encode()], costs=10)
 
 
