@@ -15,6 +15,14 @@ Exceptions of the decorated function are none of these: they pass through untouc
 
 from __future__ import annotations
 
+import struct
+from typing import Final
+
+UNREADABLE: Final = (
+    *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, MemoryError, struct.error),
+)
+"""What Python raises while bytes are read that somebody else wrote: each reader turns it into the class that it documents."""
+
 
 class CachekitError(Exception):
     """The base class of every exception that cachekit itself raises."""

@@ -163,7 +163,7 @@ class Record:
 
     def usable(self, now: int, window: float) -> bool:
         """Whether the record is at most `window` seconds past its TTL."""
-        return self.expires == FOREVER or now < self.expires + int(window * NANOSECONDS)
+        return self.expires == FOREVER or now - self.expires < window * NANOSECONDS
 
 
 @dataclass(frozen=True, slots=True)

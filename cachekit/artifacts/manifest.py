@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 from cachekit.artifacts.portable import name_problem, tree_problem
-from cachekit.errors import CannotEncode, IntegrityError
+from cachekit.errors import UNREADABLE, CannotEncode, IntegrityError
 from cachekit.files.digests import frame
 from cachekit.model import ARTIFACT
 from cachekit.values.codecs import Loader, LoadingCodec
@@ -90,7 +90,7 @@ class Manifest:
             directories = tuple(shape["directories"])
             found = cls(shape["kind"], shape["name"], files, directories, shape["sealed"], shape["about"])
             well_formed = _is_well_formed(found) and found.encode() == data
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise IntegrityError(f"not a manifest: {type(error).__name__}", reason="manifest") from error
         problem = problem_of(found) if well_formed else "not in its canonical form"
         if problem:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cachekit.errors import UNREADABLE
 from cachekit.keys.parts import Sketch, Trait, Traits
 from cachekit.model import NANOSECONDS
 
@@ -26,6 +27,7 @@ _BASE, _EACH = 2_048, 40
 """Bytes that a function's file may take: these, and these for each call. 40 is 1.5 % of what an entry of 2 kB takes on disk
 (docs/performance.md). Details go first."""
 _LONGEST: Final = 1 << 18
+_LONGEST_TEXT: Final = 1 << 24
 _NAME: Final = b"calls 1 of "
 _KEY: Final = 12
 _MILLISECOND: Final = NANOSECONDS // 1_000
@@ -41,6 +43,9 @@ class Note(NamedTuple):
     expires: int
     outcome: str
     call: Traits | None
+
+
+_KINDS: Final = (str, str, str, int, int, str)
 
 
 class _Waiting(NamedTuple):
@@ -146,17 +151,20 @@ def _read(function: str, kept: Digests | None) -> Noted:
     if data is None:
         return Noted()
     try:
-        found = json.loads(zlib.decompress(data))
+        # A few bytes may say how to write gigabytes.
+        found = json.loads(zlib.decompressobj().decompress(data, _LONGEST_TEXT))
         codes = {name: _traits(code) for name, code in found["codes"].items()}
         return Noted(tuple(_note(fields) for fields in found["notes"]), codes)
-    except (zlib.error, ValueError, TypeError, KeyError, AttributeError):  # another format: nothing is known
+    except (zlib.error, *UNREADABLE):  # another format: nothing is known
         return Noted()
 
 
 def _note(fields: list[Any]) -> Note:
     note = Note(*fields)
+    if tuple(map(type, note[:6])) != _KINDS:
+        raise TypeError("a note of another format")
     return note if note.call is None else note._replace(call=_traits(note.call))
 
 
 def _traits(found: Mapping[str, Any]) -> dict[str, Trait]:
-    return {name: Trait(*fields) for name, fields in found.items()}
+    return {name: Trait(str(digest), str(text), bool(whole)) for name, (digest, text, whole) in found.items()}

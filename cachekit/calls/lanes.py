@@ -23,7 +23,7 @@ from time import monotonic, perf_counter, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.counters import INBOX_LIMIT
-from cachekit.errors import IntegrityError, TierError
+from cachekit.errors import UNREADABLE, IntegrityError, TierError
 from cachekit.model import FOREVER, MISS, NOTHING_SAVED, Event, Key, Record, Reply
 from cachekit.plan.gate import CURRENT
 
@@ -189,8 +189,8 @@ def at_hand(cache: Cache, target: Target, key: Key, *, streamed: bool = False) -
             # Told here, because the tier dropped what did not verify: the plan will not meet it again.
             cache.tell(Event("error", key.function, name, error.reason, error=error))
             return Nearby.UNSURE
-        except (TierError, sqlite3.Error, OSError, ValueError, TypeError):
-            return Nearby.UNSURE  # the last two: a payload that the codec refuses
+        except (TierError, sqlite3.Error, OSError, *UNREADABLE):
+            return Nearby.UNSURE  # the last: a payload that the codec refuses
         took, saving, made = perf_counter() - begin, NOTHING_SAVED, False
         if type(value) is Reply:
             saving, made = value.saving, streamed and value.kind == "plain"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from cachekit.artifacts.output import copy_any, put_path
-from cachekit.errors import UsageError
+from cachekit.errors import UNREADABLE, IntegrityError, UsageError
 from cachekit.files.digests import Signature, signature
 from cachekit.files.temporary import new_name, remove
 
@@ -199,14 +199,27 @@ def collect(outputs: Sequence[Path], kept: Path) -> None:
 
 
 def place(kept: Path, outputs: Sequence[Path]) -> None:
-    """Replaces what stands at the outputs. Raises UsageError where one cannot be written."""
-    modes = json.loads((kept / _MODES).read_text(encoding="utf-8"))
+    """Replaces what stands at the outputs. Raises UsageError where one cannot be written, IntegrityError for what `collect`
+    did not leave."""
+    modes = _kept_modes(kept / _MODES, len(outputs))
     for number, output in enumerate(outputs):
         try:
             _placed(kept / "outputs" / str(number) / output.name, output, modes[number])
         except (OSError, UsageError) as error:
             why = getattr(error.__cause__ or error, "strerror", None) or error
             raise UsageError(f"cannot write the output {str(output)!r} ({why}): name another place") from error
+
+
+def _kept_modes(file: Path, many: int) -> list[dict[str, int]]:
+    try:
+        modes: list[dict[str, int]] = json.loads(file.read_text(encoding="utf-8"))
+        if len(modes) != many or not all(type(mode) is int for one in modes for mode in one.values()):
+            raise ValueError("they are no numbers for each output")
+    except UNREADABLE as error:
+        raise IntegrityError(
+            f"the permissions that were kept cannot be read ({error}); run it with CACHEKIT_MODE=refresh"
+        ) from error
+    return modes
 
 
 def _placed(source: Path, output: Path, modes: Mapping[str, int]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from cachekit.cache import operations
 from cachekit.cache.default import default
 from cachekit.cli.report import NO, YES, Report, find_key, instant, printable
-from cachekit.errors import IntegrityError, UsageError
+from cachekit.errors import UNREADABLE, IntegrityError, UsageError
 from cachekit.keys.outline import Explanation
 from cachekit.keys.parts import Trait, Traits, differences, masked
 from cachekit.model import FOREVER, Key, Record
@@ -102,8 +102,10 @@ def _read(path: str) -> dict[str, Any]:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(found, dict) or not wanted <= set(found):
             raise ValueError("something is missing in it")
+        if not all(isinstance(found[name], str) for name in ("cachekit", "python", "call", "key")):
+            raise ValueError("something in it is no text")
         _traits({**found["code"], **found["arguments_seen"]})
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         remedy = "make one with `cachekit explain module:function --args JSON --export FILE`"
         raise UsageError(f"{path} is not an exported explanation ({error}); {remedy}") from None
     return found
@@ -126,7 +128,7 @@ def _explained(call: str, arguments: Any) -> Explanation:
 def _parsed(text: str | None) -> Any:
     try:
         arguments = json.loads(text or "{}")
-    except ValueError as error:
+    except UNREADABLE as error:
         raise UsageError(f"--args is not JSON ({error}); an object for arguments by name, a list for others") from None
     if not isinstance(arguments, (dict, list)):
         raise UsageError("--args is an object for arguments by name, or a list for positional ones")

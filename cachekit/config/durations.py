@@ -8,7 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from cachekit.errors import UsageError
+from cachekit.errors import UNREADABLE, UsageError
 
 DURATIONS: Final = "seconds, '500ms', '30s', '30m', '24h', '7d', '2w' (100 years at most), or 'none'/'forever'"
 _UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -23,13 +23,13 @@ def seconds(value: object, what: str) -> float | None:
     """
     try:
         return duration(value)
-    except (ValueError, TypeError, ArithmeticError):
+    except UNREADABLE:
         msg = f"{what}: {reprlib.repr(value)} is not a duration; accepted: {DURATIONS}"
     raise UsageError(msg)
 
 
 def duration(value: Any) -> float | None:
-    """As `seconds`, but raises ValueError, TypeError or ArithmeticError without a sentence."""
+    """As `seconds`, but raises of UNREADABLE without a sentence."""
     if value is None or (isinstance(value, str) and value.strip().lower() in ("none", "forever")):
         return None
     length = value.total_seconds() if isinstance(value, timedelta) else number(value, _UNITS)

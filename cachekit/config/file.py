@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachekit.config.settings import TABLE
-from cachekit.errors import UsageError
+from cachekit.errors import UNREADABLE, UsageError
 from cachekit.files.locks import of_another_user
 
 _NAMES: Final = tuple(variable.setting for variable in TABLE)
@@ -54,7 +54,7 @@ def load(path: Path) -> SettingsFile:
         raise UsageError(msg)
     try:
         document = loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     if path.name != "pyproject.toml":
         return _checked(path, path.name, document)

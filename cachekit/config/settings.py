@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, get_args
 
 from cachekit.config.ci import BOOLEAN_TEXT, BOOLEANS
 from cachekit.config.durations import DURATIONS, LONGEST_NAME, duration, number, within
-from cachekit.errors import UsageError
+from cachekit.errors import UNREADABLE, UsageError
 from cachekit.model import Mode
 
 Ipfs = Literal["auto", "off", "ro", "rw"]
@@ -72,7 +72,7 @@ class Variable:
             return None
         try:
             return self.parse(value)
-        except (ValueError, TypeError, ArithmeticError):
+        except UNREADABLE:
             # A URL given for an address may carry a password.
             shown = "this value" if self.secret or "@" in str(value) else reprlib.repr(value)
             msg = f"{where}: {shown} is not accepted; accepted: {self.accepted}"

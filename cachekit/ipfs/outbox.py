@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from math import isfinite
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from cachekit.errors import TierFull
+from cachekit.errors import UNREADABLE, TierFull
 from cachekit.files.sqlite import Database, locked
 from cachekit.ipfs.breaker import Deadline
 from cachekit.model import Key, Mark, Record
@@ -49,7 +50,20 @@ class Item(NamedTuple):
         tags: list[str] = json.loads(self.tags) if self.tags else []
         return tags
 
+    def whole(self) -> bool:
+        """Whether it is what `add` wrote: SQLite does not see a bit that changed in its file."""
+        try:
+            tags = self.tag_list
+        except UNREADABLE:
+            return False
+        texts = isinstance(tags, list) and all(type(tag) is str for tag in tags)
+        if not texts or tuple(map(type, self)) != _KINDS or not isfinite(self.seconds):
+            return False
+        # A codec goes along in ASCII; a mark's tag may be any text.
+        return self.kind != "entry" or self.text.isascii()
 
+
+_KINDS: Final = (int, str, str, bytes, str, bytes, int, int, float, float, str, int, int)
 _COLUMNS: Final = ", ".join(Item._fields[1:])
 _INSERT: Final = f"INSERT INTO queue ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _SELECT: Final = f"SELECT id, {_COLUMNS} FROM queue WHERE id <= ? ORDER BY id LIMIT ?"  # noqa: S608 - constants
@@ -58,11 +72,12 @@ _SELECT: Final = f"SELECT id, {_COLUMNS} FROM queue WHERE id <= ? ORDER BY id LI
 class Outbox:
     """The queue in the SQLite file at `path`, opened on first use. Everything may raise TierError.
 
-    What was added survives the process from the moment `add` returned. `report` hears `corrupt_outbox`.
+    What was added survives the process from the moment `add` returned. `report` hears `corrupt_outbox` and `altered_item`.
     """
 
     def __init__(self, path: Path, report: Callable[[str], None] = lambda _reason: None) -> None:
         self._database = Database(path, _SCHEMA, report)
+        self._report = report
         self._lock_path = path.with_suffix(".lock")
 
     def add(self, key: Key, record: Record, *, encrypt: bool = True) -> None:
@@ -93,15 +108,21 @@ class Outbox:
         return int(self._database.rows("SELECT coalesce(max(id), 0) FROM queue")[0][0])
 
     def batch(self, limit: int = 1024, *, last: int = _ANY) -> list[Item]:
-        """The oldest items: at most `limit`, up to the number `last`, and about 32 MiB."""
-        items, size = list[Item](), 0
+        """The oldest items: at most `limit`, up to the number `last`, and about 32 MiB. What is altered is taken off."""
+        items, altered, size = list[Item](), list[int](), 0
         with self._database.use() as connection:
-            for row in connection.execute(_SELECT, (last, limit)):
-                items.append(Item(*row))
-                size += len(items[-1].payload)
+            for item in map(Item._make, connection.execute(_SELECT, (last, limit))):
+                if not item.whole():
+                    altered.append(item.id)
+                    continue
+                items.append(item)
+                size += len(item.payload)
                 if size >= _BATCH_BYTES:
                     break
-        return items
+        if altered:
+            self._report("altered_item")
+            self.done(altered)
+        return items if items or not altered else self.batch(limit, last=last)
 
     def done(self, ids: Sequence[int]) -> None:
         """Take items off."""

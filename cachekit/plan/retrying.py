@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from cachekit.errors import UNREADABLE
 from cachekit.plan.steps import Pause, Steps
 
 if TYPE_CHECKING:
@@ -35,10 +36,16 @@ def call(retry: Retry, origin: Callable[[], Any], *, is_async: bool = False) -> 
 
 
 def retry_after(error: BaseException, now: float | None = None) -> float | None:
-    """Seconds that `error` asks to wait: its `retry_after`, or its response's `Retry-After` (RFC 9110 §10.2.3)."""
+    """Seconds that `error` asks to wait: its `retry_after`, or its response's `Retry-After` (RFC 9110 §10.2.3).
+
+    None where it says nothing that can be read.
+    """
     direct = getattr(error, "retry_after", None)
-    if isinstance(direct, (int, float)) and not math.isnan(direct):
-        return max(0.0, float(direct))
+    try:
+        if isinstance(direct, (int, float)) and not math.isnan(direct):
+            return max(0.0, float(direct))
+    except UNREADABLE:  # a number that no float holds
+        return None
     headers: Any = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
     text = headers.get("Retry-After") or headers.get("retry-after") if hasattr(headers, "get") else None
     if not isinstance(text, str):
@@ -53,7 +60,7 @@ def _parse(text: str, now: float) -> float | None:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
-    except (TypeError, ValueError):
+    except UNREADABLE:
         return None
 
 

@@ -11,6 +11,7 @@ index that every store must keep sorted costs a tenth of the store.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -38,11 +39,20 @@ AHEAD: Final = 300 * NANOSECONDS
 UNNAMED: Final = 3600 * NANOSECONDS
 """Nanoseconds that a value file may wait for its row; it is written first, and a killed process never writes the row."""
 
+_VALUE_FILE: Final = re.compile(r"([0-9a-f]{2}[\\/]){2}[0-9a-f]{28}\.val")
 _NAMES: Final = "SELECT filename FROM Cache WHERE filename IS NOT NULL"
 _SELECT: Final = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 _VOLUME: Final = """SELECT pages.page_count, sizes.page_size, value
     FROM pragma_page_count AS pages, pragma_page_size AS sizes, Settings WHERE key = 'size'"""
-_OLDEST: Final = "SELECT key FROM Cache WHERE substr(tag, 1, 1) = '-' ORDER BY store_time LIMIT 64"
+# SQLite does not see a bit that changed in its file: what then has another type is never named, or it would be for ever.
+_OLDEST: Final = """SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'blob' AND substr(tag, 1, 1) = '-'
+    ORDER BY store_time LIMIT 64"""
+_ALL: Final = """SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache WHERE raw = 1 AND typeof(key) = 'blob'
+    ORDER BY store_time DESC"""
+_TAGGED: Final = """SELECT key, tag FROM Cache
+    WHERE raw = 1 AND typeof(key) = 'blob' AND typeof(tag) = 'text' AND instr(tag, ?) > 0"""
+_RECOUNT: Final = """UPDATE Settings SET value =
+    (SELECT coalesce(sum(size), 0) FROM Cache WHERE typeof(size) = 'integer') WHERE key = 'size'"""
 
 
 class RefusedPickle(IntegrityError):
@@ -110,7 +120,7 @@ class Writer(diskcache.Cache):  # type: ignore[misc]
                 self._disk.remove(filename)
             raise
         for name in replaced:
-            if name is not None:
+            if type(name) is str and _VALUE_FILE.fullmatch(name):
                 self._disk.remove(name)
 
     def close(self) -> None:
@@ -182,14 +192,13 @@ class DiskTier:
         """Drops the entries of a namespace (or EVERYWHERE) that have `tag`, or all of them; returns how many."""
         space = "" if namespace == EVERYWHERE else f"\x1f{namespace}\x1f"
         label = f"\x1e{tag}\x1e" if tag else ""
-        rows = self._file.rows("SELECT key, tag FROM Cache WHERE raw = 1 AND instr(tag, ?) > 0", (label or space,))
+        rows = self._file.rows(_TAGGED, (label or space,))
         chosen = [bytes(key) for key, text in rows if space in text]
         return self._delete(chosen)
 
     def entries(self) -> Iterator[tuple[bytes, Header]]:
         """(digest, header) of every entry, newest first; payloads are not read."""
-        rows = self._file.rows("SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache ORDER BY store_time DESC")
-        for key, mode, filename, value in rows:
+        for key, mode, filename, value in self._file.rows(_ALL):
             try:
                 yield bytes(key), records.peek(self._data(mode, filename, value, 4096))
             except (IntegrityError, OSError):
@@ -242,6 +251,9 @@ class DiskTier:
 
     def _stored(self) -> int:
         ((pages, size, stored),) = self._file.rows(_VOLUME)
+        if type(stored) is not int:
+            self._file.rows(_RECOUNT)
+            ((pages, size, stored),) = self._file.rows(_VOLUME)
         return int(pages) * int(size) + int(stored)
 
     def _logged(self) -> int:
@@ -278,8 +290,9 @@ class DiskTier:
         if mode not in (MODE_RAW, MODE_BINARY) or (filename is None and type(value) is not bytes):
             _refuse("value")
         if filename is None:
-            data: bytes = value
-            return data
+            return bytes(value)
+        if type(filename) is not str or not _VALUE_FILE.fullmatch(filename):
+            raise IntegrityError("a row names no value file of the cache's")
         with (self._directory / filename).open("rb") as file:
             return file.read(limit)
 

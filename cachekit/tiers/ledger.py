@@ -27,6 +27,13 @@ CREATE TABLE IF NOT EXISTS marks (
 CREATE TABLE IF NOT EXISTS totals (
     function TEXT, counter TEXT, amount REAL, PRIMARY KEY (function, counter)) WITHOUT ROWID;
 """
+_MARKS: Final = "SELECT namespace, kind, value, at FROM marks"
+_MARK: Final = (str, str, str, int)
+# SQLite does not see a bit that changed in its file; what then has another type is no mark and no total.
+_ALTERED: Final = """DELETE FROM marks WHERE typeof(namespace) <> 'text' OR typeof(kind) <> 'text'
+    OR typeof(value) <> 'text' OR typeof(at) <> 'integer'"""
+_TOTALS: Final = """SELECT function, counter, amount FROM totals
+    WHERE typeof(function) = 'text' AND typeof(counter) = 'text' AND typeof(amount) = 'real'"""
 _MARKING: Final = 10.0
 """Seconds that an invalidation waits for other writers: nothing stands in for it."""
 _BOUND: Final = 0.25
@@ -124,7 +131,7 @@ class Ledger:
     def totals(self) -> dict[str, dict[str, float]]:
         """The machine's totals: function → counter → amount."""
         found: dict[str, dict[str, float]] = {}
-        for name, counter, amount in self._database.rows("SELECT function, counter, amount FROM totals"):
+        for name, counter, amount in self._database.rows(_TOTALS):
             found.setdefault(name, {})[counter] = amount
         return found
 
@@ -134,7 +141,12 @@ class Ledger:
     def _reload(self) -> None:
         with self._lock:
             seen = self.generation[0]
-            rows = self._database.rows("SELECT namespace, kind, value, at FROM marks")
+            rows = self._database.rows(_MARKS)
+            if any(tuple(map(type, row)) != _MARK for row in rows):
+                # What was invalidated is not known any more, as where the file is lost.
+                self._database.rows(_ALTERED)
+                self._begin_anew("altered_mark")
+                rows = self._database.rows(_MARKS)
             rows = [(*name, self._credible(name, at)) for *name, at in rows]
             self._has_veiled = any(value.startswith(_VEIL) for _, _, value, _ in rows)
             self._marks = {(namespace, kind, value): at for namespace, kind, value, at in rows}

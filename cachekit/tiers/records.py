@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from hashlib import sha256
+from math import inf
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, Final, NamedTuple
 
-from cachekit.errors import IntegrityError, UsageError
+from cachekit.errors import UNREADABLE, IntegrityError, UsageError
 from cachekit.model import FOREVER, NANOSECONDS, Key, Record
 
 MAGIC: Final = b"CKR1"
@@ -52,7 +53,7 @@ class Header(NamedTuple):
 
     def over(self, now: int) -> bool:
         """Whether the record is past its TTL and its stale windows."""
-        return self.expires != FOREVER and now >= self.expires + int(self.grace * NANOSECONDS)
+        return self.expires != FOREVER and now - self.expires >= self.grace * NANOSECONDS
 
 
 def encode(key: Key, record: Record) -> bytes:
@@ -88,6 +89,8 @@ def decode(key: Key, data: bytes | memoryview) -> Record:
     namespace = _text(key.namespace)
     if size != len(data) - end or space != len(namespace) or not data.startswith(namespace, _START):
         raise IntegrityError("the record's header does not fit its key or its payload")
+    if not (grace >= 0 and 0 <= seconds < inf):
+        raise _no_times()
     record: Any = _Open()
     record.codec = _codec_name(data[at : at + codec])
     record.payload = data[end:]
@@ -115,11 +118,9 @@ def peek(data: bytes) -> Header:
         texts.append(data[at : at + length])
         at += length
     namespace, function, codec = (text.decode("utf-8", "replace") for text in texts[:3])
-    whole = texts[3] if at <= PEEK else texts[3].rpartition(b"\n")[0]
-    try:
-        tags = _load_tags(whole)
-    except ValueError as error:
-        raise IntegrityError(f"the record's tags cannot be read: {error}") from error
+    if not (grace >= 0 and 0 <= seconds < inf):
+        raise _no_times()
+    tags = _load_tags(texts[3] if at <= PEEK else texts[3].rpartition(b"\n")[0])
     return Header(namespace, function, codec, created, expires, size, tags, bool(flags & _PIN), seconds, grace)
 
 
@@ -128,6 +129,10 @@ def _refusal(data: bytes | memoryview) -> IntegrityError:
     if magic[:3] == MAGIC[:3] and magic != MAGIC:
         return IntegrityError(f"a record of format {magic!r}, this cachekit reads {MAGIC!r}", reason="format")
     return IntegrityError("not a record of this key, or torn or altered")
+
+
+def _no_times() -> IntegrityError:
+    return IntegrityError("the record's header has times that are no times")
 
 
 @lru_cache(maxsize=256)
@@ -151,7 +156,7 @@ def _dump_tags(tags: tuple[str, ...]) -> bytes:
 def _load_tags(text: bytes) -> tuple[str, ...]:
     try:
         loaded: list[Any] = [json.loads(line) for line in text.splitlines()]
-    except (ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise IntegrityError("the record's tags cannot be read") from error
     if not all(isinstance(tag, str) for tag in loaded):
         raise IntegrityError("the record's tags are no texts")

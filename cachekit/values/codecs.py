@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from cachekit.errors import CachekitError, CannotEncode, IntegrityError, UsageError
+from cachekit.errors import UNREADABLE, CachekitError, CannotEncode, IntegrityError, UsageError
 from cachekit.model import ARTIFACT
 from cachekit.values.arrays import dump_array, dump_tensors, is_array, load_array, load_tensors, load_torch
 from cachekit.values.instances import cannot, classes_in
@@ -36,8 +36,8 @@ _MANY: Final = 16_384
 class LoadingCodec:
     """A Codec that also hands out the bare function that loads payloads of one name.
 
-    `loaders` are these functions by name. They raise whatever they like for a corrupt payload (that of "json" is
-    `orjson.loads`, which raises ValueError); `load` of a codec by name turns that into IntegrityError.
+    `loaders` are these functions by name. They raise IntegrityError or of `UNREADABLE` for a corrupt payload (that of
+    "json" is `orjson.loads`, which raises ValueError); `load` of a codec by name turns that into IntegrityError.
     """
 
     loaders: Mapping[str, Loader]
@@ -115,7 +115,7 @@ class _Builtin(LoadingCodec):
         load = self.loaders.get(name) or self.loader(name)
         try:
             return load(payload)
-        except (ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise IntegrityError(f"the payload is not {name}: {error}") from error
 
     def _auto(self, value: Any) -> Dumped:

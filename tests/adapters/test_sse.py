@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachekit_adapters._wire.sse import Recorded, events, frame, is_done, json_events
+from cachekit_adapters._wire.sse import Recorded, events, frame, is_done, json_events, tellable
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -68,6 +68,12 @@ def test_a_text_is_framed_as_it_is(text: str) -> None:
 def test_any_bytes_are_read(data: bytes) -> None:
     """Whatever was received, reading it ends, and raises nothing."""
     list(events(data))
+
+
+def test_told_again_a_stream_says_the_same() -> None:
+    """Blocks without data go, and nothing else does: not what stands behind a byte order mark."""
+    data = b"\xef\xbb\xbfdata: 1\n\nid: 7\n\ndata: 2\n\n"
+    assert list(events(tellable(data))) == list(events(data)) == [("", "1"), ("", "2")]
 
 
 def test_a_recorded_stream_says_what_its_bytes_say() -> None:

@@ -38,6 +38,20 @@ def test_an_item_comes_back_whole(outbox: Outbox) -> None:
     assert (mark.kind, mark.namespace, mark.text, mark.created) == ("tag", "team", "a", 7)
 
 
+def test_an_altered_item_holds_nothing_up(tmp_path: Path) -> None:
+    """SQLite does not see a bit that changed in its file: such an item is taken off and reported, the others are sent."""
+    told: list[str] = []
+    outbox = Outbox(tmp_path / "outbox.db", told.append)
+    for payload in (b"1", b"2", b"3"):
+        _add(outbox, payload)
+    outbox.add_mark(Mark("team", "tag", "café", 7))
+    outbox._database.rows("UPDATE queue SET tags = '[1' WHERE id = 1")
+    outbox._database.rows("UPDATE queue SET payload = 'text' WHERE id = 3")
+    assert [item.payload or item.text for item in outbox.batch(1)] == [b"2"]
+    assert [item.payload or item.text for item in outbox.batch()] == [b"2", "café"]
+    assert told == ["altered_item", "altered_item"]
+
+
 def test_a_batch_is_the_oldest_and_stays_until_done(outbox: Outbox) -> None:
     """In order; taking it off is a step of its own."""
     for number in range(5):

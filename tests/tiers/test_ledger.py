@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -309,3 +311,15 @@ def test_a_corrupt_ledger_is_set_aside_and_brings_nothing_back(ledger: Ledger, t
     assert not later.covers(KEY, at(time.time_ns()))
     assert list(tmp_path.glob("ledger.db.corrupt-*"))
     later.close()
+
+
+def test_an_altered_mark_covers_everything_made_until_now(ledger: Ledger, tmp_path: Path) -> None:
+    """SQLite does not see a bit that changed in its file. What was invalidated is not known any more: all that is there."""
+    ledger.mark([Mark("team", "tag", "red", 5)])
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as file:
+        file.execute("UPDATE marks SET value = x'00'")
+    again = Ledger(tmp_path)
+    again.open()
+    assert again.covers(KEY, Record("json", b"1", time.time_ns()))
+    assert not again.covers(KEY, Record("json", b"1", time.time_ns() + NANOSECONDS))
+    again.close()

@@ -19,8 +19,8 @@ RECORDS = st.builds(
     payload=st.binary(max_size=300),
     created=INT64,
     expires=INT64,
-    grace=st.floats(allow_nan=False),
-    seconds=st.floats(allow_nan=False),
+    grace=st.floats(0, allow_nan=False),
+    seconds=st.floats(0, allow_nan=False, allow_infinity=False),
     tags=st.lists(st.text(max_size=20), max_size=4).map(tuple),
     pin=st.booleans(),
 )

@@ -5,10 +5,13 @@ A kept body begins with one line of JSON, the head: what of the headers and of t
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 
@@ -61,8 +64,30 @@ class Head(NamedTuple):
         return dumped(self._asdict()) + b"\n"
 
 
+UNREADABLE: Final = (
+    *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, MemoryError, AssertionError),
+)
+"""What Python raises where something is made of what anybody may have written."""
+
+
+def refusing(read: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
+    """`read`, which raises ValueError, and nothing else, for what it can make nothing of."""
+
+    @functools.wraps(read)
+    def made(*args: _Given.args, **kwargs: _Given.kwargs) -> _Made:
+        try:
+            return read(*args, **kwargs)
+        except ValueError:
+            raise
+        except UNREADABLE as error:
+            raise ValueError(f"not to be read: {type(error).__name__}: {error}") from error
+
+    return made
+
+
+@refusing
 def opened(data: bytes) -> tuple[Head, bytes]:
-    """Head and answer of a kept body. Raises ValueError or TypeError for what is none."""
+    """Head and answer of a kept body. Raises ValueError for what is none."""
     line, end, body = data.partition(b"\n")
     if not end:
         raise ValueError("the head is cut off")
@@ -76,12 +101,10 @@ def dumped(body: Any) -> bytes:
 # -- JSON that anybody may have written --------------------------------------------------------
 
 
+@refusing
 def parsed(text: str | bytes) -> Any:
     """JSON. Raises ValueError for anything else, also where it is nested too deep to read."""
-    try:
-        return json.loads(text.decode() if isinstance(text, bytes) else text)
-    except RecursionError:
-        raise ValueError("JSON nested too deep") from None
+    return json.loads(text.decode() if isinstance(text, bytes) else text)
 
 
 def readable(text: str | bytes) -> Any:

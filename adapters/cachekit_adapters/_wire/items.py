@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from cachekit_adapters._wire.exchange import refusing
 from cachekit_adapters._wire.openai.vectors import sound
 
 # They do not change a vector.
@@ -45,6 +46,7 @@ def ask(path: str, request: object, places: Sequence[int]) -> object:
     return {**body, "input": [inputs[at] for at in distinct(inputs, places)]}
 
 
+@refusing
 def take(path: str, request: object, places: Sequence[int], body: object) -> list[object]:
     """The answers to `places`, in its order, out of the reply to `ask(path, request, places)`.
 
@@ -63,6 +65,7 @@ def take(path: str, request: object, places: Sequence[int], body: object) -> lis
     return spread(inputs, places, answers)
 
 
+@refusing
 def merge(path: str, request: object, answers: Sequence[object]) -> object:
     """The reply body to the whole request, from the answers to each of its items, in their order.
 

@@ -84,7 +84,7 @@ class Operation:
         return Head(exchange.path, exchange.kind, exchange.headers, exchange.about, kept, verdict).packed()
 
     def opened(self, data: bytes) -> tuple[Head, bytes]:
-        """Head and answer of a kept body. Raises ValueError or TypeError for what is none."""
+        """Head and answer of a kept body. Raises ValueError for what is none."""
         return opened(data) if self.headed else (_BARE, data)
 
     def reply(self, exchange: Exchange) -> Reply:

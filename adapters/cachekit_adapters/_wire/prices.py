@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cachekit import Saving
 
@@ -37,8 +37,11 @@ class Prices:
 
         A model without prices per token (images, seconds of audio) counts as unknown.
         """
-        table = _table(Path(path))
-        entries = {model: prices for model, entry in table.items() if INPUT in (prices := _numbers(entry))}
+        try:
+            table = _table(Path(path))
+            entries = {model: prices for model, entry in table.items() if INPUT in (prices := _numbers(entry))}
+        except OverflowError as error:
+            raise ValueError(f"{path} has a price that no float holds") from error
         if not entries:
             raise ValueError(f"{path} holds no prices: no model in it has an {INPUT}. LiteLLM's format is expected.")
         vendors = {model: table[model].get("litellm_provider") for model in entries}
@@ -137,9 +140,11 @@ def tokens(counts: Any, *names: str) -> int:
 def counted(headers: Mapping[str, str], name: str) -> int:
     """The whole number that the header `name`, in lower case, tells; 0 where it tells none."""
     text = next((text for header, text in headers.items() if header.lower() == name), "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else 0
 
 
+_DIGITS: Final = 15
+"""Longer ones count nothing, and the longest are not read by Python."""
 _chosen: list[Prices] = []
 
 

@@ -79,7 +79,8 @@ def tellable(data: bytes) -> bytes:
     """The same events without the blocks that have no data: some SDKs take each for an event, and cannot read it."""
     if _OTHER_FIELD.search(data) is None:
         return data
-    return b"".join([block for block in blocks(data) if block.startswith(b"data") or b"\ndata" in block])
+    parts = blocks(data.removeprefix(_BYTE_ORDER_MARK))
+    return b"".join([block for block in parts if block.startswith(b"data") or b"\ndata" in block])
 
 
 def frame(data: object, event: str = "") -> bytes:

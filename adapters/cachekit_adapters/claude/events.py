@@ -6,7 +6,7 @@ import copy
 import json
 from typing import Any, NamedTuple
 
-from cachekit_adapters._wire.exchange import mapping, parsed
+from cachekit_adapters._wire.exchange import mapping, parsed, refusing
 from cachekit_adapters._wire.sse import frame, json_events
 
 Json = dict[str, Any]
@@ -77,6 +77,7 @@ class _Reading:
         return index
 
 
+@refusing
 def read(data: bytes, lenient: bool = False) -> Received:
     """What came of a stream, with each block's pieces joined and a tool's input still as text (`partial_json`).
 
@@ -100,6 +101,7 @@ def read(data: bytes, lenient: bool = False) -> Received:
     return Received(reading.message, reading.stopped, reading.failed)
 
 
+@refusing
 def assemble(data: bytes) -> Json:
     """The plain `message` a recorded stream amounts to, as far as it goes. Raises ValueError for bytes that are no such
     stream, an `error` event, a tool's input that is no JSON, and deltas of a kind not known here."""
@@ -117,6 +119,7 @@ def assemble(data: bytes) -> Json:
     return received.message
 
 
+@refusing
 def synthesise(body: Json) -> list[bytes]:
     """The events a server would have streamed the message `body` in. Raises ValueError if it is none."""
     if body.get("type") != "message" or not isinstance(body.get("content"), list):
@@ -160,6 +163,8 @@ def _block_events(at: int, block: Json) -> list[Json]:
         deltas.append({"type": "signature_delta", "signature": block["signature"]})
     if block.get("type") == "text" and block.get("citations"):
         start["citations"] = []
+        if not isinstance(block["citations"], list):
+            raise ValueError("citations that are no list")
         deltas += [{"type": "citations_delta", "citation": citation} for citation in block["citations"]]
     if str(block.get("type", "")).endswith("tool_use") and block.get("input"):
         start["input"] = {}

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cachekit_adapters._wire.exchange import mapping, parsed
+from cachekit_adapters._wire.exchange import mapping, parsed, refusing
 
 # They say how a request is carried, not what it asks.
 NEUTRAL = frozenset({"priority", "timeout"})
@@ -73,6 +73,7 @@ def encode(result: Any, request_id: str = "") -> tuple[bytes, int]:
     return header + _buffer(result), len(header)
 
 
+@refusing
 def rebuild(data: bytes, header_length: int, request_id: str = "") -> Any:
     """The `tritonclient.http.InferResult`, which the asyncio client returns too, of what `encode` gave.
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cachekit_adapters._wire import items
+from cachekit_adapters._wire.exchange import refusing
 
 _COMMON = frozenset({"inputs", "truncate", "truncation_direction"})
 # A parameter that is not among these may act across items: such a request stays whole.
@@ -59,6 +60,7 @@ def ask(path: str, request: object, places: Sequence[int]) -> object:
     return {**body, field: [elements[at] for at in _distinct(route, elements, places)]}
 
 
+@refusing
 def take(path: str, request: object, places: Sequence[int], body: object) -> list[object]:
     """The answers to `places`, each the reply body to its item alone. Raises ValueError where the reply does not fit.
 
@@ -73,6 +75,7 @@ def take(path: str, request: object, places: Sequence[int], body: object) -> lis
     return items.spread(alone, places, _answers(route, body, len(sent), _batched(route, whole[_field(route)])))
 
 
+@refusing
 def merge(path: str, request: object, answers: Sequence[object]) -> object:
     """The reply body to the whole request: in its order, a rerank's by descending score. ValueError if they don't fit."""
     route = operation(path, request)

@@ -6,12 +6,11 @@ Nothing is sampled and nothing streams. A vector's low bits may depend, at the s
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 
 from cachekit_adapters._wire import items
 from cachekit_adapters._wire.exchange import texts
-from cachekit_adapters._wire.openai.vectors import sound
+from cachekit_adapters._wire.openai.vectors import finite, sound
 from cachekit_adapters._wire.prices import Usage, counted, tokens
 from cachekit_adapters.tei.batches import OPENAI, ask, fits, merge, operation, split, take
 
@@ -88,4 +87,4 @@ def _sound(entry: object) -> bool:
         return all(_sound(value) or isinstance(value, str) for name, value in entry.items() if name != "text")
     if isinstance(entry, list):
         return sound(entry) or (bool(entry) and isinstance(entry[0], (list, Mapping)) and all(map(_sound, entry)))
-    return isinstance(entry, (int, float)) and math.isfinite(entry)
+    return isinstance(entry, (int, float)) and finite(entry)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from cachekit_adapters._wire import sse
-from cachekit_adapters._wire.exchange import readable, texts
+from cachekit_adapters._wire.exchange import readable, refusing, texts
 from cachekit_adapters._wire.prices import Usage, counted, tokens
 
 INFO = "/info"
@@ -101,6 +101,7 @@ def version(info: object) -> str:
     return json.dumps({name: table.get(name) for name in _VERSION}) if "model_id" in table else ""
 
 
+@refusing
 def assemble(data: bytes, path: str = "/generate", request: object = None) -> object:
     """The plain reply that says what the whole stream `data` said; of `/`, the list of one that this route gives.
 
@@ -117,6 +118,7 @@ def assemble(data: bytes, path: str = "/generate", request: object = None) -> ob
     return reply if _route(path).endswith(("/generate", "/generate_stream")) else [reply]
 
 
+@refusing
 def synthesise(body: object, request: object = None) -> list[bytes]:
     """A plain reply as the frames of a stream: one per token where `details` has them, else a single one.
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import isfinite
 from struct import Struct
-from struct import error as struct_error
 from typing import Any, Final, NamedTuple
 
-from cachekit.errors import CannotEncode, IntegrityError
+from cachekit.errors import UNREADABLE, CannotEncode, IntegrityError
 from cachekit.model import Adapter, Reply, Saving
 from cachekit.values.codecs import Loader, LoadingCodec
 
@@ -20,6 +20,7 @@ NAME: Final = "reply"
 
 _MAGIC: Final = b"CKA1"
 _HEAD: Final = Struct("<4sI")
+_WHOLE: Final = frozenset({int})
 
 
 class Live(NamedTuple):
@@ -53,10 +54,13 @@ def unpack_reply(data: bytes) -> Reply:
         if magic != _MAGIC or end > len(data):
             raise ValueError("the head is cut off")
         head = json.loads(data[_HEAD.size : end])
-        numbers = head["pieces"]
-        pieces = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-        return Reply(head["kind"], data[end:], head["about"], Saving(*head["saving"]), pieces)
-    except (struct_error, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        kind, about, saving, numbers = head["kind"], head["about"], Saving(*head["saving"]), head["pieces"]
+        if kind not in ("plain", "stream") or type(about) is not dict or not isfinite(sum(saving)):
+            raise ValueError("the head is no reply's")
+        if not set(map(type, numbers)) <= _WHOLE or min(numbers, default=0) < 0:
+            raise ValueError("the pieces have no lengths")
+        return Reply(kind, data[end:], about, saving, tuple(zip(numbers[::2], numbers[1::2], strict=True)))
+    except UNREADABLE as error:
         raise IntegrityError(f"the payload is no reply: {error}") from error
 
 

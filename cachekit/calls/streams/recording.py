@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from struct import Struct
-from struct import error as struct_error
 from typing import Any, Final, NamedTuple
 
-from cachekit.errors import CannotEncode, IntegrityError
+from cachekit.errors import UNREADABLE, CannotEncode, IntegrityError
 from cachekit.values.codecs import LoadingCodec
 
 NAME: Final = "stream"
@@ -42,7 +41,7 @@ def unpack(data: bytes) -> Iterator[Chunk]:
     while place < len(data):
         try:
             at, name, size = _HEAD.unpack_from(data, place)
-        except struct_error as error:
+        except UNREADABLE as error:
             raise IntegrityError(f"a chunk's head is cut off: {error}") from error
         middle = place + _HEAD.size + name
         place = middle + size

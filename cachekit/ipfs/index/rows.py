@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from cachekit.errors import IntegrityError
 from cachekit.ipfs.content.cids import DAG_PB, RAW, cid_from
 from cachekit.ipfs.credential import KEY_BYTES, TAG_BYTES
 from cachekit.ipfs.index.segments import (
@@ -16,6 +17,7 @@ from cachekit.ipfs.index.segments import (
     UNIXFS,
     UNPIN_MARK,
     Line,
+    checked,
     split_tags,
 )
 from cachekit.model import FOREVER, NANOSECONDS
@@ -48,6 +50,7 @@ CREATE TABLE IF NOT EXISTS heeded (namespace TEXT PRIMARY KEY, number INTEGER) W
 """
 _FIND: Final = """SELECT key, 0, flags, digest, size, created, expires, grace, seconds, tags
     FROM entries WHERE space = ? AND key = ?"""
+_KINDS: Final = (bytes, int, int, bytes, int, int, int, float, float, bytes)
 _UPSERT: Final = """INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (space, key) DO UPDATE SET
     writer = excluded.writer, flags = excluded.flags, digest = excluded.digest, size = excluded.size,
     created = excluded.created, expires = excluded.expires, grace = excluded.grace, seconds = excluded.seconds,
@@ -96,13 +99,17 @@ def cid_of(entry: Line) -> str:
 
 def alive(entry: Line, now: int) -> bool:
     """Whether the entry is within its TTL and its grace."""
-    return entry.expires == FOREVER or now < entry.expires + int(entry.grace * NANOSECONDS)
+    return entry.expires == FOREVER or now - entry.expires < entry.grace * NANOSECONDS
 
 
 def find(connection: sqlite3.Connection, space: str, key: bytes) -> Line | None:
-    """The entry of a key."""
+    """The entry of a key; IntegrityError where its row is none that was ever written."""
     row = connection.execute(_FIND, (space, key)).fetchone()
-    return None if row is None else Line._make((*row[:-1], split_tags(row[-1])))
+    if row is None:
+        return None
+    if tuple(map(type, row)) != _KINDS:
+        raise IntegrityError("a row of the index is altered", reason="malformed")
+    return checked(Line._make((*row[:-1], split_tags(row[-1]))))
 
 
 def insert(connection: sqlite3.Connection, space: Space, writer: str, lines: Sequence[Line]) -> int:

@@ -7,6 +7,7 @@ count × 114 bytes
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -32,6 +33,7 @@ _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">4sB16s32s64sQI")
 _LINE: Final = struct.Struct(">16sBBB32sQqqff32s")
 _SIGNATURE_BYTES: Final = 64
+_LARGEST: Final = (1 << 63) - 1
 MAX_LINES: Final = (MAX_BYTES - _HEAD.size - _SIGNATURE_BYTES) // _LINE.size
 
 
@@ -108,6 +110,13 @@ def _head(data: bytes) -> tuple[bytes, bytes, bytes, int, int]:
     return space, writer, certificate, sequence, count
 
 
+def checked(line: Line) -> Line:
+    """`line`; IntegrityError `malformed` for one whose numbers are none, or are too large for a table."""
+    if not (0 <= line.size <= _LARGEST and line.grace >= 0 and 0 <= line.seconds < math.inf):
+        raise _refused("malformed")
+    return line
+
+
 def split_tags(tags: bytes) -> tuple[bytes, ...]:
     """The HMACs that stand one after the other in `tags`."""
     return tuple(tags[at : at + TAG_BYTES] for at in range(0, len(tags), TAG_BYTES))
@@ -122,7 +131,7 @@ def _unpack(fields: tuple[Any, ...]) -> Line:
     key, kind, flags, count, *rest, tags = fields
     if count > MAX_TAGS:
         raise _refused("malformed")
-    return Line._make((key, kind, flags, *rest, split_tags(tags[: count * TAG_BYTES])))
+    return checked(Line._make((key, kind, flags, *rest, split_tags(tags[: count * TAG_BYTES]))))
 
 
 def _refused(reason: str) -> IntegrityError:

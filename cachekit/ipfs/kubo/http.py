@@ -156,7 +156,14 @@ class Address:
         host, _, tail = rest.partition("/tcp/")
         port, _, scheme = tail.partition("/")
         known = not start and kind in _FAMILIES and scheme in ("", "http", "https", "tls/http")
-        if not (known and host and "/" not in host and port.isdecimal() and 0 < int(port) <= _LARGEST_PORT):
+        if not (
+            known
+            and host
+            and "/" not in host
+            and port.isdecimal()
+            and len(port) <= 5
+            and 0 < int(port) <= _LARGEST_PORT
+        ):
             raise UsageError(f"not the address of an RPC: {multiaddr!r}; write it like /ip4/127.0.0.1/tcp/5001")
         return cls(kind, host, int(port), secure=scheme in ("https", "tls/http"))
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from cachekit.errors import UsageError
+from cachekit.errors import UNREADABLE, UsageError
 from cachekit.files.temporary import replacing
 from cachekit.ipfs.node.binary import Unavailable, environment, run
 
@@ -54,21 +54,27 @@ def create(binary: Path, node: Path) -> None:
 
 
 def configure(repo: Path, api: str) -> None:
-    """Closes every way out, and puts the RPC at the multiaddr `api`."""
+    """Closes every way out, and puts the RPC at the multiaddr `api`. UsageError for a configuration that is none."""
     path = repo / "config"
-    config = json.loads(path.read_text())
-    for name, value in {**_PRIVATE, "Addresses.API": [api]}.items():
-        *parents, last = name.split(".")
-        section = config
-        for parent in parents:
-            # Kubo writes null for a section it has no default for.
-            section[parent] = section.get(parent) or {}
-            section = section[parent]
-        section[last] = value
+    try:
+        config = json.loads(path.read_text())
+        for name, value in {**_PRIVATE, "Addresses.API": [api]}.items():
+            _set(config, name.split("."), value)
+    except UNREADABLE as error:
+        raise UsageError(f"{path} cannot be read ({error}); move {repo} away, and a new node is made") from error
     with replacing(path) as new:
         # The file holds the node's private key.
         new.touch(mode=0o600)
         new.write_text(json.dumps(config, indent=2))
+
+
+def _set(config: Any, names: list[str], value: Any) -> None:
+    *parents, last = names
+    for parent in parents:
+        # Kubo writes null for a section it has no default for.
+        config[parent] = config.get(parent) or {}
+        config = config[parent]
+    config[last] = value
 
 
 def api_address(node: Path, socket: bool) -> str:
@@ -84,7 +90,7 @@ def api_address(node: Path, socket: bool) -> str:
 def recorded_api(repo: Path) -> str:
     """The multiaddr that the daemon wrote down, empty where there is none."""
     try:
-        return (repo / "api").read_text().strip()
+        return (repo / "api").read_text(errors="replace").strip()
     except OSError:
         return ""
 

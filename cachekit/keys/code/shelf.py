@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cachekit.errors import UNREADABLE
 from cachekit.files.digests import frame, shelf
 from cachekit.keys.code.names import Names, Outer
 
@@ -69,7 +70,7 @@ def facts_at(mark: str) -> Facts | None:
     data = _found.pop(mark, None)
     try:
         return None if data is None else _unpacked(data, mark)
-    except (ValueError, TypeError, AttributeError):  # never written so: it is read again
+    except UNREADABLE:  # never written so: it is read again
         return None
 
 
@@ -84,7 +85,10 @@ def recall(function: types.FunctionType) -> None:
     from cachekit.keys.plain import from_json  # whoever only reads sources does without orjson
 
     data = shared.read(place, _LONGEST)
-    found = from_json(data[len(header) :]) if data is not None and data.startswith(header) else {}
+    try:
+        found = dict(from_json(data[len(header) :])) if data is not None and data.startswith(header) else {}
+    except UNREADABLE:  # never written so: everything is read again
+        found = {}
     _found.update(found)
     _kept[shared, place] = frozenset(found)
 
@@ -134,7 +138,7 @@ def _packed(facts: Facts) -> list[Any]:
 
 
 def _unpacked(data: list[Any], mark: str) -> Facts:
-    """What was packed. Raises ValueError, TypeError or AttributeError for what never was facts."""
+    """What was packed. Raises of UNREADABLE for what never was facts."""
     digest, portable, outer, imports, place, returns = data
     names = Names({name: _READ if use == _WHOLE else _outer(use) for name, use in outer.items()})
     names.imports = {(level, name): set(map(tuple, chains)) for level, name, *chains in imports}

@@ -22,7 +22,7 @@ _entries = st.builds(
     kind=st.integers(0, 4),
     flags=st.integers(0, 7),
     digest=st.binary(min_size=32, max_size=32),
-    size=st.integers(0, 2**64 - 1),
+    size=st.integers(0, 2**63 - 1),
     created=st.integers(0, 2**63 - 1),
     expires=st.integers(0, 2**63 - 1),
     grace=_singles,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from cachekit_adapters._wire.exchange import mapping
+from cachekit_adapters._wire.exchange import mapping, refusing
 from cachekit_adapters._wire.sse import DONE, frame, json_events
 
 Json = dict[str, Any]
@@ -24,6 +24,7 @@ def is_response(body: Json) -> bool:
     return body.get("object") == "response" or ("output" in body and "status" in body)
 
 
+@refusing
 def assemble(data: bytes) -> Json:
     """The plain body a recorded stream amounts to, as far as it goes: of a cut stream, what came before the cut.
 
@@ -45,6 +46,7 @@ def assemble(data: bytes) -> Json:
     return body
 
 
+@refusing
 def synthesise(body: Json, include_usage: bool = True) -> list[bytes]:
     """The events a server would have streamed `body` in, `[DONE]` the last: role, content, finish, usage.
 

@@ -25,6 +25,14 @@ def sound(vector: object) -> bool:
         return False
 
 
+def finite(number: float) -> bool:
+    """Whether it is a number that a float holds."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
 def _sound_bytes(text: str) -> bool:
     try:
         data = binascii.a2b_base64(text)
