@@ -30,7 +30,7 @@ FLOORS = {
         ("_sdk", "http"),
         ("claude", "coreml_models", "gguf", "groq", "openai", "opea", "openvino_models", "ovms", "qualcomm_models"),
         ("tei", "tgi", "transformers_models", "vectors", "vision"),
-        ("huggingface",),
+        ("huggingface", "storage"),
         ("__init__",),
     ),
 }
@@ -49,8 +49,8 @@ HOMES = {
 }
 
 PUBLIC_FUNCTIONS = (
-    *("add_listener", "bypass", "clear", "configure", "fetch", "flush", "gc", "invalidate", "mode", "pins", "restore"),
-    *("sample", "stats", "status", "store", "sync", "tell", "unpin", "warm"),
+    *("add_listener", "bypass", "clear", "configure", "fetch", "fetch_to", "flush", "gc", "invalidate", "mode", "pin"),
+    *("pins", "restore", "sample", "stats", "status", "store", "sync", "tell", "unpin", "warm"),
 )
 """No room bears one of these names: importing it would put the package in the place of the function."""
 
