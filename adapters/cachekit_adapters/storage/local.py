@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+_READING: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_MOST_SEEN: Final = 10_000
 _CONTENT: Final = re.compile(r"([0-9a-f]{32})-([0-9a-f]{64})-[0-9a-f]{8}")
 
 
@@ -34,6 +36,15 @@ class Entry(NamedTuple):
     pinned: bool = False
 
 
+class _Seen(NamedTuple):
+    """An entry as it was read, from the file at `path` while that had `stamp`; `content` is where its bytes stand."""
+
+    path: str
+    stamp: tuple[int, int]
+    entry: Entry
+    content: str
+
+
 class LocalFiles:
     """The contents below `directory`, which is made (0700) with the first write. Safe between threads and processes."""
 
@@ -42,7 +53,7 @@ class LocalFiles:
         self._contents = os.path.join(directory, "contents", "")
         self._entries = os.path.join(directory, "entries", "")
         self._lock = threading.Lock()
-        self._seen: dict[str, tuple[tuple[int, int], Entry]] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def write(self, entry: Entry, data: bytes) -> Path:
         """Keeps `data` under the entry's name, in the place of what had it; where it stands. Raises OSError."""
@@ -60,24 +71,32 @@ class LocalFiles:
 
     def entry(self, name: str) -> Entry | None:
         """What is known under `name`."""
-        place = _place(name)
+        seen = self._look(name)
+        return None if seen is None else seen.entry
+
+    def _look(self, name: str) -> _Seen | None:
+        seen = self._seen.get(name)
+        path = self._entries + _place(name) if seen is None else seen.path
         try:
-            status = os.stat(self._entries + place)
+            status = os.stat(path)
             stamp = status.st_mtime_ns, status.st_ino
-            seen = self._seen.get(place)
-            if seen is None or seen[0] != stamp:
-                entry = Entry(**json.loads(_read(self._entries + place)))
-                seen = self._seen[place] = stamp, entry
+            if seen is None or seen.stamp != stamp:
+                entry = Entry(**json.loads(_read(path)))
+                if entry.name != name:
+                    return None
+                if len(self._seen) >= _MOST_SEEN:
+                    self._seen.clear()
+                seen = self._seen[name] = _Seen(path, stamp, entry, self._path(entry))
         except (OSError, ValueError, TypeError):  # none, or one that somebody altered
-            self._seen.pop(place, None)
+            self._seen.pop(name, None)
             return None
-        return seen[1] if seen[1].name == name else None
+        return seen
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a name; None where there are none, or others than were written."""
-        while (entry := self.entry(name)) is not None:
-            data = _verified(self._path(entry), entry.digest)
-            if data is not None or self.entry(name) == entry:
+        while (seen := self._look(name)) is not None:
+            data = _verified(seen.content, seen.entry.digest)
+            if data is not None or self._look(name) == seen:
                 return data
         return None
 
@@ -122,8 +141,15 @@ def _place(name: str) -> str:
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.readall()
+    descriptor = os.open(path, _READING)
+    try:
+        size = os.fstat(descriptor).st_size
+        data = os.read(descriptor, size)
+        while len(data) < size and (more := os.read(descriptor, size - len(data))):  # 2 GiB and more
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def _verified(path: str, digest: str) -> bytes | None:
