@@ -22,7 +22,7 @@ FLOORS = {
         ("ipfs",),
         ("cache",),
         ("calls",),
-        ("cli", "__init__"),
+        ("cli", "testing", "__init__"),
         ("__main__",),
     ),
     "cachekit_adapters": (

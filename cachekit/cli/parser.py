@@ -107,8 +107,14 @@ def _add_looking(commands: Any) -> None:
     )
     explaining.add_argument("--args", metavar="JSON", help="the call's arguments: an object by name, or a list")
     explaining.add_argument("--export", metavar="FILE", help="for `cachekit doctor --compare` on another machine")
-    _command(commands, "env", look.env, "the settings that hold; opens nothing").add_argument(
-        "--explain", action="store_true", help="also who decided each of them"
+    settings = _command(commands, "env", look.env, "the settings that hold; opens nothing")
+    settings.add_argument("--explain", action="store_true", help="also who decided each of them")
+    settings.add_argument(
+        "--write",
+        nargs="?",
+        const="cachekit.toml",
+        metavar="FILE",
+        help="put those that somebody said, but for secrets, into a new file (cachekit.toml)",
     )
     _command(commands, "doctor", look.doctor, "what may be wrong, and what to do about it").add_argument(
         "--compare", metavar="FILE", help="why a call has another key here; FILE is of `cachekit explain --export`"
