@@ -41,7 +41,7 @@ FLOORS = {
             "qualcomm_models",
         ),
         ("tei", "tgi", "transformers_models", "vectors", "vision"),
-        ("huggingface", "storage"),
+        ("huggingface", "mcp", "storage"),
         ("__init__",),
     ),
 }
