@@ -31,6 +31,7 @@ FLOORS = {
         (
             "claude",
             "codeql",
+            "compile_cache",
             "coreml_models",
             "gguf",
             "groq",
