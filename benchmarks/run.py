@@ -25,6 +25,7 @@ GROUPS = {
     "ipfs": "time_ipfs",
     "artifacts": "time_artifacts",
     "adapters": "time_adapters",
+    "storage": "time_storage",
     "peers": "time_peers",
 }
 

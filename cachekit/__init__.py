@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from cachekit.cache.by_cid import fetch, fetch_to, pin, store
 from cachekit.cache.default import add_listener, configure, current_mode, reset_stats, stats, status, tell
-from cachekit.cache.operations import clear, fetch, flush, gc, invalidate, pins, restore, store, sync, unpin, warm
+from cachekit.cache.operations import clear, flush, gc, invalidate, pins, restore, sync, unpin, warm
 from cachekit.calls.cached import Cached
 from cachekit.calls.decorators import distributed_cache, persist_artifact
 from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
@@ -51,12 +52,14 @@ __all__ = [
     "driven",
     "env",
     "fetch",
+    "fetch_to",
     "flush",
     "gc",
     "invalidate",
     "mode",
     "on_progress",
     "persist_artifact",
+    "pin",
     "pins",
     "reset_stats",
     "restore",

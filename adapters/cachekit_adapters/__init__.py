@@ -32,17 +32,22 @@ def wrap(
 
     `keywords` are keywords of `distributed_cache`, `cache_sampled` and `cache_truncated` among them. `adapter` says what a
     plain HTTP client is used for, such as `tei.EMBED`. `prices` is a table in LiteLLM's format, for `cost_saved`.
-    Raises UsageError for a client that no adapter knows.
+    An installed package that has an entry point of the group `cachekit.adapters`, named like the client's package, wraps
+    its clients. Raises UsageError for a client that no adapter knows.
     """
     if prices is not None:
         use_prices(prices)
     if adapter is not None:
         keywords["adapter"] = adapter
+    from importlib.metadata import entry_points  # slower to import than all the rest
+
     for kind in type(client).__mro__:
-        home = _HOMES.get(kind.__module__.partition(".")[0])
-        if home is not None:
-            module = importlib.import_module(f"cachekit_adapters.{home}")
+        package = kind.__module__.partition(".")[0]
+        if package in _HOMES:
+            module = importlib.import_module(f"cachekit_adapters.{_HOMES[package]}")
             return module.wrap(client, **keywords)  # type: ignore[no-any-return]
+        for entry in entry_points(group="cachekit.adapters", name=package):
+            return entry.load().wrap(client, **keywords)  # type: ignore[no-any-return]
     raise UsageError(
         f"wrap() knows clients of {', '.join(sorted(_HOMES))}, not {type(client).__qualname__}; decorate a function that "
         "calls it with @distributed_cache"

@@ -28,6 +28,7 @@ class Root:
         self.overrides: dict[str, Any] = {}
         self.listeners: list[Listener] = []
         self._cache: Cache | None = None
+        self._beside: dict[str, Cache] = {}
 
     def cache(self) -> Cache:
         cache = self._cache
@@ -42,14 +43,24 @@ class Root:
                 self._cache = made
             return self._cache
 
+    def beside(self, ipfs: str) -> Cache:
+        """The default cache but for its setting `ipfs`; the same one as long as nothing else changes."""
+        with self.lock:
+            if ipfs not in self._beside:
+                made = Cache(_resolved({**self.overrides, "ipfs": ipfs}), os.environ)
+                made.listeners, made.stats = self.listeners, self.cache().stats
+                self._beside[ipfs] = made
+            return self._beside[ipfs]
+
     def replace(self, overrides: dict[str, Any]) -> None:
         """The next call makes a new default cache; settings that do not resolve raise UsageError and change nothing."""
         _resolved(overrides)
         with self.lock:
             self.close_lanes()
-            old, self._cache, self.overrides = self._cache, None, overrides
-        if old is not None:
-            old.close(bound=0.0)
+            old = [*([self._cache] if self._cache else []), *self._beside.values()]
+            self._cache, self._beside, self.overrides = None, {}, overrides
+        for cache in old:
+            cache.close(bound=0.0)
 
     def renew_after_fork(self) -> None:
         """A lock that another thread held at the fork would stay locked for ever."""
@@ -73,6 +84,13 @@ ROOT = Root()
 def default() -> Cache:
     """The cache that decorated functions use, opened."""
     return ROOT.cache().ready()
+
+
+def beside(ipfs: str | None) -> Cache:
+    """The default cache, opened; where `ipfs` is another one than its setting, one beside it that has that."""
+    if ipfs is None or ipfs == ROOT.cache().settings.ipfs:
+        return default()
+    return ROOT.beside(ipfs).ready()
 
 
 class Configured:
@@ -145,9 +163,12 @@ def reset_stats() -> None:
     ROOT.cache().stats.reset()
 
 
-def status() -> Status:
-    """For memory, disk and IPFS whether it is on, and why: a dict of tier names to states with `on` and `reason`."""
-    return Status(default().status())
+def status(*, ipfs: str | None = None) -> Status:
+    """For memory, disk and IPFS whether it is on, and why: a dict of tier names to states with `on` and `reason`.
+
+    `ipfs` wins over CACHEKIT_IPFS for this look.
+    """
+    return Status(beside(ipfs).status())
 
 
 class Status(dict[str, TierState]):

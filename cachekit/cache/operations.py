@@ -1,4 +1,4 @@
-"""The module functions that act on the default cache: invalidate, flush, gc, warm, store, fetch, unpin, restore, …"""
+"""The module functions that act on the default cache: invalidate, flush, gc, warm, unpin, restore, …"""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from cachekit.cache.default import current_mode, default
-from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
+from cachekit.cache.by_cid import check_cid, check_limit, ipfs
+from cachekit.cache.default import beside, current_mode, default
+from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.files.places import set_aside
 from cachekit.files.temporary import remove
 from cachekit.keys.keyer import parse_key
 from cachekit.model import EVERYWHERE, Key, Mark
 
-_BOUND: Final = 60.0
-"""Seconds that the daemon may take where nobody says."""
-
 if TYPE_CHECKING:
     from cachekit.cache.registry import Registry
-    from cachekit.ipfs.sharing import Team
+    from cachekit.config.settings import Ipfs
     from cachekit.tiers.disk import DiskTier
 
 
@@ -55,13 +53,13 @@ def clear() -> bool:
     return invalidate(namespace=default().settings.namespace)
 
 
-def flush(timeout: float | None = None) -> None:
+def flush(timeout: float | None = None, *, ipfs: Ipfs | None = None) -> None:
     """Waits until everything that is to be uploaded is in the IPFS daemon, at most `timeout` seconds (60 if None).
 
     Raises TierError where that takes longer or the daemon refuses; what is queued stays queued. Returns at once where
-    IPFS is off.
+    IPFS is off. `ipfs` wins over CACHEKIT_IPFS for this call, as in `store`.
     """
-    default().flush(timeout)
+    beside(ipfs).flush(timeout)
 
 
 def sync() -> int:
@@ -131,36 +129,6 @@ def warm(
     return done
 
 
-def store(data: bytes | str | os.PathLike[str], pin: bool = False, *, timeout: float | None = None) -> str:
-    """Puts `data`, bytes or the path of a file, into IPFS as it is, unencrypted; returns its CID.
-
-    With `pin` the daemon keeps it until `unpin(cid)`. Waits at most `timeout` seconds (60 if None). Raises UsageError for
-    a file that cannot be read, TierError where the daemon does not take it, TierUnavailable where IPFS is off.
-    """
-    try:
-        content = data if isinstance(data, bytes) else Path(data).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{os.fspath(data)!r} cannot be read: {error.strerror or error}") from error
-    return ipfs().tier.store(content, pin=pin, timeout=_BOUND if timeout is None else timeout)
-
-
-def fetch(cid: str, *, limit: int | None = None, timeout: float | None = None) -> bytes:
-    """The bytes that `cid` names, verified against it.
-
-    Args:
-        limit: the most bytes that it may have; None for CACHEKIT_MEMORY_LIMIT, as they come into memory.
-        timeout: seconds for all of it; 60 if None.
-
-    Raises UsageError for a text that is no CID, TierError where the bytes cannot be had (TierUnavailable: IPFS is off;
-    reason `oversized`: they are more than `limit`).
-    """
-    _check_cid(cid)
-    _check_limit(limit)
-    settings = default().settings
-    most = min(settings.memory_limit or settings.size_limit, settings.size_limit) if limit is None else limit
-    return ipfs().tier.fetch(cid, limit=most, timeout=_BOUND if timeout is None else timeout)
-
-
 def pins() -> list[dict[str, Any]]:
     """What this machine asked the daemon to keep: a dict of `cid`, `namespace` and `key` for each entry that asks.
 
@@ -205,7 +173,7 @@ def restore(
     text = str(name_or_cid_or_key)
     if not text:
         raise UsageError("restore() takes an artifact's name, key or CID; `cachekit ls --artifacts` lists them")
-    _check_limit(limit)
+    check_limit(limit)
     if output is not None:
         from cachekit.artifacts.output import refuse_place
 
@@ -250,14 +218,6 @@ def disk() -> DiskTier:
     return cache.disk
 
 
-def ipfs() -> Team:
-    """What the default cache shares. Raises TierUnavailable where IPFS is off, with the reason."""
-    cache = default()
-    if cache.team is None:
-        raise TierUnavailable(f"IPFS is off: {cache.status()['ipfs'].reason}", reason="off")
-    return cache.team
-
-
 def _named(text: str) -> Key | str:
     """The key that is written there, or of the artifact that is called so; `text` itself where it is a CID."""
     if "/" in text:
@@ -266,7 +226,7 @@ def _named(text: str) -> Key | str:
     if key is not None:
         return key
     try:
-        _check_cid(text)
+        check_cid(text)
     except UsageError as error:
         raise UsageError(f"no artifact of this machine is called {text!r}, and {error}") from error
     return text
@@ -279,20 +239,3 @@ def _unpin_here(key: Key) -> bool:
     if cache.memory is not None:
         cache.memory.drop(key)
     return registry().unpin(key)
-
-
-def _check_limit(limit: int | None) -> None:
-    if limit is not None and (type(limit) is not int or limit <= 0):
-        raise UsageError(f"limit={limit!r} is no size; give a number of bytes, more than 0, or None for the settings'")
-
-
-def _check_cid(text: str) -> None:
-    from cachekit.ipfs.content.cids import binary_cid
-
-    try:
-        binary_cid(text)
-    except IntegrityError as error:
-        raise UsageError(
-            f"{text!r} is not a CID that cachekit reads: those have 59 characters and begin with bafk or bafy. "
-            "`ipfs cid base32 CID` turns an older one (Qm…) into such a one"
-        ) from error

@@ -35,7 +35,7 @@ def examine(environ: Mapping[str, str], opened: Callable[[], Cache]) -> list[Fin
         resolved = resolve.resolve(environ)
     except UsageError as error:
         return [Finding("settings", "failed", str(error), "correct the setting that it names")]
-    findings = [*_settings(resolved), _clock(), *_descriptors(), *_locks(), *examined(resolved.settings)]
+    findings = [*_settings(resolved), *_adapters(), _clock(), *_descriptors(), *_locks(), *examined(resolved.settings)]
     if (findings[-1].check, findings[-1].state) == ("directory", "failed"):
         return findings
     try:
@@ -51,6 +51,15 @@ def _settings(resolved: Resolved) -> Iterator[Finding]:
         yield Finding("settings", "failed", warning, "`cachekit env --explain` shows which value holds")
     if not resolved.warnings:
         yield Finding("settings", "ok", "no conflicts")
+
+
+def _adapters() -> Iterator[Finding]:
+    """Those that other distributions bring; none is imported."""
+    from importlib.metadata import entry_points
+
+    for entry in sorted(entry_points(group="cachekit.adapters"), key=lambda entry: entry.name):
+        source = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unknown distribution"
+        yield Finding("adapter", "ok", f"{entry.name}: {entry.value}, of {source}")
 
 
 def _clock() -> Finding:

@@ -6,6 +6,7 @@ import argparse
 import os
 import string
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache import operations
@@ -18,6 +19,7 @@ from cachekit.cli.doctor import examine
 from cachekit.cli.explain import compare
 from cachekit.cli.report import NO, YES, Nothing, Report, find_key, instant, no_such, printable, table
 from cachekit.config import resolve
+from cachekit.errors import UsageError
 from cachekit.model import FOREVER, Key
 
 if TYPE_CHECKING:
@@ -98,6 +100,8 @@ def show(options: argparse.Namespace) -> Report:
 
 def env(options: argparse.Namespace) -> Report:
     resolved = resolve.resolve(os.environ)
+    if options.write is not None:
+        return _written(Path(options.write), resolved)
     rows = resolve.explain(resolved)
     columns = ("variable", "value", "source", "reason") if options.explain else ("variable", "value")
     text = table([name.upper() for name in columns], [[_shown(row[name]) for name in columns] for row in rows])
@@ -105,6 +109,22 @@ def env(options: argparse.Namespace) -> Report:
     lines = [text, *([f"file: {file}"] if file else []), *(f"warning: {warning}" for warning in resolved.warnings)]
     data = {"settings": rows, "file": file, "warnings": list(resolved.warnings)}
     return Report(data, "\n".join(lines))
+
+
+def _written(path: Path, resolved: resolve.Resolved) -> Report:
+    """The settings that somebody said, in a new file; secrets are left where they are."""
+    names, left = resolve.render(resolved)
+    if path.name == "pyproject.toml":
+        raise UsageError("env --write makes a file of its own, such as cachekit.toml; pyproject.toml has other tables")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in names.values()))
+    except OSError as error:
+        why = "stands there already; name another file" if path.exists() else error.strerror or str(error)
+        raise UsageError(f"{path} {why}") from error
+    notes = [f"{name} is a secret and was left out" for name in left]
+    data = {"file": str(path), "settings": list(names), "left_out": left}
+    return Report(data, "\n".join([f"wrote {len(names)} settings to {path}", *notes]))
 
 
 def _shown(value: object) -> object:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cachekit.cache import operations
+from cachekit.cache import by_cid, operations
 from cachekit.cache.default import default
 from cachekit.cli.report import NO, YES, Nothing, Report, find_key, printable, table, unanswered
 from cachekit.config.resolve import data_dir
@@ -28,7 +28,7 @@ def flush(options: argparse.Namespace) -> Report:
 
 
 def sync(_options: argparse.Namespace) -> Report:
-    operations.ipfs()  # there is nobody to hear from where it is off
+    by_cid.ipfs()  # there is nobody to hear from where it is off
     new = operations.sync()
     return Report({"entries": new}, f"{new} new entries of namespace {printable(default().settings.namespace)}")
 
@@ -37,7 +37,7 @@ def pins(_options: argparse.Namespace) -> Report:
     known = [{**pin, "key": pin["key"].hex()} for pin in operations.pins()]
     rows = [(pin["cid"], pin["namespace"] or "-", pin["key"]) for pin in known]
     text = table(("CID", "NAMESPACE", "REFERENCE"), rows) if rows else "nothing is pinned"
-    state = operations.ipfs().state()
+    state = by_cid.ipfs().state()
     if state.on:
         return Report(known, text)
     print(f"cachekit: only what is known here: {unanswered(state.reason)}", file=sys.stderr)
@@ -54,7 +54,7 @@ def unpin(options: argparse.Namespace) -> Report:
 
 def store(options: argparse.Namespace) -> Report:
     data = _standard_input() if options.path == "-" else _read(Path(options.path))
-    cid = operations.store(data, pin=options.pin)
+    cid = by_cid.store(data, pin=options.pin, encrypt=options.encrypt)
     return Report({"cid": cid, "size": len(data), "pinned": options.pin}, cid)
 
 
@@ -70,7 +70,7 @@ def _read(path: Path) -> bytes:
 
 
 def fetch(options: argparse.Namespace) -> Report:
-    data = operations.fetch(options.cid)
+    data = by_cid.fetch(options.cid, peers=options.peers, gateways=options.gateway or None)
     about = {"cid": options.cid, "size": len(data)}
     if options.output is None:
         return Report({**about, "data": base64.b64encode(data).decode("ascii")}, "", raw=data)

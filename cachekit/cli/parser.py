@@ -107,8 +107,14 @@ def _add_looking(commands: Any) -> None:
     )
     explaining.add_argument("--args", metavar="JSON", help="the call's arguments: an object by name, or a list")
     explaining.add_argument("--export", metavar="FILE", help="for `cachekit doctor --compare` on another machine")
-    _command(commands, "env", look.env, "the settings that hold; opens nothing").add_argument(
-        "--explain", action="store_true", help="also who decided each of them"
+    settings = _command(commands, "env", look.env, "the settings that hold; opens nothing")
+    settings.add_argument("--explain", action="store_true", help="also who decided each of them")
+    settings.add_argument(
+        "--write",
+        nargs="?",
+        const="cachekit.toml",
+        metavar="FILE",
+        help="put those that somebody said, but for secrets, into a new file (cachekit.toml)",
     )
     _command(commands, "doctor", look.doctor, "what may be wrong, and what to do about it").add_argument(
         "--compare", metavar="FILE", help="why a call has another key here; FILE is of `cachekit explain --export`"
@@ -153,12 +159,15 @@ def _add_ipfs(commands: Any) -> None:
     _command(commands, "unpin", node.unpin, "give up the references to a CID, or a key's").add_argument(
         "subject", metavar="CID|KEY|NAME", help="as `cachekit pins`, `cachekit ls` and `ls --artifacts` print them"
     )
-    store = _command(commands, "store", node.store, "put a file into IPFS, unencrypted; prints the CID")
+    store = _command(commands, "store", node.store, "put a file into IPFS as it is; prints the CID")
     store.add_argument("path", metavar="PATH", help="the file; `-` is standard input")
     store.add_argument("--pin", action="store_true", help="keep it until `cachekit unpin`")
+    store.add_argument("--encrypt", action="store_true", help="seal it under the namespace's secret")
     fetch = _command(commands, "fetch", node.fetch, "the verified bytes of a CID, to standard output")
     fetch.add_argument("cid", metavar="CID", help="as `cachekit store` and `cachekit pins` print it")
     fetch.add_argument("-o", "--output", metavar="PATH", help="to this file instead")
+    fetch.add_argument("--peers", action="store_true", help="ask the daemons that ours knows, too")
+    fetch.add_argument("--gateway", action="append", metavar="URL", help="and then this HTTP gateway; may be repeated")
     private = commands.add_parser("node", help="a private Kubo of this machine", allow_abbrev=False)
     actions = private.add_subparsers(metavar="ACTION", required=True)
     _command(actions, "install", node.install, "find, download or build Kubo")

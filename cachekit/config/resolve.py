@@ -173,6 +173,26 @@ def _row(variable: Variable, value: object, resolved: Resolved) -> dict[str, obj
     }
 
 
+def render(resolved: Resolved) -> tuple[dict[str, str], list[str]]:
+    """A line of TOML for each setting that the environment or a file says, by name; and the secrets among them.
+
+    What CI detection or a legacy variable decides is this machine's business, and no line.
+    """
+    said = [one for one in TABLE if resolved.origins[one.setting].source in ("environment", "file", "configure")]
+    secret = [one.name for one in said if one.secret]
+    values = {one.setting: getattr(resolved.settings, one.setting) for one in said if not one.secret}
+    return {name: f"{name} = {_toml(value)}" for name, value in values.items()}, secret
+
+
+def _toml(value: object) -> str:
+    if value is None:
+        return '"forever"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    # TOML's basic strings, numbers and booleans are written as JSON's.
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+
+
 def render_table() -> str:
     """The table of settings in markdown, for docs/configuration.md."""
     rows = [f"| `{v.name}` | {v.help} | {v.accepted} | {v.shown} |" for v in TABLE]

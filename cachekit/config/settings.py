@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from cachekit.config.ci import BOOLEAN_TEXT, BOOLEANS
 from cachekit.config.durations import DURATIONS, LONGEST_NAME, duration, number, within
@@ -44,6 +45,7 @@ class Settings:
     ipfs_api: str | None
     ipfs_auth: str | None = field(repr=False)
     ipfs_timeout: float
+    gateways: tuple[str, ...]
     secret: str | None = field(repr=False)
     secret_file: Path | None
     log: Log
@@ -147,6 +149,15 @@ def _multiaddr(value: Any) -> str:
     return address
 
 
+def _urls(value: Any) -> tuple[str, ...]:
+    urls = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError
+    return tuple(url.rstrip("/") for url in urls)
+
+
 def _words(kind: Any) -> str:
     return ", ".join(get_args(kind))
 
@@ -173,6 +184,8 @@ TABLE: Final = (
              "what the Kubo RPC asks for", "none", secret=True, optional=True),
     Variable("ipfs_timeout", _timeout, 0.25, "seconds, more than 0, or '250ms'",
              "the total deadline of a read from IPFS", "`0.25`"),
+    Variable("gateways", _urls, (), "http(s) URLs, separated by spaces or commas, or a list of them",
+             "HTTP gateways that `fetch` asks for what no daemon has; they see the CID", "none"),
     Variable("secret", _text, None, "the credential string of a namespace", "the credential a team shares",
              "from the file", secret=True, optional=True),
     Variable("secret_file", _path, None, "a path", "holds what `CACHEKIT_SECRET` carries; created where missing",

@@ -79,7 +79,7 @@ class Sender:
         """`upload`, and have the daemon keep it, pinned under `name`, while (namespace, key) refers to it."""
 
         def stored() -> None:
-            self._keep(namespace, key, self.upload(data, deadline), len(data), name, deadline)
+            self.hold(namespace, key, self.upload(data, deadline), len(data), name, deadline)
 
         again(stored, deadline)
 
@@ -176,11 +176,12 @@ class Sender:
             self._take_over(item.namespace, key, before, deadline)
         self.table.reference(item.namespace, key, one.cid, item.created)
         name = f"{self.table.credential.namespace_id(item.namespace)}/{key.hex()}"
-        self._keep(item.namespace, key, one.cid, len(one.stored), name, deadline, _files(item))
+        self.hold(item.namespace, key, one.cid, len(one.stored), name, deadline, _files(item))
 
-    def _keep(
+    def hold(
         self, namespace: str, key: bytes, cid: str, size: int, name: str, deadline: Deadline, files: Sequence[str] = ()
     ) -> None:
+        """Have the daemon keep `cid` and `files`, pinned under `name`, while (namespace, key) refers to it."""
         # Noted first: what nobody knows of would never be undone.
         for held in self.table.hold(namespace, key, cid, dict.fromkeys((*files, cid))):
             self.pins.link(held, deadline)
@@ -205,8 +206,11 @@ class Sender:
             self.table.hold(namespace, key, root, [*files, root])
 
 
-def again(work: Callable[[], None], deadline: Deadline) -> None:
-    """Do `work`, as often as a collection takes away what it stored before it is pinned; raises TierError."""
+def again(work: Callable[[], None], deadline: Deadline, restore: Callable[[], object] = lambda: None) -> None:
+    """Do `work`, as often as a collection takes away what it stored before it is pinned; raises TierError.
+
+    `restore` stores once more what it takes for granted.
+    """
     while True:
         try:
             return work()
@@ -214,6 +218,7 @@ def again(work: Callable[[], None], deadline: Deadline) -> None:
             if error.reason not in _COLLECTED or deadline.rest <= _AGAIN_SECONDS:
                 raise
             time.sleep(_AGAIN_SECONDS)
+            restore()
 
 
 def _files(item: Item) -> list[str]:

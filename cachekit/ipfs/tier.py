@@ -6,14 +6,19 @@ Writes are behind the call: `put` queues durably, a thread and `flush` send.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline
+from cachekit.ipfs.content import trees
 from cachekit.ipfs.content.cids import file_cid
+from cachekit.ipfs.content.gateways import Gateways
+from cachekit.ipfs.content.sources import Sources
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import KEY_BYTES, WriterKey
 from cachekit.ipfs.index.index import Index
@@ -23,7 +28,7 @@ from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox import MAX_PAYLOAD_BYTES, Item, Outbox
 from cachekit.ipfs.reading import LISTENING_SECONDS, Puller, payload_of, record_of
-from cachekit.ipfs.sending import Sender
+from cachekit.ipfs.sending import Sender, again
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 
@@ -32,6 +37,8 @@ _FAIR_SECONDS: Final = 1.0
 _BELIEVED_SECONDS: Final = 1.0
 _INDEX_SHARE: Final = 0.6
 """Of the time of a `get`: an index that takes longer must leave some for the payload."""
+_ANY_BYTES: Final = 1 << 60
+"""The size of what nobody measured: it may take all the time that there is."""
 _BY_HAND: Final = ""
 """The namespace under which `store` counts its pins; no decorated call can have it."""
 
@@ -187,28 +194,56 @@ class IpfsTier:
         if not pin:
             return self._breaker.call(lambda: self._sender.upload(data, deadline))
         cid = file_cid(data)
+        self._referred(cid, lambda key: self._sender.store(data, _BY_HAND, key, "store", deadline))
+        return cid
+
+    def add(self, path: Path, *, pin: bool = False, timeout: float = 60.0) -> str:
+        """The same for a file of any size, or a directory."""
+        deadline = Deadline(timeout)
+        cid, size = self._breaker.call(lambda: trees.add(path, self._transport, deadline))
+
+        def kept(key: bytes) -> None:
+            hold = functools.partial(self._sender.hold, _BY_HAND, key, cid, size, "store", deadline)
+            again(hold, deadline, restore=lambda: trees.add(path, self._transport, deadline))
+
+        if pin:
+            self._referred(cid, kept)
+        return cid
+
+    def pin(self, cid: str, *, timeout: float = 60.0) -> None:
+        """Have the daemon keep what it has under `cid`; TierError `not_found` where it lacks some of it."""
+        deadline = Deadline(timeout)
+        self._referred(cid, lambda key: self._sender.hold(_BY_HAND, key, cid, _ANY_BYTES, "store", deadline))
+
+    def _referred(self, cid: str, keep: Callable[[bytes], None]) -> None:
         known = [one.key for one in self._table.references(cid) if one.namespace == _BY_HAND]
         # No other directory's, and none that was taken off: at random.
         key = known[0] if known else os.urandom(KEY_BYTES)
         self._table.reference(_BY_HAND, key, cid, time.time_ns())
         try:
-            self._breaker.call(lambda: self._sender.store(data, _BY_HAND, key, "store", deadline))
+            self._breaker.call(lambda: keep(key))
         except TierError:
             if not known:
                 self._table.dereference(_BY_HAND, key, time.time_ns())
             raise
-        return cid
 
-    def fetch(self, cid: str, *, limit: int = MAX_PAYLOAD_BYTES, timeout: float = 60.0) -> bytes:
-        """The verified bytes of a CID. TierError `not_found` where the daemon lacks any part of it, `oversized` for more
+    def fetch(
+        self,
+        cid: str,
+        *,
+        limit: int = MAX_PAYLOAD_BYTES,
+        timeout: float = 60.0,
+        peers: bool = False,
+        gateways: Gateways | None = None,
+    ) -> bytes:
+        """The verified bytes of a CID. TierError `not_found` where nobody asked has some part of it, `oversized` for more
         than `limit` bytes.
         """
-        deadline = Deadline(timeout)
+        return read_file(cid, self.sources(timeout, peers=peers, gateways=gateways).block, limit=limit)
 
-        def block_of(block: str) -> bytes | None:
-            return self._transport.block_get(block, timeout=deadline.left())
-
-        return self._breaker.call(lambda: read_file(cid, block_of, limit=limit))
+    def sources(self, timeout: float, *, peers: bool, gateways: Gateways | None) -> Sources:
+        """Who has blocks, asked within `timeout` seconds."""
+        return Sources(self._transport, self._breaker, gateways, Deadline(timeout), peers=peers)
 
     def pull(self, namespace: str, timeout: float = 10.0) -> int:
         """Take in what was published since, in `namespace` and all that this machine asked for, invalidations too.

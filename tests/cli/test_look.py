@@ -162,6 +162,47 @@ def test_a_foreign_directory_is_left_alone(run: Run, tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "cache") == ["thesis.txt"]
 
 
+SAID = {
+    "CACHEKIT_TTL": "forever",
+    "CACHEKIT_SIZE_LIMIT": "2GB",
+    "CACHEKIT_NAMESPACE": 'a "quoted" team',
+    "CACHEKIT_STRICT": "yes",
+    "CACHEKIT_GATEWAYS": "https://one.example, https://two.example/",
+    "CACHEKIT_IPFS_TIMEOUT": "250ms",
+}
+
+
+def test_env_write_makes_a_file_that_says_the_same(run: Run, tmp_path: Path) -> None:
+    """Without the variables, and with the file, the same settings hold; secrets are not in it, and are named."""
+    done = run("env", "--write", CACHEKIT_SECRET_FILE=str(tmp_path / "s"), CACHEKIT_IPFS_AUTH="me:opensesame", **SAID)
+    assert done.returncode == 0
+    assert "CACHEKIT_IPFS_AUTH is a secret and was left out" in done.stdout
+    assert "opensesame" not in (tmp_path / "cachekit.toml").read_text()
+
+    def settings(**variables: str) -> dict[str, object]:
+        rows = json.loads(run("env", "--json", **variables).stdout)["settings"]
+        return {row["variable"]: row["value"] for row in rows if row["variable"] in {*SAID, "CACHEKIT_SECRET_FILE"}}
+
+    written = settings()
+    (tmp_path / "cachekit.toml").unlink()
+    assert written == settings(CACHEKIT_SECRET_FILE=str(tmp_path / "s"), **SAID)
+
+
+def test_env_write_overwrites_nothing(run: Run, tmp_path: Path) -> None:
+    """A file that stands there stays as it is, and the error names the remedy."""
+    (tmp_path / "cachekit.toml").write_text("ttl = 60\n")
+    done = run("env", "--write", CACHEKIT_TTL="1h")
+    assert done.returncode == 2
+    assert "name another file" in done.stderr
+    assert (tmp_path / "cachekit.toml").read_text() == "ttl = 60\n"
+
+
+def test_an_unknown_variable_is_said(run: Run) -> None:
+    """`env` and `doctor` name it, and what was probably meant; so does an unknown name in the file."""
+    assert "did you mean CACHEKIT_TTL?" in run("env", CACHEKIT_TLL="1h").stdout
+    assert "CACHEKIT_TLL is not a variable" in run("doctor", CACHEKIT_TLL="1h").stdout
+
+
 def test_env_opens_nothing_and_tells_no_secret(run: Run, tmp_path: Path) -> None:
     """No directory appears, and neither the secret nor the password is printed."""
     done = run("env", "--explain", CACHEKIT_SECRET="hunter2hunter2", CACHEKIT_IPFS_AUTH="me:opensesame")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachekit.errors import IntegrityError
@@ -25,6 +25,7 @@ LINKS: Final = 174
 _SHA2_256: Final = b"\x12\x20"
 _DIGEST_BYTES: Final = 32
 _UNIXFS_FILE: Final = 2
+_UNIXFS_DIRECTORY: Final = 1
 
 
 def raw_cid(data: bytes) -> str:
@@ -89,6 +90,15 @@ class _Node(NamedTuple):
     """Bytes of the file that it stands for."""
 
 
+def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes, int]:
+    """CID, block and bytes below of a directory with (name, CID, bytes below) entries, as Kubo writes it."""
+    # Sorted by the bytes of the name: dag-pb knows one order.
+    ordered = sorted((name.encode(), _Node(binary_cid(cid), stored, 0)) for name, cid, stored in entries)
+    block = b"".join(_link(child, name) for name, child in ordered) + _bytes(1, _number(1, _UNIXFS_DIRECTORY))
+    stored = len(block) + sum(child.stored for _, child in ordered)
+    return cid_from(DAG_PB, hashlib.sha256(block).digest()), block, stored
+
+
 class FileCid:
     """The CID of a file that is fed in pieces of any length, as Kubo makes it with CIDv1, raw leaves and 1 MiB chunks.
 
@@ -114,12 +124,20 @@ class FileCid:
 
     def digest(self) -> str:
         """The CID, as text; to be asked once, after the last piece."""
+        return text_of(self._root().cid)
+
+    def measured(self) -> tuple[str, int]:
+        """The CID, and the bytes of all blocks; to be asked once, instead of `digest`."""
+        root = self._root()
+        return text_of(root.cid), root.stored
+
+    def _root(self) -> _Node:
         self._close_leaf()
         for number, level in enumerate(self._levels):
             if number == len(self._levels) - 1 and len(level) == 1:
                 break
             self._append(number + 1, _parent(level))
-        return text_of(self._levels[-1][0].cid)
+        return self._levels[-1][0]
 
     def _close_leaf(self) -> None:
         self._append(0, _Node(_binary(RAW, self._leaf.digest()), self._filled, self._filled))
@@ -148,8 +166,8 @@ def _parent(children: Sequence[_Node]) -> _Node:
     return _Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content)
 
 
-def _link(child: _Node) -> bytes:
-    return _bytes(2, _bytes(1, child.cid) + _bytes(2, b"") + _number(3, child.stored))
+def _link(child: _Node, name: bytes = b"") -> bytes:
+    return _bytes(2, _bytes(1, child.cid) + _bytes(2, name) + _number(3, child.stored))
 
 
 def _number(field: int, value: int) -> bytes:

@@ -19,27 +19,54 @@ _PART_BYTES: Final = 1024
 _DATA: Final = 1
 _LINK: Final = 2
 _LINK_HASH: Final = 1
+_LINK_NAME: Final = 2
 _UNIXFS_TYPE: Final = 1
 _UNIXFS_DATA: Final = 2
 _FILE_TYPES: Final = (0, 2)
+_DIRECTORY: Final = 1
+_SHARDED: Final = 5
 
 
 def read_file(cid: str, block_of: BlockOf, *, limit: int) -> bytes:
-    """All of a file, however it was cut: at most `limit` bytes, in as many parts as a file of that size may have.
+    """All of a file, however it was cut; raises as `pieces`."""
+    return b"".join(pieces(cid, block_of, limit=limit))
+
+
+def pieces(cid: str, block_of: BlockOf, *, limit: int) -> Iterator[bytes]:
+    """The bytes of a file in order: at most `limit`, in as many parts as a file of that size may have.
 
     Raises IntegrityError for bytes that do not verify or that are no file, TierError `not_found` for a missing part,
     `oversized` for what is larger: a small DAG may name one part any number of times.
     """
-    parts, size, known = list[bytes](), 0, ("", b"")
-    for part in _parts(cid, block_of, 0):
+    size, known = 0, ("", b"")
+    for count, part in enumerate(_parts(cid, block_of, 0), 1):
         if isinstance(part, str) and part != known[0]:
             known = part, _verified(part, block_of)
-        parts.append(known[1] if isinstance(part, str) else part)
-        size += len(parts[-1])
-        if size > limit or len(parts) > _FEWEST_PARTS + limit // _PART_BYTES:
+        piece = known[1] if isinstance(part, str) else part
+        size += len(piece)
+        if size > limit or count > _FEWEST_PARTS + limit // _PART_BYTES:
             message = f"{cid} has more than {limit} bytes; limit= or CACHEKIT_MEMORY_LIMIT says how many it may have"
             raise TierError(message, reason="oversized")
-    return b"".join(parts)
+        yield piece
+
+
+def directory(cid: str, block_of: BlockOf) -> list[tuple[str, str]] | None:
+    """(name, CID) of what a directory has, None for what is none; IntegrityError `not_a_file` for one in several blocks."""
+    if binary_cid(cid)[1] != DAG_PB:
+        return None
+    node = _fields(_verified(cid, block_of))[1]
+    kind = _fields(b"".join(node.get(_DATA, ())))[0].get(_UNIXFS_TYPE)
+    if kind == _SHARDED:
+        raise IntegrityError(f"{cid} is a directory in more than one block, which is not read", reason="not_a_file")
+    return [_entry(link) for link in node.get(_LINK, ())] if kind == _DIRECTORY else None
+
+
+def _entry(link: bytes) -> tuple[str, str]:
+    fields = _fields(link)[1]
+    try:
+        return fields[_LINK_NAME][0].decode(), text_of(fields[_LINK_HASH][0])
+    except (LookupError, UnicodeDecodeError):
+        raise _no_file() from None
 
 
 def leaves(cid: str, block_of: BlockOf) -> Iterator[bytes]:

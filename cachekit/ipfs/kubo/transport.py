@@ -83,9 +83,10 @@ class KuboTransport:
             self._move(self._find())
         return self._checked_version(_VERSION_SECONDS)
 
-    def block_get(self, cid: str, *, timeout: float) -> bytes | None:
-        """The block of `cid` if this daemon has it; other daemons are not asked."""
-        return _or_none(lambda: self._bytes("block/get", {"arg": cid, "offline": "true"}, timeout, _BLOCK_BYTES))
+    def block_get(self, cid: str, *, timeout: float, peers: bool = False) -> bytes | None:
+        """The block of `cid` if this daemon has it; with `peers` it asks those that it knows, for as long as it may."""
+        options = {"arg": cid, "offline": "false" if peers else "true"}
+        return _or_none(lambda: self._bytes("block/get", options, timeout, _BLOCK_BYTES))
 
     def read(self, path: str, *, limit: int, timeout: float) -> bytes | None:
         """The MFS file at `path`; IntegrityError `oversized` where it is longer than `limit` bytes."""
