@@ -223,3 +223,40 @@ def test_vectors_of_a_function() -> None:
         assert one.result(LONG).tolist() == [[1.0, 97.0], [2.0, 98.0]]
         assert two.result(LONG).tolist() == [[2.0, 98.0], [3.0, 99.0]]
     assert sent(held) == ["a", "bb", "ccc"]
+
+
+def test_two_batches_whose_models_ask_for_each_other_s_text_end() -> None:
+    """One model needs the other's vector for its own, and the other way round: one of them goes on alone."""
+    both = threading.Barrier(2)
+    asked: list[str] = []
+
+    @vectors.embed(version="1")
+    def embed(texts: list[str]) -> Any:
+        asked.extend(texts)
+        other = {"a": "b", "b": "a"}[texts[0]]
+        if len(asked) <= 2:
+            both.wait(LONG)
+            embed([other])
+        return numpy.array([[float(ord(text))] for text in texts])
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(embed, [text]) for text in "ab"]
+        assert [answer.result(LONG).tolist() for answer in answers] == [[[97.0]], [[98.0]]]
+    assert sorted(asked[:2]) == ["a", "b"]
+    assert len(asked) == 3
+
+
+def test_a_model_that_asks_for_its_own_text_on_another_thread_ends() -> None:
+    """The thread that it waits for does not wait for it."""
+    asked: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        @vectors.embed(version="1")
+        def embed(texts: list[str]) -> Any:
+            asked.extend(texts)
+            if len(asked) == 1:
+                pool.submit(embed, texts).result(LONG)
+            return numpy.array([[1.0] for _ in texts])
+
+        assert embed(["a"]).tolist() == [[1.0]]
+    assert asked == ["a", "a"]
