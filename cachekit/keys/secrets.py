@@ -27,24 +27,23 @@ _ENDS: Final = (
 _NAME: Final = rf"(?i:(?<![-\w])-{{0,2}}[-\w]{{0,40}}?{_ENDS})"
 _OPTION: Final = rf"(?i:(?<![-\w])--?(?:[-\w]{{0,40}}?(?:{_ENDS}|bearer)|pass))"
 _USER: Final = r"(?<![-\w])(?:-[uU]|--(?:proxy-)?user)"
-_MASKED: Final = (
+_MASKED: Final = (  # each: the secret is its group
+    # An argument that is an assignment, or an option, is a secret to its end.
+    re.compile(rf"\A{_NAME}=(.+)", re.DOTALL),
     # The password of a URL.
-    (re.compile(r"(://[^/\s:@]*:)[^/\s?#]+@"), r"\1<secret>@"),
+    re.compile(r"://[^/\s:@]*:([^/\s?#]+)@"),
     # A header, or a field of JSON, to the end of its line or text.
-    (re.compile(_NAME + r"[\"']?[ \t]*:[ \t]*[\"']?([^\r\n\"']+)"), None),
+    re.compile(_NAME + r"[\"']?[ \t]*:[ \t]*[\"']?([^\r\n\"']+)"),
     # A field of a query, an assignment, an option.
-    (re.compile(_NAME + r"[\"']?=[\"']?([^\s\"'&;]+)"), None),
-    (re.compile(_OPTION + r"\s+[\"']?(?!-)([^\s\"']+)"), None),
-    (re.compile(_USER + r"[ =]?[\"']?[^\s:\"']*:([^\s\"']+)"), None),
-    (re.compile(r"(?i:\bbearer)\s+([^\s\"',;<]{8,})"), None),
-    (re.compile(r"(?i:\bbasic)\s+(?=\S*[A-Z0-9])([A-Za-z0-9+/=]{8,})"), None),
+    re.compile(_NAME + r"[\"']?=[\"']?([^\s\"'&;]+)"),
+    re.compile(_OPTION + r"\s+[\"']?(?!-)([^\s\"']+)"),
+    re.compile(_USER + r"[ =]?[\"']?[^\s:\"']*:([^\s\"']+)"),
+    re.compile(r"(?i:\bbearer)\s+([^\s\"',;<]{8,})"),
+    re.compile(r"(?i:\bbasic)\s+(?=\S*[A-Z0-9])([A-Za-z0-9+/=]{8,})"),
     # The beginnings that services give their tokens, so that people recognise one.
-    (
-        re.compile(
-            r"(?<![A-Za-z0-9])((?:sk|pk|rk|gsk|hf|gh[opsur]|github_pat|glpat|xox[abeoprs]|npm|pypi|AKIA|ASIA|AIza|eyJ)"
-            r"[-_A-Za-z0-9.]{16,})"
-        ),
-        None,
+    re.compile(
+        r"(?<![A-Za-z0-9])((?:sk|pk|rk|gsk|hf|gh[opsur]|github_pat|glpat|xox[abeoprs]|npm|pypi|AKIA|ASIA|AIza|eyJ)"
+        r"[-_A-Za-z0-9.]{16,})"
     ),
 )
 
@@ -87,11 +86,8 @@ def _hides(item: Any, following: Any) -> bool:
 
 def without_secrets(text: str) -> str:
     """A text for people: what its form, its name or its option says to be a secret is `<secret>`."""
-    option, equals, _ = text.partition("=")
-    if equals and " " not in option and is_secret_name(option):
-        return f"{option}=<secret>"
-    for pattern, instead in _MASKED:
-        text = pattern.sub(_mask if instead is None else instead, text)
+    for pattern in _MASKED:
+        text = pattern.sub(_mask, text)
     return text
 
 
