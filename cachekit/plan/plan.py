@@ -211,8 +211,11 @@ def renew(request: Request) -> Steps:
 
 
 def part(request: Request) -> Steps:
-    """The stored value of a call that is a part of another one, or MISS, which is not told: somebody may be at it."""
-    found = yield from _anywhere(request, [])
+    """The stored value of a call that is a part of another one, or MISS, which is not told: somebody may be at it.
+
+    A stale one is asked for with the others that are missing: alone nobody can refresh it.
+    """
+    found = None if request.mode == "refresh" else (yield from look(request, request.near + request.far, []))
     return found.value if found else MISS
 
 

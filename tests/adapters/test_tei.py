@@ -307,3 +307,13 @@ def test_answer_for_any_wire() -> None:
     assert asyncio.run(aask("bbb", "dddd"))["usage"]["prompt_tokens"] == 7
     assert asked[2:] == [["dddd"]]
     assert cachekit.stats().as_dict()["tokens_saved"]["input"] == 4 + 3
+
+
+def test_a_stale_item_is_asked_for_with_the_missing_ones(server: Scripted, open_client: Any) -> None:
+    """No refresh in the background can ask for one item of a batch; so it is not served past its time."""
+    client = open_client(server.url, ttl="1ms", stale_while_revalidate="1h")
+    for _ in range(2):
+        client.post("/embed", json={"inputs": ["a", "b"]})
+    assert [each["inputs"] for each in sent(server)] == [["a", "b"]] * 2
+    cachekit.flush(5)
+    assert cachekit.stats().as_dict()["errors"] == {}
