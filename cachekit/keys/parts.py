@@ -7,7 +7,7 @@ that says whether it is the same, and a text that says what it was. No text is o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachekit.keys.plain import LEAVES, from_json, plain
@@ -122,7 +122,7 @@ def _leaves(path: str, value: Any, is_secret: bool, depth: int) -> Iterator[tupl
             inner = f"{path}.{name}" if type(name) is str and name.isidentifier() else f"{path}[{shown('', name)}]"
             yield from _leaves(inner, item, names_secret(name), depth + 1)
     elif depth < _DEPTH and value and type(value) in (list, tuple) and not is_secret:
-        items: Sequence[Any] = value
+        items: Any = value
         secret = hidden(items)
         for index, item in enumerate(items[:_LEAVES]):
             yield from _leaves(f"{path}[{index}]", item, index in secret, depth + 1)
