@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cachekit.artifacts.store import Progress
     from cachekit.calls.answers.answers import Answers
     from cachekit.calls.answers.asking import Wanted
+    from cachekit.calls.answers.parts import together
     from cachekit.calls.prepare import driven
     from cachekit.keys.code.function import env
     from cachekit.keys.outline import Explanation
@@ -69,6 +70,7 @@ __all__ = [
     "store",
     "sync",
     "tell",
+    "together",
     "unpin",
     "warm",
 ]
@@ -82,6 +84,7 @@ _LATER = {
     "Failed": "plan.steps",
     "Wanted": "calls.answers.asking",
     "driven": "calls.prepare",
+    "together": "calls.answers.parts",
     "env": "keys.code.function",
     "Progress": "artifacts.progress",
     "on_progress": "artifacts.progress",

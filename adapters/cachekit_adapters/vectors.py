@@ -12,21 +12,17 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import Any, Final, NamedTuple, overload
 
-from cachekit import Cached, UsageError, distributed_cache
+from cachekit import Cached, UsageError, distributed_cache, together
 from cachekit_adapters._building import needed
 
 Embed = Callable[..., Any]
 
 # Each would act on one text of a batch, behind the back of the one call that asks for all of them.
 _REFUSED: Final = ("stale_while_revalidate", "stale_if_error", "retry", "codec", "key", "adapter", "cacheable")
-
-
-class _UnknownText(Exception):
-    """A text whose vector is not stored; never leaves this module."""
 
 
 @overload
@@ -76,13 +72,11 @@ def _embedding(function: Embed, *, model: str | os.PathLike[str] | None, keyword
 def _one(function: Embed, keywords: Mapping[str, Any]) -> Cached[Any, Any]:
     """What keeps one vector; named after `function`, so that statistics show whose it is."""
 
-    def one(text: str, model: Any, arguments: Mapping[str, Any], vector: Any) -> Any:
-        if vector is None:
-            raise _UnknownText
-        return vector
+    def one(text: str, model: Any, arguments: Mapping[str, Any]) -> Any:
+        """Stands for a text in keys and statistics; it is never called."""
 
     one.__module__, one.__qualname__ = function.__module__, f"{function.__qualname__}.vector"
-    own = {"ignore": ("vector",), "codec": "ndarray", "cacheable": _finite}
+    own = {"ignore": (), "codec": "ndarray", "cacheable": _finite}
     policy = {"ttl": "24h", "version": "1", **keywords, **own}
     return distributed_cache(**policy)(one)
 
@@ -102,18 +96,32 @@ def _identity(function: Embed, model: str | os.PathLike[str] | None, keywords: M
 def _vectors(
     texts: list[str], ask: Callable[[list[str]], Any], one: Cached[Any, Any], key: tuple[Any, Mapping[str, Any]]
 ) -> Any:
-    numpy, known, missing = needed("numpy"), dict[str, Any](), list[str]()
-    for text in dict.fromkeys(texts):
-        try:
-            known[text] = one(text, *key, None)
-        except _UnknownText:
-            missing.append(text)
     if not texts:
         return ask(texts)
-    if missing:
-        for text, vector in zip(missing, ask(missing), strict=True):
-            known[text] = one.refresh(text, *key, numpy.array(vector))
-    return numpy.stack([known[text] for text in texts])
+    batch = _Texts(list(dict.fromkeys(texts)), ask, {})
+    together(one, [(text, *key) for text in batch.texts], batch)
+    return needed("numpy").stack([batch.vectors[text] for text in texts])
+
+
+class _Texts(NamedTuple):
+    """A batch of texts, each once, and what `ask` says to those that are not known."""
+
+    texts: list[str]
+    model: Callable[[list[str]], Any]
+    vectors: dict[str, Any]
+
+    def known(self, at: int, vector: Any) -> bool:
+        self.vectors[self.texts[at]] = vector
+        return True
+
+    def ask(self, places: Sequence[int]) -> Any:
+        return self.model([self.texts[at] for at in places])
+
+    def learn(self, places: Sequence[int], answer: Any) -> Mapping[int, Any]:
+        array = needed("numpy").array
+        learned = {at: array(vector) for at, vector in zip(places, answer, strict=True)}
+        self.vectors.update({self.texts[at]: vector for at, vector in learned.items()})
+        return learned
 
 
 def _embedded(function: Embed, bound: inspect.BoundArguments, first: str, missing: list[str]) -> Any:

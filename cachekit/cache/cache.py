@@ -23,7 +23,8 @@ from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.files import forks
 from cachekit.files.places import prepare
 from cachekit.model import Event, Key, Mark, TierState
-from cachekit.plan.flight import Flights, Leases, UnderWay
+from cachekit.plan.flight import Flights, UnderWay
+from cachekit.plan.leases import Leases
 from cachekit.plan.retrying import Cooldowns
 from cachekit.tiers.ledger import Ledger
 

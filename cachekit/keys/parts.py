@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachekit.keys.plain import LEAVES, from_json, plain
-from cachekit.keys.secrets import hides_next, looks_secret, names_secret, seal, without_secrets
+from cachekit.keys.secrets import hidden, names_secret, seal, without_secrets
 from cachekit.model import Key
 
 if TYPE_CHECKING:
@@ -67,21 +67,15 @@ Encode = Callable[[Any], bytes]
 
 def masked(value: Any, name: str = "") -> Any:
     """A tree of JSON with `<secret>` for what may be one."""
-    if names_secret(name) or (type(value) is str and looks_secret(value)):
+    if names_secret(name):
         return "<secret>"
     if type(value) is str:
         return without_secrets(value)
     if type(value) is dict:
         return {one: masked(item, one) for one, item in value.items()}
     if type(value) is list:
-        # Header lists are pairs: a name that is secret hides its neighbour.
-        hides = len(value) == 2 and names_secret(value[0])
-        after = [False, *map(hides_next, value)]
-        return (
-            [value[0], "<secret>"]
-            if hides
-            else ["<secret>" if h else masked(v) for v, h in zip(value, after, strict=False)]
-        )
+        secret = hidden(value)
+        return ["<secret>" if at in secret else masked(item) for at, item in enumerate(value)]
     return value
 
 
@@ -106,9 +100,7 @@ def shown(name: str, value: Any) -> str:
     from cachekit.keys.readable import readable
 
     try:
-        if names_secret(name) or (type(value) is str and looks_secret(value)):
-            return "<secret>"
-        return readable(value)
+        return "<secret>" if names_secret(name) else readable(value)
     except Exception:  # a proxy outside of its context raises whatever it is asked; its class is all that counts
         return f"<{type(value).__name__}>"
 
@@ -130,23 +122,22 @@ def _leaves(path: str, value: Any, is_secret: bool, depth: int) -> Iterator[tupl
             inner = f"{path}.{name}" if type(name) is str and name.isidentifier() else f"{path}[{shown('', name)}]"
             yield from _leaves(inner, item, names_secret(name), depth + 1)
     elif depth < _DEPTH and value and type(value) in (list, tuple) and not is_secret:
-        for index, item in enumerate(value[:_LEAVES]):
-            # Header lists are pairs: a name that is secret hides its neighbour.
-            hidden = index == 1 and len(value) == 2 and names_secret(value[0])
-            hidden = hidden or (index > 0 and hides_next(value[index - 1]))
-            yield from _leaves(f"{path}[{index}]", item, hidden, depth + 1)
-        if len(value) > _LEAVES:
-            yield f"{path}[{_LEAVES}:]", value[_LEAVES:], False
+        items: Any = value
+        secret = hidden(items)
+        for index, item in enumerate(items[:_LEAVES]):
+            yield from _leaves(f"{path}[{index}]", item, index in secret, depth + 1)
+        if len(items) > _LEAVES:
+            yield f"{path}[{_LEAVES}:]", items[_LEAVES:], _LEAVES in secret
     else:
         yield path, value, is_secret
 
 
 def _leaf(value: Any, data: bytes, *, is_secret: bool) -> Trait:
-    if is_secret or (type(value) is str and looks_secret(value)):
+    if is_secret:
         return Trait(short(seal(data)), "<secret>")
-    if type(value) is str and without_secrets(value) != value:
-        return Trait(short(seal(data)), without_secrets(value)[:_TEXT])
     if type(value) is str:
+        if (text := without_secrets(looked := value[: 4 * _TEXT])) != looked:
+            return Trait(short(seal(data)), text[:_TEXT])
         return Trait(short(data), value[:_TEXT], whole=len(value) <= _TEXT)
     text = repr(value) if type(value) in LEAVES and type(value) is not int else shown("", value)
     return Trait(short(data), text[:_TEXT])

@@ -17,7 +17,7 @@ from typing import Any, Final
 from cachekit.errors import CannotKey
 from cachekit.files.digests import content_digest
 from cachekit.keys.plain import LEAVES
-from cachekit.keys.secrets import hides_next, looks_secret, names_secret, without_secrets
+from cachekit.keys.secrets import hidden, names_secret, without_secrets
 from cachekit.keys.shapes import fields, revealer
 
 _LONGEST: Final = 400
@@ -33,10 +33,8 @@ def readable(value: Any) -> str:
 
 def _show(value: Any, depth: int) -> str:
     kind = type(value)
-    if kind is str and looks_secret(value):
-        return "<secret>"
     if kind is str:
-        value = without_secrets(value)
+        value = without_secrets(value[: 4 * _LONGEST_TEXT])
         return repr(value if len(value) <= _LONGEST_TEXT else value[: _LONGEST_TEXT - 1] + "…")
     if kind is int and value.bit_length() > 256:
         return f"int of {value.bit_length()} bits"
@@ -79,23 +77,13 @@ def _show_path(value: Path) -> str:
 
 
 def _show_items(value: Any, depth: int) -> str:
-    # Header lists are pairs: a name that is secret hides its neighbour.
-    if len(value) == 2 and isinstance(value, (list, tuple)) and names_secret(value[0]):
-        texts = [_show(value[0], depth - 1), "<secret>"]
-    else:
-        hidden = _hidden(value)
-        texts = [
-            "<secret>" if i in hidden else _show(item, depth - 1) for i, item in enumerate(itertools.islice(value, 30))
-        ]
+    items = list(itertools.islice(value, 30))
+    secret = hidden(items) if isinstance(value, (list, tuple)) else set[int]()
+    texts = ["<secret>" if at in secret else _show(item, depth - 1) for at, item in enumerate(items)]
     if isinstance(value, (set, frozenset)):
         texts.sort()
     brackets = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
     return brackets[0] + ", ".join(texts) + brackets[1]
-
-
-def _hidden(value: Any) -> set[int]:
-    """Which items of a command line are secrets, because of the option before them."""
-    return {i + 1 for i, item in enumerate(value) if hides_next(item)} if isinstance(value, (list, tuple)) else set()
 
 
 def _show_entries(items: list[tuple[Any, Any]], depth: int, between: str) -> list[str]:

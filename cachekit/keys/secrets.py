@@ -6,7 +6,9 @@ An HMAC takes the place of a secret's bytes, so that two tenants never share an 
 from __future__ import annotations
 
 import hmac
+import itertools
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from cachekit.errors import CannotKey
@@ -16,11 +18,34 @@ _SECRET_ENDINGS: Final = (
     *("apikey", "accesskey", "privatekey", "secretkey", "token", "authorization", "password", "passwd", "passphrase"),
     *("secret", "credential", "credentials", "cookie"),
 )
-_PASSWORD: Final = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 _SECRET_DOMAIN: Final = b"cachekit secret v1"
 
-_TOKEN: Final = re.compile(r"(?:sk|pk|rk|gsk|hf|ghp|gho|ghs|glpat|xox[abp]|AKIA|ASIA|eyJ)[-_A-Za-z0-9.]{16,}")
-"""The beginnings that services give their tokens, so that people recognise one."""
+_ENDS: Final = (
+    r"(?:api[-_]?key|(?:access|private|secret)[-_]?key|token|authorization|passw(?:or)?d|passphrase|secret|credentials?"
+    r"|cookie)"
+)
+_NAME: Final = rf"(?i:(?<![-\w])-{{0,2}}[-\w]{{0,40}}?{_ENDS})"
+_OPTION: Final = rf"(?i:(?<![-\w])--?(?:[-\w]{{0,40}}?(?:{_ENDS}|bearer)|pass))"
+_USER: Final = r"(?<![-\w])(?:-[uU]|--(?:proxy-)?user)"
+_MASKED: Final = (  # each: the secret is its group
+    # An argument that is an assignment, or an option, is a secret to its end.
+    re.compile(rf"\A{_NAME}=(.+)", re.DOTALL),
+    # The password of a URL.
+    re.compile(r"://[^/\s:@]*:([^/\s?#]+)@"),
+    # A header, or a field of JSON, to the end of its line or text.
+    re.compile(_NAME + r"[\"']?[ \t]*:[ \t]*[\"']?([^\r\n\"']+)"),
+    # A field of a query, an assignment, an option.
+    re.compile(_NAME + r"[\"']?=[\"']?([^\s\"'&;]+)"),
+    re.compile(_OPTION + r"\s+[\"']?(?!-)([^\s\"']+)"),
+    re.compile(_USER + r"[ =]?[\"']?[^\s:\"']*:([^\s\"']+)"),
+    re.compile(r"(?i:\bbearer)\s+([^\s\"',;<]{8,})"),
+    re.compile(r"(?i:\bbasic)\s+(?=\S*[A-Z0-9])([A-Za-z0-9+/=]{8,})"),
+    # The beginnings that services give their tokens, so that people recognise one.
+    re.compile(
+        r"(?<![A-Za-z0-9])((?:sk|pk|rk|gsk|hf|gh[opsur]|github_pat|glpat|xox[abeoprs]|npm|pypi|AKIA|ASIA|AIza|eyJ)"
+        r"[-_A-Za-z0-9.]{16,})"
+    ),
+)
 
 
 def framed_name(cls: type) -> bytes:
@@ -46,22 +71,29 @@ def names_secret(name: Any) -> bool:
     return isinstance(text, str) and is_secret_name(text)
 
 
-def looks_secret(text: str) -> bool:
-    """Whether a text holds something of the form of a well-known token."""
-    return _TOKEN.search(text) is not None
+def hidden(items: Sequence[Any]) -> set[int]:
+    """The places in a list that hold a secret because of what stands before them: a header's name, or an option."""
+    if len(items) == 2 and names_secret(items[0]):
+        return {1}
+    return {at + 1 for at, (one, following) in enumerate(itertools.pairwise(items)) if _hides(one, following)}
 
 
-def hides_next(item: Any) -> bool:
-    """Whether an item of a command line is an option whose value, the next item, is a secret: `--token`."""
-    return type(item) is str and item.startswith("-") and "=" not in item and is_secret_name(item)
+def _hides(item: Any, following: Any) -> bool:
+    if type(item) is not str or type(following) is not str:
+        return False
+    return bool(re.fullmatch(_OPTION, item)) or (":" in following and bool(re.fullmatch(_USER, item)))
 
 
 def without_secrets(text: str) -> str:
-    """A text without the password of a URL, and without the value of an option that carries a secret."""
-    option, equals, _ = text.partition("=")
-    if equals and " " not in option and is_secret_name(option):
-        return f"{option}=<secret>"
-    return _PASSWORD.sub(r"\1<secret>@", text) if "://" in text else text
+    """A text for people: what its form, its name or its option says to be a secret is `<secret>`."""
+    for pattern in _MASKED:
+        text = pattern.sub(_mask, text)
+    return text
+
+
+def _mask(found: re.Match[str]) -> str:
+    whole, begin = found.group(), found.start(1) - found.start()
+    return f"{whole[:begin]}<secret>{whole[found.end(1) - found.start() :]}"
 
 
 def cannot_key(where: str, value: Any, why: str = "cannot be keyed") -> CannotKey:

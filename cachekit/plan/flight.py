@@ -1,15 +1,9 @@
-"""Who does the work: one caller of a process (Flights), one process of a machine (Leases), one stream (UnderWay).
+"""Who does the work: one caller of a process (Flights), and one of a stream (UnderWay).
 
 In a process threads and tasks alike wait for the record of the one who leads. A leader that raises gives its exception to
 everybody who waits. A leader that was cancelled (or interrupted) hands over: one of those who wait leads next. A call
 that would wait for itself, directly or through others, goes alone. Where that cannot be told a wait has a budget; then
 one of those who wait leads, beside the first.
-
-A lease is a kernel lock on one byte of a file. The byte's offset comes from the key, so that one open file serves every
-key. The kernel ends a lease in the instant its holder dies, whatever killed it, so there is nothing to renew and no flag
-that could be left behind; POSIX record locks are not inherited by fork. They do not exclude the threads of one process:
-a flight does that. A lease saves work and nothing depends on it: where locks are missing (Windows, some network
-drives), everybody leads.
 """
 
 from __future__ import annotations
@@ -17,18 +11,15 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, TimeoutError
 from enum import Enum
-from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from cachekit.files import forks
-from cachekit.files.locks import has_locks, holder_of_byte, lock_byte, unlock_byte
 from cachekit.model import Record
 from cachekit.plan import loops
 from cachekit.plan.steps import ALONE, BUSY, LEAD, Standing
-from cachekit.plan.waiting import LEADING, STEADY, Work, is_ancestor, led, outlast, waiting
+from cachekit.plan.waiting import LEADING, STEADY, Work, led, outlast, waiting
 
 
 class _Handover(Enum):
@@ -39,13 +30,14 @@ _OVER: Final = _Handover.OVER
 
 
 class Flight(Work):
-    """One call under way. `landing` is its record to come."""
+    """Calls under way that one answer serves: mostly one. `landing` is their records to come, `records` what is known."""
 
-    __slots__ = ("digest", "landing")
+    __slots__ = ("digests", "landing", "records")
 
-    def __init__(self, digest: bytes) -> None:
+    def __init__(self, *digests: bytes) -> None:
         super().__init__()
-        self.digest = digest
+        self.digests = frozenset(digests)
+        self.records: dict[bytes, Record] = {}
         self.landing: Future[Any] = Future()
         # Running from the start: else cancelling one follower would cancel the flight for everybody.
         self.landing.set_running_or_notify_cancel()
@@ -57,6 +49,13 @@ class Flight(Work):
         except TimeoutError:
             return self.landing.done()
         return True
+
+
+def _brought(flight: Flight) -> Mapping[bytes, Record] | None:
+    if flight.landing.exception() is not None:
+        return {}
+    records = flight.landing.result()
+    return None if records is _OVER else records
 
 
 class Flights:
@@ -78,9 +77,9 @@ class Flights:
             if isinstance(seat, Standing):
                 return seat
             seen = outlast(seat, seat.landed, patience)
-            answer = None if seen == "circle" else _OVER if seen == "late" else seat.landing.result()
+            answer = {} if seen == "circle" else _OVER if seen == "late" else seat.landing.result()
             if answer is not _OVER:
-                return answer or ALONE
+                return answer.get(digest) or ALONE
             self._give_up(seat)
 
     async def ajoin(self, digest: bytes, *, wait: bool = True, patience: float = math.inf) -> Record | Standing:
@@ -94,23 +93,63 @@ class Flights:
                     return ALONE
                 answer = seat.landing.result() if await loops.done(seat.landing, patience * STEADY) else _OVER
             if answer is not _OVER:
-                return answer or ALONE
+                return answer.get(digest) or ALONE
             self._give_up(seat)
+
+    def lead(self, digests: Iterable[bytes]) -> tuple[Flight, dict[bytes, Flight]]:
+        """One flight for all that nobody has under way, which ends with `land`; and the flights of the others.
+
+        What the caller's context leads already is in neither.
+        """
+        mine, theirs = led(), dict[bytes, Flight]()
+        own = {digest for work in mine if isinstance(work, Flight) for digest in work.digests}
+        wanted = [digest for digest in digests if digest not in own]
+        with self._lock:
+            self._forget_the_parents()
+            theirs = {digest: self._flights[digest] for digest in wanted if digest in self._flights}
+            flight = Flight(*(digest for digest in wanted if digest not in theirs))
+            self._flights.update(dict.fromkeys(flight.digests, flight))
+        LEADING.set((*mine, flight))
+        return flight, theirs
+
+    def follow(self, flight: Flight, patience: float) -> Mapping[bytes, Record] | None:
+        """What a flight brings of what it has; None where its leader was cancelled: somebody else may lead.
+
+        Nothing where it failed, did not land within its time, or waits for the caller: who waited goes alone.
+        """
+        seen = outlast(flight, flight.landed, patience)
+        if seen == "late":
+            self._give_up(flight)
+        return _brought(flight) if seen == "done" else {}
+
+    async def afollow(self, flight: Flight, patience: float) -> Mapping[bytes, Record] | None:
+        """Like `follow`, without holding the event loop."""
+        with waiting(flight) as circle:
+            if circle:
+                return {}
+            if not await loops.done(flight.landing, patience * STEADY):
+                self._give_up(flight)
+                return {}
+        return _brought(flight)
+
+    def land(self, flight: Flight, error: BaseException | None) -> None:
+        """Who waits for a flight that the caller leads gets its records; what the caller's request raised is its own."""
+        self._leave(flight)
+        handed = error is not None and not isinstance(error, Exception)
+        flight.landing.set_result(_OVER if handed else flight.records)
 
     def share(self, digest: bytes, record: Record | None) -> None:
         """Lands: everybody who waits, or still joins before `leave`, gets `record`, or goes alone for None."""
         flight = self._led(digest)
         if flight is not None and not flight.landing.done():
-            flight.landing.set_result(record)
+            flight.landing.set_result({} if record is None else {digest: record})
 
     def leave(self, digest: bytes, error: BaseException | None) -> None:
         """The leader is done; without a `share` before, `error` decides what those who wait get."""
         flight = self._led(digest)
         if flight is None:
             return
-        flight.over = True
-        LEADING.set(tuple(one for one in LEADING.get() if one is not flight))
-        self._give_up(flight)
+        self._leave(flight)
         if flight.landing.done():
             return
         if isinstance(error, Exception):
@@ -118,13 +157,18 @@ class Flights:
         else:
             flight.landing.set_result(_OVER)
 
+    def _leave(self, flight: Flight) -> None:
+        flight.over = True
+        LEADING.set(tuple(one for one in LEADING.get() if one is not flight))
+        self._give_up(flight)
+
     def _led(self, digest: bytes) -> Flight | None:
-        mine = [work for work in led() if isinstance(work, Flight) and work.digest == digest]
+        mine = [work for work in led() if isinstance(work, Flight) and digest in work.digests]
         return mine[-1] if mine else self._flights.get(digest)
 
     def _seat(self, digest: bytes, *, wait: bool) -> Flight | Standing:
         mine = led()
-        if any(isinstance(work, Flight) and work.digest == digest for work in mine):
+        if any(isinstance(work, Flight) and digest in work.digests for work in mine):
             return ALONE
         with self._lock:
             self._forget_the_parents()
@@ -138,8 +182,9 @@ class Flights:
     def _give_up(self, flight: Flight) -> None:
         """Who comes now does not wait for this one."""
         with self._lock:
-            if self._flights.get(flight.digest) is flight:
-                del self._flights[flight.digest]
+            for digest in flight.digests:
+                if self._flights.get(digest) is flight:
+                    del self._flights[digest]
 
     def _forget_the_parents(self) -> None:
         # Flights inherited by fork are led by threads that do not exist here.
@@ -150,73 +195,6 @@ class Flights:
     def renew_after_fork(self) -> None:
         """A lock that another thread held at the fork would stay locked for ever."""
         self._lock = threading.Lock()
-
-
-_files: dict[Path, tuple[int, int]] = {}
-_files_lock: Final = forks.Lock()
-
-
-def _open(path: Path) -> int:
-    # Closing any descriptor of the file would end all leases of the process, so it is opened once and never closed;
-    # and once more where somebody took it away, because others lock what stands there now.
-    with _files_lock:
-        file, inode = _files.get(path, (-1, -1))
-        if file < 0 or _inode(path) != inode:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
-            _files[path] = file, os.fstat(file).st_ino
-        return file
-
-
-def _inode(path: Path) -> int:
-    try:
-        return os.stat(path).st_ino
-    except OSError:
-        return -1
-
-
-class Leases:
-    """Leases of one cache directory; `path` is the lock file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def acquire(self, digest: bytes) -> bool:
-        """Whether nobody else on this machine holds the lease; never waits."""
-        if not has_locks():
-            return True
-        try:
-            file = _open(self._path)
-        except OSError:
-            # Who may not open the file cannot be told that somebody holds it: without leases everybody leads.
-            return True
-        try:
-            lock_byte(file, _offset(digest))
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError:
-            return True
-        return True
-
-    def of_a_parent(self, digest: bytes) -> bool:
-        """Whether a process holds the lease that started this one, and so may wait for it."""
-        try:
-            return is_ancestor(holder_of_byte(_open(self._path), _offset(digest)))
-        except OSError:
-            return False
-
-    def release(self, digest: bytes) -> None:
-        # In the file that it was taken in: nobody looks at one that was taken away.
-        file, _ = _files.get(self._path, (-1, -1))
-        if file < 0 or not has_locks():
-            return
-        try:
-            unlock_byte(file, _offset(digest))
-        except OSError:
-            return
-
-
-def _offset(digest: bytes) -> int:
-    return int.from_bytes(digest[:7], "big")
 
 
 S = TypeVar("S")

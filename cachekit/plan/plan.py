@@ -53,10 +53,9 @@ def plan(request: Request, *, looked: bool = False) -> Steps:
             return found.value
     standing = yield Join(patience=request.patient(stale))
     if isinstance(standing, Record):
-        followed = _decode(request, standing)
-        if followed:
-            yield Tell(_served(request, Event("coalesced", request.key.function), followed))
-            return followed.value
+        value = yield from followed(request, standing)
+        if value is not MISS:
+            return value
         standing = ALONE
     if standing is not ALONE and request.mode != "refresh":
         found = yield from _first_in_line(request, stale)
@@ -90,8 +89,8 @@ def arrived(request: Request, outcome: Returned, started: int) -> Steps:
 
 def _asked(request: Request, stale: list[Record]) -> Steps:
     """What the origin Returned, or the Found that stands in for its exception."""
-    yield from _missed(request)
-    old = _newest(request, stale, request.stale_if_error)
+    yield from missed(request)
+    old = request.newest(stale, request.stale_if_error)
     outcome = yield CallOrigin(fallback=() if old is None else Exception)
     if not isinstance(outcome, Failed):
         return outcome
@@ -112,7 +111,7 @@ def look(request: Request, tiers: tuple[str, ...], stale: list[Record]) -> Steps
             yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
             continue
         if record is not None and record.fresh(request.clock()):
-            found = _decode(request, record)
+            found = request.decode(record)
             if found:
                 yield Tell(_served(request, Event("hit", request.key.function, tier), found))
                 yield from fill(request, missed, record if tier in request.near else _tagged(request, record))
@@ -212,12 +211,26 @@ def renew(request: Request) -> Steps:
 
 
 def part(request: Request) -> Steps:
-    """The stored value of a call that is a part of another one, or MISS."""
-    found = yield from _anywhere(request, [])
-    if found:
-        return found.value
-    yield from _missed(request)
-    return MISS
+    """The stored value of a call that is a part of another one, or MISS, which is not told: somebody may be at it.
+
+    A stale one is asked for with the others that are missing: alone nobody can refresh it.
+    """
+    found = None if request.mode == "refresh" else (yield from look(request, request.near + request.far, []))
+    return found.value if found else MISS
+
+
+def landed(request: Request) -> Steps:
+    """What has landed nearby since its new leader looked for it: Found, or None."""
+    return None if request.mode == "refresh" else (yield from look(request, request.near, []))
+
+
+def followed(request: Request, record: Record) -> Steps:
+    """The value that another caller shared, or MISS."""
+    found = request.decode(record)
+    if found is None:
+        return MISS
+    yield Tell(_served(request, Event("coalesced", request.key.function), found))
+    return found.value
 
 
 def _anywhere(request: Request, stale: list[Record]) -> Steps:
@@ -232,7 +245,7 @@ def _anywhere(request: Request, stale: list[Record]) -> Steps:
 
 def _revalidating(request: Request, stale: list[Record]) -> Steps:
     """Found within the window of stale-while-revalidate, and a refresh begun; else None."""
-    old = _newest(request, stale, request.stale_while_revalidate)
+    old = request.newest(stale, request.stale_while_revalidate)
     if old is not None and request.mode != "replay":
         yield Revalidate()
         yield Tell(_served(request, Event("stale", request.key.function, reason="revalidating"), old))
@@ -266,7 +279,8 @@ def _first_in_line(request: Request, stale: list[Record]) -> Steps:
     return (yield from look(request, request.near + request.far, stale))
 
 
-def _missed(request: Request) -> Steps:
+def missed(request: Request) -> Steps:
+    """Nobody knows the value, and the origin is next. Raises CacheMiss in mode `replay`."""
     yield Tell(Event("miss", request.key.function))
     request.missed()
     if request.mode == "replay":
@@ -282,18 +296,3 @@ def _served(request: Request, event: Event, found: Found) -> Event:
     if type(value) is Reply:
         saving, made = value.saving, request.streamed and value.kind == "plain"
     return event._replace(size=len(record.payload), saved=record.seconds, saving=saving, synthetic=made)
-
-
-def _decode(request: Request, record: Record) -> Found | None:
-    try:
-        return Found(record, request.codec.load(record.codec, record.payload))
-    except TierError:
-        return None
-
-
-def _newest(request: Request, stale: list[Record], window: float) -> Found | None:
-    """The newest stale record, if it is at most `window` seconds past its TTL and can be decoded."""
-    if not stale or not window:
-        return None
-    newest = max(stale, key=lambda record: record.created)
-    return _decode(request, newest) if newest.usable(request.clock(), window) else None

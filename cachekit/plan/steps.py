@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
+from cachekit.errors import TierError
 from cachekit.model import Codec, Event, Key, Mode, Record
 from cachekit.plan.waiting import MULTIPLE
 
@@ -60,11 +61,13 @@ class Begin(NamedTuple):
 class Join(NamedTuple):
     """Answer: LEAD, ALONE, or the Record that the leader shared. With `wait=False` also BUSY.
 
-    `patience`: seconds to wait for a leader of whom it is in doubt whether it waits for the caller.
+    `patience`: seconds to wait for a leader of whom it is in doubt whether it waits for the caller. `flight`: the one that
+    a batch's errand waits for.
     """
 
     wait: bool = True
     patience: float = math.inf
+    flight: Any = None
 
 
 class Share(NamedTuple):
@@ -170,6 +173,20 @@ class Request:
     def patient(self, stale: list[Record]) -> float:
         """Seconds that it waits for others in doubt, who may take as long as once."""
         return max([self.patience, *(MULTIPLE * record.seconds for record in stale)])
+
+    def decode(self, record: Record) -> Found | None:
+        """The record with its value; None where this codec cannot read it."""
+        try:
+            return Found(record, self.codec.load(record.codec, record.payload))
+        except TierError:
+            return None
+
+    def newest(self, stale: list[Record], window: float) -> Found | None:
+        """The newest stale record, if it is at most `window` seconds past its TTL and can be decoded."""
+        if not stale or not window:
+            return None
+        newest = max(stale, key=lambda record: record.created)
+        return self.decode(newest) if newest.usable(self.clock(), window) else None
 
 
 class Found(NamedTuple):

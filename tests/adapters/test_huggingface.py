@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from peers.relay import relay
@@ -279,3 +280,27 @@ def test_other_tasks_pass(tei_peer: Scripted) -> None:
         for _ in range(2):
             wrapped.text_classification("good")
         assert server.count == 2
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_a_test_puts_in_the_place_of_the_class_s_method_is_asked(
+    monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    """A class patched after `wrap`, by a function or by a mock, which gets no client: nothing goes out."""
+    kind = hub.AsyncInferenceClient if is_async else hub.InferenceClient
+    wrapped, body = wrap(kind(base_url="http://127.0.0.1:9"), cache_truncated=True), json.dumps(chat()).encode()
+
+    async def awaited(_client: Any, _parameters: Any, stream: bool = False) -> bytes:
+        return body
+
+    def ask(text: str) -> Any:
+        asked = wrapped.chat_completion(**{**COLD, "messages": [{"role": "user", "content": text}]})
+        return asyncio.run(asked) if is_async else asked
+
+    monkeypatch.setattr(kind, "_inner_post", awaited if is_async else lambda _client, _parameters, stream=False: body)
+    assert ask("one").choices[0].message.content == "Hello there."
+    mocked = (AsyncMock if is_async else Mock)(return_value=body)
+    monkeypatch.setattr(kind, "_inner_post", mocked)
+    assert ask("two") == ask("two")
+    assert mocked.call_args[0][0].url == "http://127.0.0.1:9/v1/chat/completions"
+    assert mocked.call_count == 1

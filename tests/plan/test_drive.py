@@ -47,7 +47,7 @@ KEY = Key("test", b"k" * 32, "tests.f")
 LEASES = """
 import sys
 from pathlib import Path
-from cachekit.plan.flight import Leases
+from cachekit.plan.leases import Leases
 leases = Leases(Path(sys.argv[1]))
 for line in sys.stdin:
     print(leases.acquire(bytes.fromhex(line)), flush=True)

@@ -19,7 +19,8 @@ from neighbour import Neighbour, forked
 from stopping import stop
 
 from cachekit.model import Record
-from cachekit.plan.flight import Flights, Leases
+from cachekit.plan.flight import Flights
+from cachekit.plan.leases import Leases
 from cachekit.plan.steps import ALONE, BUSY, LEAD
 
 DIGEST, OTHER = b"k" * 32, b"o" * 32
@@ -233,7 +234,7 @@ def test_a_forked_child_does_not_wait_for_its_parent(flights: Flights) -> None:
 NEIGHBOUR = """
 import sys
 from pathlib import Path
-from cachekit.plan.flight import Leases
+from cachekit.plan.leases import Leases
 leases = Leases(Path(sys.argv[1]))
 for line in sys.stdin:
     what, digest = line.split()
@@ -362,5 +363,5 @@ def test_a_lock_file_that_cannot_be_opened_holds_nobody(tmp_path: Path, monkeypa
     def refuse(_path: Path) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("cachekit.plan.flight._open", refuse)
+    monkeypatch.setattr("cachekit.plan.leases._open", refuse)
     assert Leases(tmp_path / "leases").acquire(b"x" * 32)

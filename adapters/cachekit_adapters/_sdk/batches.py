@@ -35,11 +35,14 @@ def answer(
     def send(body: Any) -> Any:
         return asked(request.cast_to, _part(request, body))
 
-    asked = answering(functools.partial(real, stream=False, stream_cls=None), is_async=is_async_client(request.client))
+    is_async = is_async_client(request.client)
+    asked = answering(functools.partial(real, stream=False, stream_cls=None), is_async=is_async)
     place = {name: value for name, value in identity.items() if name != "body"}
     form = batches.openai_form(answers.adapter.name.partition(".")[0], read)
     path, body = str(identity["path"]), identity["body"]
-    outcome = yield from batches.divided(answers, place, items, path, body, send, form=form, scope=scope)
+    outcome = yield from batches.divided(
+        answers, place, items, path, body, send, form=form, scope=scope, is_async=is_async
+    )
     if outcome.replies is None:
         return last[0].value if type(last[0]) is Answered else last[0]
     return answers.adapter.restore(Reply("plain", dumped(outcome.body)), False, request)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from cachekit import MISS, Answers, Do, Reply
+from cachekit import Answers, Do, Reply
 from cachekit_adapters._wire import items, openai
 from cachekit_adapters._wire.exchange import dumped
 from cachekit_adapters._wire.flows import Flow
@@ -70,88 +68,78 @@ def divided(
     *,
     form: Form | None = None,
     scope: str = "",
+    is_async: bool = False,
 ) -> Flow:
     """A flow: the Outcome of a `request` that `wire` divides, from what is stored and one `send(body)` for the rest.
 
-    `place` is the identity without "body". Nothing is sent where all is stored. What `send` raises passes untouched.
-    `scope` names the endpoint for its rate limit.
+    `place` is the identity without "body". Nothing is sent where all is stored, or under way; `send` gives an awaitable
+    where `is_async`, and what it raises passes untouched. `scope` names the endpoint for its rate limit.
     """
-    parts = wire.split(path, request)
-    assert parts is not None
-    names = [items.identity(item) for item in parts]
-    division = _Division(answers, place, wire, path, request, form or openai_form(), parts, names)
-    return division.outcome(send, scope)
-
-
-@dataclass
-class _Division:
-    """One divisible request, its items and their names, equal ones' equal; by name, the Reply and answer that are known."""
-
-    answers: Answers
-    place: Mapping[str, Any]
-    wire: BatchWire
-    path: str
-    request: object
-    form: Form
-    items: Sequence[object]
-    names: Sequence[Hashable]
-    known: dict[Hashable, tuple[Reply, object]] = field(default_factory=dict)
-
-    def outcome(self, send: Callable[[object], Any], scope: str) -> Flow:
-        missing = yield Do(self._missing)
-        if missing:
-            part = self.wire.ask(self.path, self.request, missing)
-            live = yield from self._sent(part, missing, send, scope)
-            if part == self.request:
-                return live
-        merged = yield Do(self._merged)
-        if merged is not None:
-            return merged
+    every = wire.split(path, request)
+    assert every is not None
+    division = _Division(wire, path, request, send, form or openai_form(), every)
+    identities = [{**place, "body": every[at]} for at in division.distinct]
+    ask = functools.partial(answers.parts, identities, division, scope=scope, is_async=is_async)
+    yield from ask()
+    merged = division.live if division.undivided else (yield Do(division.merged))
+    if merged is None:
         # The answers do not fit together, or the reply was no answer to the part: the server is asked for the whole.
-        return (yield from self._sent(self.request, range(len(self.items)), send, scope))
+        division.undivided = True
+        yield from ask(again=True)
+        return division.live
+    return merged
 
-    def _sent(self, part: object, places: Sequence[int], send: Callable[[object], Any], scope: str) -> Flow:
-        """The Outcome of asking for `part`, the body of the items at `places`; what it says to each is kept."""
-        started, begin = time.time_ns(), time.perf_counter()
-        answer = yield from self.answers.heeding(functools.partial(send, part), scope)
-        body, seconds = self.form.read(answer), time.perf_counter() - begin
-        yield Do(functools.partial(self._learn, places, body, started, seconds))
-        return Outcome(body)
 
-    def _missing(self) -> list[int]:
-        """Where the items stand that nobody knows, equal ones once."""
-        missing: list[int] = []
-        for at in items.distinct(self.items, range(len(self.items))):
-            reply = self.answers.stored(self._identity(at))
-            try:
-                if reply is not MISS:
-                    self.known[self.names[at]] = (reply, self.form.opened(reply))
-                    continue
-            except (ValueError, TypeError, KeyError):
-                pass  # kept by a version that kept it otherwise: a miss
-            missing.append(at)
-        return missing
+class _Division:
+    """A Batch: the items of one divisible request, equal ones once, at their places in `distinct`.
 
-    def _learn(self, places: Sequence[int], body: object, started: int, seconds: float) -> bool:
-        """Keeps what `body` says to the items at `places`; False where it does not fit them."""
-        places = items.distinct(self.items, places)
+    `found`: by an item's name, the Reply and the answer; `live`: what the server said last, to all where `undivided`.
+    """
+
+    def __init__(
+        self,
+        wire: BatchWire,
+        path: str,
+        request: object,
+        send: Callable[[object], Any],
+        form: Form,
+        every: Sequence[object],
+    ) -> None:
+        self.wire, self.path, self.request, self.send, self.form, self.items = wire, path, request, send, form, every
+        self.names: Sequence[Hashable] = [items.identity(item) for item in every]
+        self.distinct = items.distinct(every, range(len(every)))
+        self.found: dict[Hashable, tuple[Reply, object]] = {}
+        self.live: Outcome | None = None
+        self.undivided = False
+
+    def known(self, at: int, value: Any) -> bool:
         try:
-            answers = self.wire.take(self.path, self.request, places, body)
-        except (ValueError, AssertionError):
-            return False
-        replies = self.form.replies([self.items[at] for at in places], answers)
-        for at, reply, answer in zip(places, replies, answers, strict=True):
-            self.answers.keep(self._identity(at), reply, started, seconds / len(places))
-            self.known[self.names[at]] = (reply, answer)
+            self.found[self.names[self.distinct[at]]] = (value, self.form.opened(value))
+        except (ValueError, TypeError, KeyError):
+            return False  # kept by a version that kept it otherwise: a miss
         return True
 
-    def _merged(self) -> Outcome | None:
+    def ask(self, places: Sequence[int]) -> Any:
+        part = self.wire.ask(self.path, self.request, [self.distinct[at] for at in places])
+        self.undivided = self.undivided or part == self.request
+        return self.send(self.request if self.undivided else part)
+
+    def learn(self, places: Sequence[int], answer: Any) -> Mapping[int, Reply]:
+        body, asked = self.form.read(answer), [self.distinct[at] for at in places]
+        self.live = Outcome(body)
+        try:
+            answers = self.wire.take(self.path, self.request, asked, body)
+        except (ValueError, AssertionError):
+            return {}
+        replies = self.form.replies([self.items[at] for at in asked], answers)
+        for at, reply, its in zip(asked, replies, answers, strict=True):
+            self.found[self.names[at]] = (reply, its)
+        return dict(zip(places, replies, strict=True))
+
+    def merged(self) -> Outcome | None:
         """The whole of what is known, None where the answers do not fit together or one is missing."""
         try:
-            replies, answers = zip(*(self.known[name] for name in self.names), strict=True)
+            replies, answers = zip(*(self.found[name] for name in self.names), strict=True)
             return Outcome(self.wire.merge(self.path, self.request, answers), replies)
         except (KeyError, ValueError):
             return None
-
-    def _identity(self, at: int) -> dict[str, Any]:
-        return {**self.place, "body": self.items[at]}

@@ -124,6 +124,7 @@ class CachedSend:
                 lambda part: fetch(sending.request(part)),
                 form=sending.form(),
                 scope=question.scope,
+                is_async=self.is_async,
             )
             return sending.response(outcome)
         streamed, sampled = self.operation.streams(path, body), self.operation.sampled(path, body)

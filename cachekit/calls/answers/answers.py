@@ -6,22 +6,23 @@ as a stream, and how does a stored one become the SDK's value again. All the res
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cachekit.cache.default import ROOT
 from cachekit.calls.answers.asking import Ask, Wanted, heeding, live, restored, stream, whole
+from cachekit.calls.answers.parts import Batch, parts
 from cachekit.calls.call import explain, storing
 from cachekit.calls.lanes import Lane, Nearby, arguments_of, serve
 from cachekit.calls.policy import policy_of
-from cachekit.calls.prepare import begun, driven, keyed, perform, prepare
+from cachekit.calls.prepare import begun, driven, keyed, prepare
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
 from cachekit.model import MISS, Adapter, Event, Reply
 from cachekit.plan import plan as plans
 from cachekit.plan.gate import Scope, current
-from cachekit.plan.steps import CallOrigin, Returned, Steps
+from cachekit.plan.steps import CallOrigin, Steps
 
 if TYPE_CHECKING:
     from cachekit.keys.outline import Explanation
@@ -156,17 +157,17 @@ class Answers:
         """Counts a call that went straight to the server, in `stats()` under `bypasses[reason]`."""
         ROOT.cache().tell(Event("bypass", self._lane.target.name, reason=reason))
 
-    def stored(self, identity: Any) -> Any:
-        """The stored Reply of one item of a batch, or MISS; CacheMiss in mode `replay`."""
-        prepared = prepare(self._lane.target, (identity,), {})
-        return MISS if prepared is None else perform(prepared, plans.part(prepared.request))
+    def parts(
+        self, identities: Sequence[Any], batch: Batch, *, scope: str = "", is_async: bool = False, again: bool = False
+    ) -> Steps:
+        """A flow: what `batch` wants to know of `identities`, no two equal, each kept alone; see `Batch`.
 
-    def keep(self, identity: Any, reply: Reply, started: int, seconds: float) -> None:
-        """Stores the Reply of one item of a batch that was asked for at `started` (nanoseconds since the epoch) and took
-        `seconds`."""
-        prepared = prepare(self._lane.target, (identity,), {})
-        if prepared is not None:
-            perform(prepared, plans.arrived(prepared.request, Returned(reply, seconds), started), announce=True)
+        What is stored, or asked for by another call of this process, is told; `batch.ask` is called once for the rest,
+        with `again` for everything. `scope` names the endpoint for its rate limit. What `ask` raises passes untouched;
+        CacheMiss in mode `replay`.
+        """
+        calls = [(identity,) for identity in identities]
+        return parts(self._lane, calls, batch, scope=scope, is_async=is_async, again=again)
 
 
 def _named(name: str) -> Callable[[Any], None]:

@@ -45,7 +45,8 @@ class Pins:
         except TierUnavailable as error:
             if error.reason != "timeout" or not deadline.rest:
                 raise
-            # Kubo locks twice for a pin, and waits for ever where a collection asked for the lock in between.
+            # Seen while collections followed each other closely: a pin got no answer within its time. Why is not proven;
+            # it is asked for again.
             raise TierError(f"a collection is in the way of a pin: {error}", reason="collecting") from error
 
     def let_go(self, held: Held, deadline: Deadline) -> None:
