@@ -238,7 +238,7 @@ class Restore(Build):
         Story.is_kept(self, value, "0", paid=False)
 
 
-STORIES = {kind.__name__.lower(): kind for kind in (Store, Hit, Invalidate, Flush, Build, Restore)}
+KINDS = {kind.__name__.lower(): kind for kind in (Store, Hit, Invalidate, Flush, Build, Restore)}
 
 
 def looked_after(story: Story, done: int) -> dict[str, Any]:
@@ -362,7 +362,7 @@ def warmed(kind: type[Story]) -> float:
 
 def main(name: str, kills: int, seed: int) -> None:
     """Prints one line of JSON: what went wrong, and the figures."""
-    kind, chance, started = STORIES[name], random.Random(f"{name} {seed}"), time.monotonic()
+    kind, chance, started = KINDS[name], random.Random(f"{name} {seed}"), time.monotonic()
     if kind.ipfs:
         OTHERS.update(Child(lambda: sorted(held())).ended()[1])
     usual = warmed(kind)

@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from faults import Exchange, StandIn, serving
 
@@ -22,28 +22,35 @@ class _Answer(NamedTuple):
 
 
 class Relay:
-    """Counts the requests, and lets number `at` fail (0: none); `failed` says which one that was."""
+    """Lets request number `at` fail (0: none), or the first that says `at`.
 
-    def __init__(self, api: str, at: int, fail: Callable[[Relay, Exchange], bool]) -> None:
+    `lines` are those that were asked, `failed` is the one that failed.
+    """
+
+    def __init__(self, api: str, at: int | str, fail: Callable[[Relay, Exchange], bool]) -> None:
+        self.api = ""
+        self.lines: list[str] = []
+        self.failed = ""
         self._host = api.split("/")[2]
         self._port = int(api.split("/")[4])
         self._at = at
         self._fail = fail
         self._lock = threading.Lock()
         self._gone = False
-        self.server: Any = None
-        self.seen = 0
-        self.failed = ""
+        self._server: StandIn | None = None
 
     def __call__(self, exchange: Exchange) -> bool:
         with self._lock:
-            self.seen += 1
-            fails = self.seen == self._at
+            self.lines.append(exchange.line)
+            fails = not self.failed and self._is_meant(exchange.line)
             if fails:
                 self.failed = exchange.line.split()[1].removeprefix("/api/v0/")
         if self._gone:
             return exchange.reset()
         return self._fail(self, exchange) if fails else _told(exchange, self.asked(exchange))
+
+    def _is_meant(self, line: str) -> bool:
+        return self._at in line if isinstance(self._at, str) else len(self.lines) == self._at
 
     def asked(self, exchange: Exchange) -> _Answer:
         """What Kubo answers."""
@@ -56,8 +63,16 @@ class Relay:
 
     def go(self) -> None:
         """From now on nobody is there."""
+        assert self._server is not None
         self._gone = True
-        self.server.leave()
+        self._server.leave()
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Relay]:
+        """Listens at `api`."""
+        with serving(self) as self._server:
+            self.api = self._server.api
+            yield self
 
 
 def _told(exchange: Exchange, answer: _Answer, part: int | None = None) -> bool:
@@ -117,10 +132,6 @@ FAULTS: Final[dict[str, Callable[[Relay, Exchange], bool]]] = {
 }
 
 
-@contextlib.contextmanager
-def relaying(api: str, at: int, kind: str) -> Iterator[tuple[Relay, StandIn]]:
-    """A relay to the daemon at `api`, whose request number `at` fails in the way of `kind`."""
-    relay = Relay(api, at, FAULTS[kind])
-    with serving(relay) as server:
-        relay.server = server
-        yield relay, server
+def relaying(api: str, at: int | str, kind: str) -> contextlib.AbstractContextManager[Relay]:
+    """A relay to the daemon at `api`, whose request number `at`, or the first that says `at`, fails in the way of `kind`."""
+    return Relay(api, at, FAULTS[kind]).open()
