@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import math
 import mmap
 import os
 import random
@@ -19,10 +20,12 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
+
+from injecting import Fault, failing_files, failing_statements
 
 from cachekit import configure, distributed_cache, flush, gc, persist_artifact, restore, stats, unpin
 from cachekit.artifacts.store import ArtifactStore
@@ -94,6 +97,11 @@ class Story:
     def name(self, n: int) -> str:
         return f"{self.turn}-{n}0" if n % 2 else f"{self.turn}-{n}1"
 
+    def names(self, done: int) -> dict[str, bool]:
+        """What to look at, and whether it was done. Every other time nobody ever asks again for what was killed."""
+        again = {self.name(done): False} if self.turn % 2 else {}
+        return {**{self.name(n): True for n in range(done)}, **again, f"{self.turn}-next": False}
+
     def at(self, place: Path) -> None:
         """From now on in `place`, in a cache that is opened anew."""
         os.environ["CACHEKIT_DIR"] = str(place)
@@ -107,20 +115,22 @@ class Story:
 
     def check(self, done: int) -> None:
         """In another process."""
-        for n in range(done + 2):
-            self.is_kept(value, self.name(n), paid=n < done)
+        self.are_kept(value, self.names(done))
 
-    def is_kept(self, function: Any, name: str, *, paid: bool) -> None:
-        """What was paid for is not paid for again; the value is one that was computed, and the next call hits."""
-        started = time.monotonic()
-        found = function(name, 2)
-        assert time.monotonic() - started < BUDGET, f"{time.monotonic() - started:.1f} s"
-        assert found[0] in ((1,) if paid else (1, 2)), f"{name}: {found[0]}"
-        assert found[1] == name * (len(found[1]) // len(name)), "another value"
+    def are_kept(self, function: Any, names: dict[str, bool]) -> None:
+        """What was paid for is not paid for again; the values are some that were computed, and the next calls hit."""
+        found = dict[str, Any]()
+        for name, paid in names.items():
+            started = time.monotonic()
+            found[name] = function(name, 2)
+            assert time.monotonic() - started < BUDGET, f"{time.monotonic() - started:.1f} s"
+            factor, text = found[name]
+            assert factor in ((1,) if paid else (1, 2)), f"{name}: {factor}"
+            assert text == name * (len(text) // len(name)), "another value"
         self.at(Path(os.environ["CACHEKIT_DIR"]))
         before = len(CALLS)
-        assert function(name, 3) == found, "another value the next time"
-        assert len(CALLS) == before, "not a hit the next time"
+        assert {name: function(name, 3) for name in names} == found, "other values the next time"
+        assert len(CALLS) == before, "not hits the next time"
 
 
 class Store(Story):
@@ -137,8 +147,7 @@ class Hit(Story):
         value(self.name(n % 2), 5)
 
     def check(self, _done: int) -> None:
-        self.is_kept(value, self.name(0), paid=True)
-        self.is_kept(value, self.name(1), paid=True)
+        self.are_kept(value, {self.name(0): True, self.name(1): True})
 
 
 class Invalidate(Story):
@@ -168,8 +177,7 @@ class Flush(Story):
         flush(10)
         assert default().team.tier.pending() == 0  # type: ignore[union-attr]
         self.at(PLACE / "other")
-        for n in range(done + 2):
-            self.is_kept(pinned, self.name(n), paid=n < done)
+        self.are_kept(pinned, self.names(done))
         for n in range(done + 2):
             unpin(pinned.key_for(self.name(n), 0))
         flush(10)
@@ -186,18 +194,18 @@ class Build(Story):
     def check(self, done: int) -> None:
         for standing in (self.place / "artifacts" / "trees").glob("??/*/*"):
             assert is_whole(standing, standing.name, self.size), f"half of {standing.name}"
-        for n in range(done + 2):
-            self.is_there(self.name(n), paid=n < done)
+        self.are_there(self.names(done))
 
-    def is_there(self, name: str, *, paid: bool) -> None:
-        started, before = time.monotonic(), len(CALLS)
-        assert is_whole(tree(name, self.size), name, self.size)
-        assert time.monotonic() - started < BUDGET, f"{time.monotonic() - started:.1f} s"
-        assert not paid or len(CALLS) == before, "built again"
+    def are_there(self, names: dict[str, bool]) -> None:
+        for name, paid in names.items():
+            started, before = time.monotonic(), len(CALLS)
+            assert is_whole(tree(name, self.size), name, self.size)
+            assert time.monotonic() - started < BUDGET, f"{time.monotonic() - started:.1f} s"
+            assert not paid or len(CALLS) == before, "built again"
         self.at(Path(os.environ["CACHEKIT_DIR"]))
         before = len(CALLS)
-        assert is_whole(tree(name, self.size), name, self.size)
-        assert len(CALLS) == before, "not a hit the next time"
+        assert all(is_whole(tree(name, self.size), name, self.size) for name in names)
+        assert len(CALLS) == before, "not hits the next time"
 
 
 class Restore(Build):
@@ -222,20 +230,25 @@ class Restore(Build):
         default().disk.drop(key)  # type: ignore[union-attr]
         default().memory.clear()  # type: ignore[union-attr]
         restore(key, PLACE / "out" / "model")
-        assert (PLACE / "out" / "model").rename(PLACE / "out" / "moved")
-        shutil.rmtree(PLACE / "out" / "moved")
-        (PLACE / "out" / "model").mkdir()
-        (PLACE / "out" / "model" / "mine").write_text("")
+        with Death.latest.peace():
+            shutil.rmtree(PLACE / "out" / "moved", ignore_errors=True)
+            (PLACE / "out" / "model").rename(PLACE / "out" / "moved")
+            (PLACE / "out" / "model").mkdir()
+            (PLACE / "out" / "model" / "mine").write_text("")
 
     def check(self, _done: int) -> None:
         output = PLACE / "out" / "model"
         mine = [path.name for path in output.glob("*")] in ([], ["mine"])
         assert mine or is_whole(output, "model", self.size), "half of it"
-        self.is_there("model", paid=True)
+        self.are_there({"model": True} if self.turn % 2 else {})
         restore(tree.key_for("model", self.size), output)
         assert is_whole(output, "model", self.size)
+        with mock.patch("time.time_ns", lambda now=time.time_ns: now() + LATER):
+            restore(tree.key_for("model", self.size), PLACE / "out" / "again")
+        aside = [path for path in (PLACE / "out").iterdir() if path.name not in ("model", "again", "moved")]
+        assert all([*path.iterdir()] == [path / "mine"] for path in aside), f"nobody ever sweeps {aside}"
         shutil.rmtree(PLACE / "out")
-        Story.is_kept(self, value, "0", paid=False)
+        self.are_kept(value, {"0": False})
 
 
 KINDS = {kind.__name__.lower(): kind for kind in (Store, Hit, Invalidate, Flush, Build, Restore)}
@@ -249,12 +262,14 @@ def looked_after(story: Story, done: int) -> dict[str, Any]:
     story.at(story.place)
     failed = [finding for finding in examine(os.environ, default) if finding.state == "failed"]
     assert all(finding.remedy for finding in failed), failed
+    left = {"leftovers": 0}
     if (story.turn + 1) % COLLECTING == 0:
         with mock.patch("time.time_ns", lambda now=time.time_ns: now() + LATER):
-            gc()
-        assert not (left := sorted(strays(story.place))), f"left after gc: {left[:9]}"
+            left = gc()
+        assert not (more := sorted(strays(story.place))), f"left after gc: {more[:9]}"
     return {
         "errors": {tier: list(reasons) for tier, reasons in counted["errors"].items() if reasons},
+        "left": left["leftovers"],
         "doctor": [finding.text for finding in failed],
     }
 
@@ -314,24 +329,44 @@ class Child:
         return -signalled, told.get("told")
 
 
-def acting(story: Story, progress: mmap.mmap) -> None:
+class Death(Fault):
+    """The process is killed before its n-th operation on files or SQLite."""
+
+    latest: Death
+
+    def pass_by(self, what: str, error: Callable[[], Exception]) -> None:
+        self.seen += not self.resting
+        if self.seen == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def acting(story: Story, progress: mmap.mmap, operation: int = 0, acts: float = math.inf) -> int:
+    """The story again and again; how many operations that were. Killed before number `operation`, unless that is 0."""
+    death = Death.latest = Death(PLACE, operation)
     story.at(story.place)
     story.before()
-    progress[4] = 1
-    for n in count():
-        story.act(n)
-        progress[:4] = (n + 1).to_bytes(4, "big")
+    with contextlib.ExitStack() as stack:
+        if operation or acts == 1:
+            stack.enter_context(failing_files(death))
+            stack.enter_context(failing_statements(death))
+            story.at(story.place)
+        progress[4] = 1
+        for n in takewhile(lambda n: n < acts, count()):
+            story.act(n)
+            progress[:4] = (n + 1).to_bytes(4, "big")
+    return death.seen
 
 
-def one(kind: type[Story], turn: int, delay: float) -> tuple[int, dict[str, Any]]:
-    """One kill, `delay` seconds after `before`: how many acts were done, and what the other process counted."""
+def one(kind: type[Story], turn: int, delay: float, operation: int = 0) -> tuple[int, dict[str, Any]]:
+    """One kill, `delay` seconds after `before` or before an operation: the acts that were done, and what was counted then."""
     progress = mmap.mmap(-1, 8)
-    victim = Child(lambda: acting(kind(turn), progress))
+    victim = Child(lambda: acting(kind(turn), progress, operation))
     end = time.monotonic() + SECONDS
-    while not progress[4] and time.monotonic() < end:
+    while not (operation or progress[4]) and time.monotonic() < end:
         time.sleep(0.0002)
-    time.sleep(delay)
-    os.kill(victim.pid, signal.SIGKILL)
+    if not operation:
+        time.sleep(delay)
+        os.kill(victim.pid, signal.SIGKILL)
     assert victim.ended()[0] == signal.SIGKILL
     done = int.from_bytes(progress[:4], "big")
     told = Child(lambda: looked_after(kind(turn), done)).ended()[1]
@@ -352,6 +387,7 @@ def warmed(kind: type[Story]) -> float:
         looked_after(story, 1)
         return seconds, sorted(sys.modules)
 
+    Death.latest = Death(PLACE, 0)
     for name in Child(lambda: first(10**6)).ended()[1][1]:
         with contextlib.suppress(ImportError):
             __import__(name)
@@ -360,24 +396,29 @@ def warmed(kind: type[Story]) -> float:
     return seconds
 
 
-def main(name: str, kills: int, seed: int) -> None:
-    """Prints one line of JSON: what went wrong, and the figures."""
+def main(name: str, kills: int, seed: int, operations: int = 0) -> None:
+    """So many kills at random instants, then so many before an operation, of all that the first act has.
+
+    Prints one line of JSON: what went wrong, and the figures.
+    """
     kind, chance, started = KINDS[name], random.Random(f"{name} {seed}"), time.monotonic()
     if kind.ipfs:
         OTHERS.update(Child(lambda: sorted(held())).ended()[1])
     usual = warmed(kind)
-    broken, counted, acts = list[str](), Counter[str](), 0
-    for turn in range(kills):
-        delay = chance.random() * 2.5 * usual
+    many = Child(lambda: acting(kind(10**6), mmap.mmap(-1, 8), acts=1)).ended()[1]
+    ways = [(chance.random() * 2.5 * usual, 0) for _ in range(kills)]
+    ways += [(0.0, at) for at in sorted(chance.sample(range(1, many + 1), min(many, operations)))]
+    broken, counted, figures = list[str](), Counter[str](), Counter[str]()
+    for turn, (delay, at) in enumerate(ways):
         try:
-            done, told = one(kind, turn, delay)
+            done, told = one(kind, turn, delay, at)
         except AssertionError as error:
-            broken.append(f"kill {turn}, after {delay * 1e3:.2f} ms: {error}")
+            broken.append(f"kill {turn}, after {delay * 1e3:.2f} ms or at operation {at} of {many}: {error}")
             continue
-        acts += done
+        figures.update(acts=done, left=told["left"])
         counted.update(f"{tier}: {reason}" for tier, reasons in told["errors"].items() for reason in reasons)
         counted.update(f"doctor: {text}" for text in told["doctor"])
-    print(json.dumps({
-        "broken": broken, "counted": counted, "acts": acts, "act_ms": usual * 1e3,
-        "seconds": time.monotonic() - started,
-    }))  # fmt: skip
+    figures.update(
+        kills=len(ways), operations=many, act_ms=round(usual * 1e3), seconds=round(time.monotonic() - started)
+    )
+    print(json.dumps({"broken": broken, "counted": counted, "figures": figures}))
