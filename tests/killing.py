@@ -178,8 +178,8 @@ class Flush(Story):
         assert default().team.tier.pending() == 0  # type: ignore[union-attr]
         self.at(PLACE / "other")
         self.are_kept(pinned, self.names(done))
-        for n in range(done + 2):
-            unpin(pinned.key_for(self.name(n), 0))
+        for name in {**self.names(done), self.name(done): False}:
+            unpin(pinned.key_for(name, 0))
         flush(10)
         assert operations.pins() == []
         assert not (left := held() - OTHERS), f"held in the daemon: {left}"
