@@ -49,7 +49,7 @@ def is_tree(found: object, name: str) -> bool:
 class Story:
     """`act` is done through the relay; `before` and `after` in peace, by another machine or in another process."""
 
-    budget = FLUSHING + 1.5
+    budget = FLUSHING + 4.0
 
     def __init__(self) -> None:
         self.refused = ""
