@@ -26,6 +26,7 @@ class Exchange:
     socket: socket.socket
     line: str
     headers: dict[str, str]
+    body: bytes
     over: threading.Event
 
     def send(self, data: bytes) -> None:
@@ -76,9 +77,16 @@ class StandIn:
     """The running server: its multiaddr, and what it was asked."""
 
     api: str
+    listener: socket.socket
     lines: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     connections: int = 0
+
+    def leave(self) -> None:
+        """Let nobody in any more."""
+        # Closing a listener does not wake the thread that waits in accept().
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
@@ -86,15 +94,13 @@ def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> Iterator[St
     """Serve `script` on a free loopback port, behind `tls` where it is given."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = StandIn(f"/ip4/127.0.0.1/tcp/{listener.getsockname()[1]}")
+        server = StandIn(f"/ip4/127.0.0.1/tcp/{listener.getsockname()[1]}", listener)
         threading.Thread(target=_accept, args=(listener, server, script, over, tls), daemon=True).start()
         try:
             yield server
         finally:
             over.set()
-            # Closing a listener does not wake the thread that waits in accept().
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
+            server.leave()
 
 
 @contextlib.contextmanager
@@ -131,10 +137,10 @@ def _converse(
         reader = stack.enter_context(connection.makefile("rb"))
         while line := reader.readline().decode().strip():
             headers = _headers(reader)
-            _skip_body(reader, headers)
+            body = _body(reader, headers)
             server.lines.append(line)
             server.headers.append(headers)
-            if not script(Exchange(connection, line, headers, over)):
+            if not script(Exchange(connection, line, headers, body, over)):
                 return
 
 
@@ -146,9 +152,10 @@ def _headers(reader: Any) -> dict[str, str]:
     return headers
 
 
-def _skip_body(reader: Any, headers: dict[str, str]) -> None:
-    reader.read(int(headers.get("content-length", "0")))
+def _body(reader: Any, headers: dict[str, str]) -> bytes:
+    body: bytes = reader.read(int(headers.get("content-length", "0")))
     if headers.get("transfer-encoding") == "chunked":
         while size := int(reader.readline(), 16):
-            reader.read(size + 2)
+            body += reader.read(size + 2)[:size]
         reader.readline()
+    return body

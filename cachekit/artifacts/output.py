@@ -175,4 +175,7 @@ def _replace(beside: Path, target: Path) -> None:
     except BaseException:
         os.rename(aside, target)
         raise
+    # No longer wanted: under the name that is swept, should this process be killed before it is gone.
+    with contextlib.suppress(OSError):
+        os.rename(aside, beside)
     remove(aside)

@@ -176,7 +176,7 @@ class ArtifactStore:
         for path in (*left, self._directory / "seen"):
             remove(path)
         used = _digests(manifest for manifest, _ in self._trees.entries())
-        return len(left) + self._contents.collect(used, now)
+        return len(left) + self._contents.collect(used, now) + self._trees.collect(now)
 
     def _ingested(self, survey: Survey, staged: Path, about: Mapping[str, str], movable: bool) -> Manifest:
         manifest = bring(survey, staged, about, movable, self._told)

@@ -24,7 +24,7 @@ from cachekit.artifacts.staging import has_shape
 from cachekit.errors import IntegrityError, TierUnavailable
 from cachekit.files.copying import Told, lasting, link, sha256_of
 from cachekit.files.digests import LINE, Signature, settled, signature
-from cachekit.files.temporary import new_name, remove, replacing
+from cachekit.files.temporary import ABANDONED, new_name, remove, replacing
 
 FROZEN: Final = 0o555
 _HOUR: Final = 3600
@@ -78,6 +78,7 @@ class Trees:
         place = self._place(manifest)
         path = place.path
         self.describe(manifest)
+        os.utime(place.described)  # an old one was left by who never came as far: `collect` shall not take it now
         for _ in range(_ATTEMPTS):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
@@ -136,6 +137,30 @@ class Trees:
                 continue  # removed meanwhile, or killed before it was published
             yield manifest, used
 
+    def collect(self, now: int) -> int:
+        """Removes, a day after the last change before `now` (ns), the notes of trees that are not there, and the
+        directories of trees that hold none; how many that were.
+        """
+        gone = 0
+        for empty in (self._directory / "trees").glob("??/*"):
+            with contextlib.suppress(OSError):  # it holds one
+                if _is_old(empty, now):
+                    empty.rmdir()
+                    gone += 1
+        for note in (self._directory / "notes").glob("??/*.manifest"):
+            with contextlib.suppress(OSError):  # somebody else is at it
+                if _is_old(note, now) and not self._is_there(note):
+                    note.with_suffix(".seen").unlink(missing_ok=True)
+                    note.unlink()
+                    gone += 1
+        return gone
+
+    def _is_there(self, note: Path) -> bool:
+        try:
+            return os.path.lexists(self._place(Manifest.decode(note.read_bytes())).path)
+        except IntegrityError:
+            return True  # what nobody can read says nothing of any tree
+
     def _verified(self, place: _Place, known: bytes) -> Path | None:
         began = time.time_ns()
         try:
@@ -188,6 +213,10 @@ class Trees:
                 self._places.clear()
             self._places[id(manifest)] = place = _Place(manifest, path, seen, _all(manifest, path))
         return place
+
+
+def _is_old(path: Path, now: int) -> bool:
+    return now - os.lstat(path).st_mtime_ns >= ABANDONED
 
 
 def _all(manifest: Manifest, top: Path) -> tuple[str, ...]:

@@ -100,11 +100,11 @@ class Puller:
         """Seconds since the namespace was last taken in."""
         return time.monotonic() - (self._times.get(namespace) or float("-inf"))
 
-    def refresh(self, namespace: str, timeout: float) -> None:
-        """Take in what is new, invalidations too."""
+    def refresh(self, namespace: str, timeout: float, unfinished: Callable[[], None] = lambda: None) -> None:
+        """Take in what is new, invalidations too; calls `unfinished` where the time was too short for all of it."""
         if not self._times.get(namespace):
             self._table.remember(namespace)
-        taken = self._index.refresh(namespace, timeout)
+        taken = self._index.refresh(namespace, timeout, unfinished)
         # Not in one line: what another thread adds during the call would be lost.
         self._taken += taken
         self._times[namespace] = time.monotonic()

@@ -23,6 +23,8 @@ from cachekit.ipfs.outbox import Item, Outbox
 from cachekit.model import ARTIFACT, Mark
 
 _COLLECTED: Final = ("not_found", "collecting")
+_BAD_ANSWERS: Final = ("truncated", "not_kubo", "oversized")
+"""Of the daemon, or of who stands before it: the next one may be good, and what was to be sent still is."""
 _AGAIN_SECONDS: Final = 0.01
 
 
@@ -152,6 +154,8 @@ class Sender:
                 self.table.hold(item.namespace, one.entry.key, one.cid, _files(item))
             sent = self.files(item, deadline)
         except IntegrityError as error:
+            if error.reason in _BAD_ANSWERS:
+                raise
             self.report(error.reason)
             return False
         if not sent:

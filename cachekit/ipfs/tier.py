@@ -278,7 +278,10 @@ class IpfsTier:
         return entry
 
     def _refresh(self, namespace: str, deadline: Deadline) -> None:
-        self._breaker.call(lambda: self._puller.refresh(namespace, deadline.left() * _INDEX_SHARE))
+        def unfinished() -> None:
+            self._report("unfinished")
+
+        self._breaker.call(lambda: self._puller.refresh(namespace, deadline.left() * _INDEX_SHARE, unfinished))
 
     def _flushed_quietly(self) -> bool:
         if not self._breaker.allows():

@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from neighbour import forked
 
+from cachekit.artifacts import output as outputs
 from cachekit.artifacts.manifest import EXECUTABLE, PLAIN, File, Manifest
 from cachekit.artifacts.store import ArtifactStore, Progress
 from cachekit.errors import IntegrityError, TierError, UsageError
@@ -395,6 +397,28 @@ def test_what_a_killed_process_left_beside_an_output_goes_a_day_later(
     assert {path.name for path in place.iterdir()} == {young.name, "out", *(path.name for path in foreign)}
 
 
+def test_a_kill_while_a_replaced_result_is_removed(
+    store: ArtifactStore, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new one stands; what is left of the old one has the name of what is swept a day later."""
+    manifest, place = store.ingest(tree), tmp_path / "place"
+    (place / "out" / "old").mkdir(parents=True)
+
+    def killed() -> bool:
+        monkeypatch.setattr(outputs, "remove", lambda _path: os.kill(os.getpid(), signal.SIGKILL))
+        store.place(manifest, place / "out")
+        return True
+
+    assert not forked(killed)
+    assert content(place / "out") == content(tree)
+    (left,) = [path for path in place.iterdir() if path.name != "out"]
+    assert not left.name.startswith(".cachekit-replaced")
+    os.utime(left, ns=(0, 0))
+    os.utime(left / "old", ns=(0, 0))
+    store.place(manifest, place / "again")
+    assert {path.name for path in place.iterdir()} == {"out", "again"}
+
+
 def test_assembled_of_blobs(store: ArtifactStore, tree: Path, tmp_path: Path) -> None:
     """What is missing is named, each content once; with it the artifact is whole."""
     manifest = store.ingest(tree)
@@ -491,6 +515,21 @@ def test_a_killed_ingest_leaves_nothing_visible(store: ArtifactStore, tree: Path
     assert store.collect(time.time_ns() + 2 * DAY) == 1
     assert litter(tmp_path / "store") == []
     assert store.have(store.ingest(tree)) is not None
+
+
+def test_what_was_described_and_never_published_goes_a_day_later(
+    store: ArtifactStore, tree: Path, tmp_path: Path
+) -> None:
+    """The note and the directory of a tree that never came; not those of one that did, nor of one that comes just now."""
+    manifest, here = store.ingest(tree), tmp_path / "store"
+    kept = sorted(here.glob("notes/*/*"))
+    (tree / "more").write_text("more")
+    other = store.ingest(tree)
+    remove(next(here.glob(f"trees/*/{other.digest}/*")))
+    assert store.collect(time.time_ns()) == 0
+    assert store.collect(time.time_ns() + 2 * DAY) == 3  # its content is one
+    assert sorted(here.glob("notes/*/*")) == kept and not list(here.glob(f"trees/*/{other.digest}"))
+    assert store.have(manifest) is not None
 
 
 def _killed_at(directory: str, source: str, number: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -83,9 +84,11 @@ class SharedFiles:
             name = f"cachekit/{self.credential.namespace_id(item.namespace)}/{self._label(item, manifest, number)}"
             progress = _until(deadline, counter("adding", file.path or manifest.name, file.size))
             # Pinned as it is stored: what would be pinned afterwards may have been collected meanwhile.
-            pin = bool(item.pin) and Pins(self.transport).is_free(file.cid, Deadline(IDLE_SECONDS))
-            if transfer.add(path, name, pin=pin, progress=progress) != file.cid:
-                return False
+            with _within(deadline):
+                seconds = min(IDLE_SECONDS, deadline.left())
+                pin = bool(item.pin) and Pins(self.transport).is_free(file.cid, Deadline(seconds))
+                if transfer.add(path, name, pin=pin, progress=progress, until=deadline.at) != file.cid:
+                    return False
         return True
 
     def _label(self, item: Item, manifest: Manifest, number: int) -> str:
@@ -130,6 +133,17 @@ class Holdings:
             if manifest is not None:
                 manifests[pin.cid] = (pin.namespace, manifest)
         return manifests
+
+
+@contextlib.contextmanager
+def _within(deadline: Deadline) -> Iterator[None]:
+    """What times out because the deadline has come says nothing about the daemon: it is `unfinished`."""
+    try:
+        yield
+    except TierUnavailable as error:
+        if error.reason == "timeout":
+            deadline.left()
+        raise
 
 
 def _until(deadline: Deadline, progress: Callable[[int], None]) -> Callable[[int], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -57,8 +58,19 @@ class Transfer:
                 pass
             return cid.digest()
 
-    def add(self, path: Path, name: str, *, pin: bool, progress: Callable[[int], None] = lambda _done: None) -> str:
-        """Store a file, pinned under `name` in the same call if it is to be; the CID is computed here, and compared."""
+    def add(
+        self,
+        path: Path,
+        name: str,
+        *,
+        pin: bool,
+        progress: Callable[[int], None] = lambda _done: None,
+        until: float = math.inf,
+    ) -> str:
+        """Store a file, pinned under `name` in the same call if it is to be; the CID is computed here, and compared.
+
+        `until`, an instant of `time.monotonic`, ends every wait.
+        """
         with _local_errors(), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             cid = FileCid()
@@ -67,6 +79,7 @@ class Transfer:
                 size=self._stored_size(size),
                 pin_name=name if pin else None,
                 idle=self._idle,
+                until=until,
             )
         computed = cid.digest()
         if answered != computed:

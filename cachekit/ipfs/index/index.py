@@ -9,7 +9,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,11 +46,11 @@ class Index:
         """A lock that another thread held at the fork would stay locked for ever."""
         self._pulling = threading.Lock()
 
-    def refresh(self, namespace: str, timeout: float) -> int:
+    def refresh(self, namespace: str, timeout: float, unfinished: Callable[[], None] = lambda: None) -> int:
         """Take in what is new; how many entries that were. One RPC where nothing is.
 
-        Stops after `timeout` seconds with what it has, and the next call goes on from there. Raises TierError when the
-        daemon fails; what cannot be believed is reported and skipped.
+        Stops after `timeout` seconds with what it has, calls `unfinished`, and the next call goes on from there. Raises
+        TierError when the daemon fails; what cannot be believed is reported and skipped.
         """
         # Before the directory is asked: what another process takes in meanwhile must not look like a rollback.
         known = self._table.writers(namespace)
@@ -61,12 +61,16 @@ class Index:
             return 0
         lock = self._pulling
         if not lock.acquire(timeout=deadline.rest):
+            unfinished()
             return 0
         try:
             # Whoever held the lock has probably read it.
-            return 0 if root == self._table.root(namespace) else pull.all(root, known)
+            taken = 0 if root == self._table.root(namespace) else pull.all(root, known)
         finally:
             lock.release()
+        if not pull.complete:
+            unfinished()
+        return taken
 
     def publish(self, namespace: str, lines: Sequence[Line], writer: WriterKey, timeout: float) -> None:
         """Make `lines` visible to everybody, as segments of `writer`; merges its segments when they are many.

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import math
 import secrets
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -24,12 +26,23 @@ PINNED_PER_SECOND: Final = 20 << 20
 
 
 def upload(
-    dialer: Dialer, call: str, options: Mapping[str, str], pieces: Iterable[bytes], *, size: int, idle: float
+    dialer: Dialer,
+    call: str,
+    options: Mapping[str, str],
+    pieces: Iterable[bytes],
+    *,
+    size: int,
+    idle: float,
+    until: float = math.inf,
 ) -> bytes:
     """POST `pieces`, `size` bytes together, as the one file of a form; what was answered.
 
-    Raises TierError, and what `pieces` raise.
+    `until`, an instant of `time.monotonic`, ends every wait. Raises TierError, and what `pieces` raise.
     """
+
+    def within(seconds: float) -> float:
+        return min(seconds, until - time.monotonic())
+
     mark = secrets.token_hex(16)
     head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="file"\r\n'
     head += "Content-Type: application/octet-stream\r\n\r\n"
@@ -39,15 +52,15 @@ def upload(
         # Not chunked: of a body that breaks off, Kubo then knows that it did.
         "Content-Length": str(len(head) + size + len(tail)),
     }
-    with _begun(dialer, call, options, headers, head.encode(), idle) as connection:
+    with _begun(dialer, call, options, headers, head.encode(), within(idle)) as connection:
         sent = 0
         for piece in pieces:
-            _send(connection, piece, idle)
+            _send(connection, piece, within(idle))
             sent += len(piece)
         if sent != size:
             raise IntegrityError(f"the pieces were {sent} bytes, not {size}", reason="changed")
-        _send(connection, tail.encode(), idle)
-        seconds = idle + size / PINNED_PER_SECOND
+        _send(connection, tail.encode(), within(idle))
+        seconds = within(idle + size / PINNED_PER_SECOND)
         response = _response(connection, seconds)
         with boundary(), allowed(seconds, _ANSWER_BYTES + _BUFFER_BYTES):
             return response.read(_ANSWER_BYTES)

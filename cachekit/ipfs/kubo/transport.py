@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import threading
 import time
@@ -123,19 +124,22 @@ class KuboTransport:
         with self._client(timeout) as client:
             return text(client.add_bytes(data, opts={**_FILE, "pin": "false"}))
 
-    def add_stream(self, pieces: Iterable[bytes], *, size: int, pin_name: str | None, idle: float) -> str:
+    def add_stream(
+        self, pieces: Iterable[bytes], *, size: int, pin_name: str | None, idle: float, until: float = math.inf
+    ) -> str:
         """Store `size` bytes as a file, pinned under a name unless that is None; its CID is what `cids.FileCid` computes.
 
-        What `pieces` raises passes through, and nothing is stored.
+        `until`, an instant of `time.monotonic`, ends every wait. What `pieces` raises passes through, and nothing is
+        stored.
         """
-        self._known_version()
+        self._known_version(min(_VERSION_SECONDS, until - time.monotonic()))
         pinning = {"pin": "false"} if pin_name is None else {"pin": "true", "pin-name": pin_name}
-        answer = upload(self._dialer, "add", {**_FILE, **pinning}, pieces, size=size, idle=idle)
+        answer = upload(self._dialer, "add", {**_FILE, **pinning}, pieces, size=size, idle=idle, until=until)
         with boundary():
             cid = string(json.loads(answer), "Hash")
         # Older ones overlook the name, and pin without it.
         if pin_name is not None and self._version < _NAMED_ADD:
-            self.pin(cid, pin_name, timeout=idle)
+            self.pin(cid, pin_name, timeout=min(idle, until - time.monotonic()))
         return cid
 
     def cat_stream(self, cid: str, *, offset: int, length: int, idle: float) -> Generator[bytes, None, None]:
