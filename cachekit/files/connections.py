@@ -31,6 +31,7 @@ class Held:
         self.inside = 0
         self.connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._place = os.fspath(owner.path)  # looked at by every store, and a Path is slow to look at
         self._owner = owner
         _fence.add(self)
 
@@ -61,7 +62,7 @@ class Held:
     def lost(self) -> bool:
         """Whether the open connection leads to a file that does not stand at the path any more, or its directory is gone."""
         try:
-            return os.stat(self.path).st_ino != self._inode and self.connection is not None
+            return os.stat(self._place).st_ino != self._inode and self.connection is not None
         except OSError:
             return self.connection is not None or not self.path.parent.exists()
 

@@ -152,11 +152,11 @@ class Flights:
         self._lock = threading.Lock()
 
 
-_files: dict[Path, tuple[int, int]] = {}
+_files: dict[str, tuple[int, int]] = {}
 _files_lock: Final = forks.Lock()
 
 
-def _open(path: Path) -> int:
+def _open(path: str) -> int:
     # Closing any descriptor of the file would end all leases of the process, so it is opened once and never closed;
     # and once more where somebody took it away, because others lock what stands there now.
     with _files_lock:
@@ -167,7 +167,7 @@ def _open(path: Path) -> int:
         return file
 
 
-def _inode(path: Path) -> int:
+def _inode(path: str) -> int:
     try:
         return os.stat(path).st_ino
     except OSError:
@@ -178,7 +178,7 @@ class Leases:
     """Leases of one cache directory; `path` is the lock file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = os.fspath(path)  # looked at by every miss, and a Path is slow to look at
 
     def acquire(self, digest: bytes) -> bool:
         """Whether nobody else on this machine holds the lease; never waits."""
