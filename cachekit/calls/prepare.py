@@ -16,7 +16,7 @@ from cachekit.cache.cache import Cache
 from cachekit.cache.default import ROOT
 from cachekit.cache.reasons import Remembering
 from cachekit.calls.lanes import Nearby, at_hand
-from cachekit.calls.target import Call, Target, about
+from cachekit.calls.target import Call, Keyed, Target, about
 from cachekit.errors import CacheMiss, CannotKey, UsageError
 from cachekit.files.digests import content_digest
 from cachekit.keys.binding import Unbound
@@ -35,14 +35,18 @@ def nothing() -> Any:
 
 
 class Prepared:
-    """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not."""
+    """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not.
 
-    __slots__ = ("_request", "cache", "call", "is_async", "key", "mode", "refined", "streamed", "target")
+    `said` is the JSON of the arguments, where the key was built of it.
+    """
+
+    __slots__ = ("_request", "cache", "call", "is_async", "key", "mode", "refined", "said", "streamed", "target")
 
     def __init__(
-        self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode, *, streamed: bool = False
+        self, cache: Cache, target: Target, key: Keyed, call: Call, mode: Mode, *, streamed: bool = False
     ) -> None:
-        self.cache, self.target, self.key, self.call, self.streamed = cache, target, key, call, streamed
+        self.cache, self.target, self.call, self.streamed = cache, target, call, streamed
+        self.key, self.said = key
         self.is_async = target.is_async
         self.mode: Mode = mode
         self.refined: Callable[[Request], Request] | None = None
@@ -147,7 +151,8 @@ def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
 def _request(prepared: Prepared) -> Request:
     cache, target, key, call = prepared.cache, prepared.target, prepared.key, prepared.call
     policy = target.policy
-    memory = Remembering(cache, target.keyer, key, call, sample_of(target))
+    take = functools.partial(target.keyer.sketch, key, *call, sample=sample_of(target), said=prepared.said)
+    memory = Remembering(cache, target.keyer, key, take)
     return Request(
         key=key,
         codec=target.codec,
