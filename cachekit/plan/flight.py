@@ -39,16 +39,28 @@ _OVER: Final = _Handover.OVER
 
 
 class Flight(Work):
-    """One call under way. `landing` is its record to come."""
+    """One call under way. `ended` is the record or the exception that it landed with.
 
-    __slots__ = ("digest", "landing")
+    `landing` is that for who waits, and made for the first of them: most flights nobody waits for.
+    """
+
+    __slots__ = ("digest", "ended", "landing")
 
     def __init__(self, digest: bytes) -> None:
         super().__init__()
         self.digest = digest
-        self.landing: Future[Any] = Future()
-        # Running from the start: else cancelling one follower would cancel the flight for everybody.
-        self.landing.set_running_or_notify_cancel()
+        self.ended: tuple[Any, Exception | None] | None = None
+        self.landing: Any = None
+
+    def awaited(self) -> Flight:
+        """With a landing. Under the lock of the flights, as is every change of `ended`."""
+        if self.landing is None:
+            self.landing = Future()
+            # Running from the start: else cancelling one follower would cancel the flight for everybody.
+            self.landing.set_running_or_notify_cancel()
+            if self.ended is not None:
+                _tell(self.landing, *self.ended)
+        return self
 
     def landed(self, seconds: float) -> bool:
         """Waits until it is known what becomes of it."""
@@ -57,6 +69,10 @@ class Flight(Work):
         except TimeoutError:
             return self.landing.done()
         return True
+
+
+def _tell(landing: Future[Any], record: Any, error: Exception | None) -> None:
+    landing.set_result(record) if error is None else landing.set_exception(error)
 
 
 class Flights:
@@ -100,8 +116,8 @@ class Flights:
     def share(self, digest: bytes, record: Record | None) -> None:
         """Lands: everybody who waits, or still joins before `leave`, gets `record`, or goes alone for None."""
         flight = self._led(digest)
-        if flight is not None and not flight.landing.done():
-            flight.landing.set_result(record)
+        if flight is not None:
+            self._land(flight, record)
 
     def leave(self, digest: bytes, error: BaseException | None) -> None:
         """The leader is done; without a `share` before, `error` decides what those who wait get."""
@@ -111,12 +127,15 @@ class Flights:
         flight.over = True
         LEADING.set(tuple(one for one in LEADING.get() if one is not flight))
         self._give_up(flight)
-        if flight.landing.done():
-            return
-        if isinstance(error, Exception):
-            flight.landing.set_exception(error)
-        else:
-            flight.landing.set_result(_OVER)
+        self._land(flight, _OVER, error if isinstance(error, Exception) else None)
+
+    def _land(self, flight: Flight, record: Any, error: Exception | None = None) -> None:
+        with self._lock:
+            if flight.ended is not None:
+                return
+            flight.ended, landing = (record, error), flight.landing
+        if landing is not None:
+            _tell(landing, record, error)
 
     def _led(self, digest: bytes) -> Flight | None:
         mine = [work for work in led() if isinstance(work, Flight) and work.digest == digest]
@@ -130,7 +149,7 @@ class Flights:
             self._forget_the_parents()
             flight = self._flights.get(digest)
             if flight is not None:
-                return flight if wait else BUSY
+                return flight.awaited() if wait else BUSY
             flight = self._flights[digest] = Flight(digest)
         LEADING.set((*mine, flight))
         return LEAD
@@ -159,12 +178,14 @@ _files_lock: Final = forks.Lock()
 def _open(path: str) -> int:
     # Closing any descriptor of the file would end all leases of the process, so it is opened once and never closed;
     # and once more where somebody took it away, because others lock what stands there now.
+    file, inode = _files.get(path, (-1, -1))
+    if file >= 0 and _inode(path) == inode:
+        return file
     with _files_lock:
-        file, inode = _files.get(path, (-1, -1))
-        if file < 0 or _inode(path) != inode:
+        if _files.get(path, (-1, -1)) == (file, inode):
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
             _files[path] = file, os.fstat(file).st_ino
-        return file
+        return _files[path][0]
 
 
 def _inode(path: str) -> int:

@@ -134,7 +134,7 @@ def nothing(*_: Any) -> None:
     """What is to be done by default."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # nobody changes one, but to freeze it costs a miss three microseconds
 class Request:
     """One call, with everything resolved: `ttl` and the windows in seconds, tiers by name, fastest first.
 
