@@ -92,14 +92,29 @@ class Known:
 
 
 class Lane:
-    """One function's known calls. Empty, it costs a truth test."""
+    """One function's known calls. Empty, it costs a truth test. `looked` is the key that nothing near had just now."""
 
-    __slots__ = ("__weakref__", "cache", "generation", "hits", "known", "state", "stats", "target", "tidy", "wrapped")
+    __slots__ = (
+        *(
+            "__weakref__",
+            "cache",
+            "generation",
+            "hits",
+            "known",
+            "looked",
+            "state",
+            "stats",
+            "target",
+            "tidy",
+            "wrapped",
+        ),
+    )
 
     def __init__(self, target: Target, wrapped: Any) -> None:
         self.target, self.wrapped = target, wrapped
         self.cache: Any = None
         self.known: dict[bytes, Known] = {}
+        self.looked = b""
         self.generation: Any = (0,)
         self.hits: Any = ()
         self.stats: Any = None
