@@ -92,7 +92,9 @@ class Known:
 
 
 class Lane:
-    """One function's known calls. Empty, it costs a truth test. `looked` is the key that nothing near had just now."""
+    """One function's known calls. Empty, it costs a truth test. `looked` is the digest that nothing near had just now, and the
+    ledger's `last_store` before that.
+    """
 
     __slots__ = (
         *(
@@ -114,7 +116,7 @@ class Lane:
         self.target, self.wrapped = target, wrapped
         self.cache: Any = None
         self.known: dict[bytes, Known] = {}
-        self.looked = b""
+        self.looked: tuple[bytes, int] | None = None
         self.generation: Any = (0,)
         self.hits: Any = ()
         self.stats: Any = None

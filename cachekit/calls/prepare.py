@@ -37,10 +37,10 @@ def nothing() -> Any:
 class Prepared:
     """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not.
 
-    `said` is the JSON of the arguments, where the key was built of it.
+    `said` is the JSON of the arguments, where the key was built of it, `seen` the ledger's `last_store` before a look nearby.
     """
 
-    __slots__ = ("_request", "cache", "call", "is_async", "key", "mode", "refined", "said", "streamed", "target")
+    __slots__ = ("_request", "cache", "call", "is_async", "key", "mode", "refine", "said", "seen", "streamed", "target")
 
     def __init__(
         self, cache: Cache, target: Target, key: Keyed, call: Call, mode: Mode, *, streamed: bool = False
@@ -49,21 +49,22 @@ class Prepared:
         self.key, self.said = key
         self.is_async = target.is_async
         self.mode: Mode = mode
-        self.refined: Callable[[Request], Request] | None = None
-        """What a kind of call makes of its request."""
+        self.refine: Callable[[Request], Request] | None = None  # what a kind of call makes of its request
         self._request: Request | None = None
+        self.seen = -1
 
     @property
     def request(self) -> Request:
         if self._request is None:
             found = _request(self)
-            self._request = found if self.refined is None else self.refined(found)
+            self._request = found if self.refine is None else self.refine(found)
         return self._request
 
     def nearby(self) -> Any:
         """A value that needs no plan to be served, or what was seen instead."""
         if self.mode != "on":
             return Nearby.UNSURE
+        self.seen = self.cache.ledger.last_store()
         return at_hand(self.cache, self.target, self.key, streamed=self.streamed)
 
 
@@ -172,6 +173,7 @@ def _request(prepared: Prepared) -> Request:
         missed=memory.missed,
         noted=memory.noted,
         changed=functools.partial(_changed, prepared),
+        news=functools.partial(cache.ledger.has_stored_since, prepared.seen),
         patience=max(cache.settings.patience, MULTIPLE * cache.flights.took.get(key.function, 0.0)),
         nested=bool(led()),
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),

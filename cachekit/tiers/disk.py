@@ -39,7 +39,7 @@ class DiskTier:
     """Records under `directory`, at most about `limit` bytes of them besides the pinned ones.
 
     The directory is prepared by whoever composes the tiers; the file is opened on first use. `regain` is called where
-    somebody took the directory away, to have it prepared again.
+    somebody took the directory away, to have it prepared again, and `stored` after each store.
     """
 
     name = "disk"
@@ -52,9 +52,11 @@ class DiskTier:
         *,
         report: Callable[[str], None] = lambda _: None,
         regain: Callable[[], None] = lambda: None,
+        stored: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._regain = regain
+        self._tell = stored
         self._limit = limit
         self._file = CacheFile(directory, create=lambda: Made(self._file), report=report)
         self._writer = Writer(self._file)
@@ -87,6 +89,7 @@ class DiskTier:
             self._writer.add(key.digest, data, _tag(key, record))
         except (sqlite3.Error, OSError) as error:
             raise self._file.unavailable(error) from error
+        self._tell()
         self._since_cull += len(data)
 
     def drop(self, key: Key) -> bool:

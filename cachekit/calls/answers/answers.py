@@ -37,7 +37,7 @@ def near(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
         return MISS
     value = Ask(lane, prepared, wanted, None).near()
     if type(value) is Nearby:
-        lane.looked = prepared.key.digest if value is Nearby.NOTHING else b""
+        lane.looked = (prepared.key.digest, prepared.seen) if value is Nearby.NOTHING else None
         return MISS
     remember(prepared.cache, lane, arguments_of(prepared, args, kwargs), prepared.key)
     return value
@@ -56,9 +56,11 @@ def call(
         return (yield CallOrigin(origin=origin)).value
     ask = Ask(lane, prepared, wanted, arguments_of(prepared, args, kwargs))
     # What `near` looked for just now, on behalf of this call, need not be looked for again.
-    seen = prepared.mode == "on" and lane.looked == prepared.key.digest
-    lane.looked = b""
-    value = Nearby.NOTHING if seen else ask.near()
+    looked, lane.looked = lane.looked, None
+    if looked is not None and looked[0] == prepared.key.digest and prepared.mode == "on":
+        value, prepared.seen = Nearby.NOTHING, looked[1]
+    else:
+        value = ask.near()
     if type(value) is not Nearby:
         return value
 
