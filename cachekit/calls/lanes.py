@@ -245,7 +245,9 @@ def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
     if not keyer.fast:
         return None
     call: Any = (args, kwargs, keyer.state())
-    if not lane_safe(call):
+    # Arguments that all have a JSON were walked for it.
+    walked = prepared.said is not None and not prepared.target.policy.ignore
+    if not lane_safe(call[-1] if walked else call):
         return None
     try:
         arguments = dumps(call, 2)

@@ -187,7 +187,7 @@ def changed_inputs(prepared: Prepared) -> Iterator[Path]:
 
 def _changed(prepared: Prepared) -> bool:
     prepared.target.keyer.settle()
-    return next(changed_inputs(prepared), None) is not None
+    return bool(prepared.key.inputs) and next(changed_inputs(prepared), None) is not None
 
 
 def _is_other(path: Path, digest: bytes) -> bool:

@@ -67,7 +67,7 @@ class Flight(Work):
         try:
             self.landing.exception(seconds)
         except TimeoutError:
-            return self.landing.done()
+            return bool(self.landing.done())
         return True
 
 

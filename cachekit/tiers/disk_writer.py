@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import diskcache
@@ -90,36 +89,40 @@ class Writer:
         size, mode, filename, value = self.disk.store(data, False)
         now = time.time()
         row = (digest, now, now, tag, size, mode, filename, value)
-        with self._transaction(filename) as (execute, gone):
-            # New, as nearly every key that is stored: one statement.
-            if execute(_INSERT, row).rowcount == 0:
-                gone += execute(_NAME, (digest,)).fetchall()
-                execute(_DELETE, (digest,))
-                execute(_INSERT, row)
+        try:
+            replaced = self._written(digest, row)
+        except BaseException:  # whatever it was, the new file has no row
+            self._remove([(filename,)])
+            raise
+        self._remove(replaced)
 
     def delete(self, digest: bytes) -> bool:
         """Whether there was anything."""
-        with self._transaction() as (execute, gone):
-            gone += execute(_NAME, (digest,)).fetchall()
-            execute(_DELETE, (digest,))
+        with self._file.connections.use() as connection, all_or_nothing(connection, self._file.patience()):
+            gone = _deleted(connection, digest)
+        self._remove(gone)
         return bool(gone)
 
-    @contextmanager
-    def _transaction(self, filename: str | None = None) -> Iterator[tuple[Callable[..., Any], list[Any]]]:
-        """All or nothing; of value files nobody knows `filename` where it is nothing, and `gone` where it is all."""
-        gone: list[tuple[str | None]] = []
-        try:
-            with self._file.connections.use() as connection, all_or_nothing(connection, self._file.patience()):
-                yield connection.execute, gone
-        except BaseException:  # whatever it was, the new file has no row
-            self._remove(filename)
-            raise
-        for (name,) in gone:
-            self._remove(name)
+    def _written(self, digest: bytes, row: tuple[Any, ...]) -> list[tuple[str | None]]:
+        """The value files that no row names any more."""
+        with self._file.connections.use() as connection, all_or_nothing(connection, self._file.patience()):
+            # New, as nearly every key that is stored: one statement.
+            if connection.execute(_INSERT, row).rowcount:
+                return []
+            gone = _deleted(connection, digest)
+            connection.execute(_INSERT, row)
+            return gone
 
-    def _remove(self, filename: str | None) -> None:
-        if filename is not None:
-            self.disk.remove(filename)
+    def _remove(self, files: list[tuple[str | None]]) -> None:
+        for (name,) in files:
+            if name is not None:
+                self.disk.remove(name)
+
+
+def _deleted(connection: sqlite3.Connection, digest: bytes) -> list[tuple[str | None]]:
+    gone = connection.execute(_NAME, (digest,)).fetchall()
+    connection.execute(_DELETE, (digest,))
+    return gone
 
 
 class Made(diskcache.Cache):  # type: ignore[misc]
