@@ -51,7 +51,7 @@ FLOORS = {
 HOMES = {
     "wrapt": {"calls.cached"},
     "tenacity": {"plan.retrying"},
-    "diskcache": {"tiers.disk"},
+    "diskcache": {"tiers.disk_writer"},
     "ipfshttpclient": {"ipfs.kubo.client"},
     "cryptography": {"ipfs.credential"},
     "fcntl": {"files.locks"},

@@ -56,8 +56,9 @@ class Lanes:
         self._used += len(arguments) + OVERHEAD
         if self._used > self._limit:
             self.close()
+        if not lane.known:
+            self._lanes.add(lane)
         lane.known[arguments] = known
-        self._lanes.add(lane)
 
     def close(self) -> None:
         self._used = 0

@@ -102,9 +102,12 @@ class Notes:
 
     def save(self, kept: Digests | None) -> None:
         """Keeps what waits for the processes that come."""
-        while self._waiting and kept is not None:
-            function, waiting = self._waiting.popitem()
-            kept.write(_NAME + function.encode(), _packed(_merged(_read(function, kept), waiting)))
+        if kept is None:
+            return
+        # What is noted from here on waits for the next time: of a program that goes on missing there is no end.
+        waiting, self._waiting = self._waiting, {}
+        for function, calls in list(waiting.items()):
+            kept.write(_NAME + function.encode(), _packed(_merged(_read(function, kept), list(calls))))
 
     def renew_after_fork(self) -> None:
         """The parent saves what it noted."""

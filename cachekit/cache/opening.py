@@ -105,7 +105,7 @@ def _open_disk(
     from cachekit.files.digest_cache import Digests
     from cachekit.tiers.disk import DiskTier
 
-    made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning, regain=regain)
+    made.disk = DiskTier(settings.dir, settings.size_limit, report=log.warning, regain=regain, stored=ledger.stored)
     made.tiers["disk"] = made.disk
     made.artifacts = ArtifactStore(settings.dir / "artifacts", told=progress.tell)
     mode = functools.partial(_mode_of, settings.mode)

@@ -23,12 +23,10 @@ _LOGGED: Final = 5
 class Remembering:
     """Notes one call. What it was is taken before the origin runs, which may change its arguments."""
 
-    __slots__ = ("_cache", "_call", "_key", "_keyer", "_sample", "_sketch")
+    __slots__ = ("_cache", "_key", "_keyer", "_sketch", "_take")
 
-    def __init__(
-        self, cache: Cache, keyer: Keyer, key: Key, call: tuple[tuple[Any, ...], dict[str, Any]], sample: int
-    ) -> None:
-        self._cache, self._keyer, self._key, self._call, self._sample = cache, keyer, key, call, sample
+    def __init__(self, cache: Cache, keyer: Keyer, key: Key, take: Callable[[], Sketch]) -> None:
+        self._cache, self._keyer, self._key, self._take = cache, keyer, key, take
         self._sketch: Sketch | None = None
 
     def missed(self) -> None:
@@ -40,7 +38,7 @@ class Remembering:
         self._unharmed(self._keep, record, reason)
 
     def _look(self) -> None:
-        self._sketch = self._taken()
+        self._sketch = self._take()
         if log.isEnabledFor(logging.INFO):
             reason, lines = why(self._cache, self._sketch)
             told = "; ".join([reason, *self._keyer.named(lines)[:_LOGGED]])
@@ -48,11 +46,7 @@ class Remembering:
 
     def _keep(self, record: Record | None, reason: str) -> None:
         created, expires = (time.time_ns(), FOREVER) if record is None else (record.created, record.expires)
-        self._cache.notes.add(self._key.function, self._sketch or self._taken(), created, expires, reason)
-
-    def _taken(self) -> Sketch:
-        args, kwargs = self._call
-        return self._keyer.sketch(self._key, args, kwargs, sample=self._sample)
+        self._cache.notes.add(self._key.function, self._sketch or self._take(), created, expires, reason)
 
     def _unharmed(self, work: Callable[..., None], *arguments: Any) -> None:
         try:

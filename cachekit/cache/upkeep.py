@@ -53,16 +53,17 @@ class Housekeeper:
         """Starts what is due in the background, or what a crowd of uncounted hits asks for; else a comparison."""
         disk = self.disk
         due = crowded or time.monotonic() >= self._next_save or len(self._stats.inbox) > INBOX_LIMIT
-        if not due and not (disk is not None and disk.wants_culling()):
-            return
-        self._next_save = time.monotonic() + SAVE_EVERY
-        self._keeper.begin()
+        if due or (disk is not None and disk.wants_culling()):
+            self._keeper.begin()
 
     def _keep_house(self) -> bool:
         try:
-            self._regain()
-            self.save_totals()
-            self._save_notes()
+            if time.monotonic() >= self._next_save:
+                self._next_save = time.monotonic() + SAVE_EVERY
+                self._regain()
+                self.save_totals()
+                self._save_notes()
+            self._stats.drain()
             disk = self.disk
             if disk is not None and disk.wants_culling():
                 disk.cull()

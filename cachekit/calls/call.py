@@ -53,7 +53,7 @@ def call_known(lane: Lane, known: Known, args: Any, kwargs: Any) -> Any:
     if type(nearby) is not Nearby:
         return _served(nearby, tail, is_async=target.is_async)
     origin = retried(target, functools.partial(lane.wrapped, *args, **kwargs))
-    return _answer(Prepared(cache, target, known.key, target.full(args, kwargs), "on"), nearby, origin, tail)
+    return _answer(Prepared(cache, target, (known.key, None), target.full(args, kwargs), "on"), nearby, origin, tail)
 
 
 def call_owned(target: Target, origin: Callable[[], Any], args: Any, kwargs: Any) -> Any:

@@ -92,14 +92,31 @@ class Known:
 
 
 class Lane:
-    """One function's known calls. Empty, it costs a truth test."""
+    """One function's known calls. Empty, it costs a truth test. `looked` is the digest that nothing near had just now, and the
+    ledger's `last_store` before that.
+    """
 
-    __slots__ = ("__weakref__", "cache", "generation", "hits", "known", "state", "stats", "target", "tidy", "wrapped")
+    __slots__ = (
+        *(
+            "__weakref__",
+            "cache",
+            "generation",
+            "hits",
+            "known",
+            "looked",
+            "state",
+            "stats",
+            "target",
+            "tidy",
+            "wrapped",
+        ),
+    )
 
     def __init__(self, target: Target, wrapped: Any) -> None:
         self.target, self.wrapped = target, wrapped
         self.cache: Any = None
         self.known: dict[bytes, Known] = {}
+        self.looked: tuple[bytes, int] | None = None
         self.generation: Any = (0,)
         self.hits: Any = ()
         self.stats: Any = None
@@ -228,7 +245,9 @@ def arguments_of(prepared: Prepared, args: Any, kwargs: Any) -> bytes | None:
     if not keyer.fast:
         return None
     call: Any = (args, kwargs, keyer.state())
-    if not lane_safe(call):
+    # Arguments that all have a JSON were walked for it.
+    walked = prepared.said is not None and not prepared.target.policy.ignore
+    if not lane_safe(call[-1] if walked else call):
         return None
     try:
         arguments = dumps(call, 2)

@@ -16,7 +16,7 @@ from cachekit.cache.cache import Cache
 from cachekit.cache.default import ROOT
 from cachekit.cache.reasons import Remembering
 from cachekit.calls.lanes import Nearby, at_hand
-from cachekit.calls.target import Call, Target, about
+from cachekit.calls.target import Call, Keyed, Target, about
 from cachekit.errors import CacheMiss, CannotKey, UsageError
 from cachekit.files.digests import content_digest
 from cachekit.keys.binding import Unbound
@@ -35,31 +35,36 @@ def nothing() -> Any:
 
 
 class Prepared:
-    """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not."""
+    """A call that the cache takes part in. The request is made when a plan needs it: a hit nearby does not.
 
-    __slots__ = ("_request", "cache", "call", "is_async", "key", "mode", "refined", "streamed", "target")
+    `said` is the JSON of the arguments, where the key was built of it, `seen` the ledger's `last_store` before a look nearby.
+    """
+
+    __slots__ = ("_request", "cache", "call", "is_async", "key", "mode", "refine", "said", "seen", "streamed", "target")
 
     def __init__(
-        self, cache: Cache, target: Target, key: Key, call: Call, mode: Mode, *, streamed: bool = False
+        self, cache: Cache, target: Target, key: Keyed, call: Call, mode: Mode, *, streamed: bool = False
     ) -> None:
-        self.cache, self.target, self.key, self.call, self.streamed = cache, target, key, call, streamed
+        self.cache, self.target, self.call, self.streamed = cache, target, call, streamed
+        self.key, self.said = key
         self.is_async = target.is_async
         self.mode: Mode = mode
-        self.refined: Callable[[Request], Request] | None = None
-        """What a kind of call makes of its request."""
+        self.refine: Callable[[Request], Request] | None = None  # what a kind of call makes of its request
         self._request: Request | None = None
+        self.seen = -1
 
     @property
     def request(self) -> Request:
         if self._request is None:
             found = _request(self)
-            self._request = found if self.refined is None else self.refined(found)
+            self._request = found if self.refine is None else self.refine(found)
         return self._request
 
     def nearby(self) -> Any:
         """A value that needs no plan to be served, or what was seen instead."""
         if self.mode != "on":
             return Nearby.UNSURE
+        self.seen = self.cache.ledger.last_store()
         return at_hand(self.cache, self.target, self.key, streamed=self.streamed)
 
 
@@ -147,7 +152,8 @@ def keyed(target: Target, args: Any, kwargs: Any) -> Prepared:
 def _request(prepared: Prepared) -> Request:
     cache, target, key, call = prepared.cache, prepared.target, prepared.key, prepared.call
     policy = target.policy
-    memory = Remembering(cache, target.keyer, key, call, sample_of(target))
+    take = functools.partial(target.keyer.sketch, key, *call, sample=sample_of(target), said=prepared.said)
+    memory = Remembering(cache, target.keyer, key, take)
     return Request(
         key=key,
         codec=target.codec,
@@ -167,6 +173,7 @@ def _request(prepared: Prepared) -> Request:
         missed=memory.missed,
         noted=memory.noted,
         changed=functools.partial(_changed, prepared),
+        news=functools.partial(cache.ledger.has_stored_since, prepared.seen),
         patience=max(cache.settings.patience, MULTIPLE * cache.flights.took.get(key.function, 0.0)),
         nested=bool(led()),
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
@@ -180,7 +187,7 @@ def changed_inputs(prepared: Prepared) -> Iterator[Path]:
 
 def _changed(prepared: Prepared) -> bool:
     prepared.target.keyer.settle()
-    return next(changed_inputs(prepared), None) is not None
+    return bool(prepared.key.inputs) and next(changed_inputs(prepared), None) is not None
 
 
 def _is_other(path: Path, digest: bytes) -> bool:

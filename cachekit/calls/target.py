@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["value", "coroutine", "generator", "async_generator"]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+Keyed = tuple[Key, bytes | None]
+"""A call's key, and the JSON of the arguments that it was built of, where they are plain."""
 
 
 class Target:
@@ -99,9 +101,9 @@ class Target:
             "For all calls of a tag or a namespace there is cachekit.invalidate(tag=, namespace=)"
         )
 
-    def key(self, call: Call, namespace: str, sample: int) -> Key:
+    def key(self, call: Call, namespace: str, sample: int) -> Keyed:
         """Raises CannotKey, or TypeError for a call that the function would not take either."""
-        return self.keyer.key(call[0], call[1], namespace=namespace, sample=sample)
+        return self.keyer.said(call[0], call[1], namespace=namespace, sample=sample)
 
     def explained(self, call: Call, namespace: str, sample: int) -> Key:
         """Like `key`, with the readable parts."""

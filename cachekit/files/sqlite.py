@@ -123,17 +123,32 @@ def set_aside(connections: Connections, error: BaseException) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def all_or_nothing(connection: sqlite3.Connection, wait: float = 0.0) -> Iterator[None]:
+def all_or_nothing(connection: sqlite3.Connection, wait: float = 0.0) -> _Transaction:
     """A transaction, undone by whatever interrupts it; waits `wait` seconds for other writers."""
-    patiently(lambda: connection.execute("BEGIN IMMEDIATE"), wait)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:  # half a transaction must not stay open
+    return _Transaction(connection.execute, wait)
+
+
+class _Transaction:
+    # No generator: those cost a store three times as much.
+    def __init__(self, execute: Callable[[str], object], wait: float) -> None:
+        self._execute, self._wait = execute, wait
+
+    def __enter__(self) -> None:
+        patiently(lambda: self._execute("BEGIN IMMEDIATE"), self._wait)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._undo()
+            return
+        try:
+            self._execute("COMMIT")
+        except BaseException:  # half a transaction must not stay open
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
         with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
+            self._execute("ROLLBACK")
 
 
 def patiently(work: Callable[[], object], wait: float) -> None:

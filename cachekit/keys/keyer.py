@@ -113,10 +113,16 @@ class Keyer:
         self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None
     ) -> Key:
         """The key of one call. Raises CannotKey, which names the argument; Unbound where the call itself would fail."""
+        return self.said(args, kwargs, namespace=namespace, sample=sample)[0]
+
+    def said(
+        self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None
+    ) -> tuple[Key, bytes | None]:
+        """The key, and the JSON of the arguments that it was built of, where they are plain. Raises as `key` does."""
         # What a `key=` of the caller's raises is its author's, and so are arguments that the function does not take.
         identifying = self._identifying(self._bind(args, kwargs))
         try:
-            digest, portable, inputs = self._current().digest(
+            digest, portable, inputs, data = self._current().digest(
                 identifying,
                 self._space(namespace),
                 self._policy.sample if sample is None else sample,
@@ -131,7 +137,8 @@ class Keyer:
                 "what identifies the call with key="
             ) from error
         portable = portable or self._policy.version is not None
-        return Key(self._space(namespace), digest, self.name, portable, inputs=inputs)
+        key = Key(self._space(namespace), digest, self.name, portable, inputs=inputs)
+        return key, data if self._policy.key is None else None
 
     def explain(
         self, args: Arguments, kwargs: Mapping[str, Any], *, namespace: str | None = None, sample: int | None = None
@@ -144,14 +151,15 @@ class Keyer:
         parts += [(f"{ARGUMENT}{name}", _shown(name, value)) for name, value in self._identifying(bound).items()]
         return Key(key.namespace, key.digest, key.function, key.shareable, tuple(parts))
 
-    def sketch(self, key: Key, args: Arguments, kwargs: Mapping[str, Any], *, sample: int = 0) -> Sketch:
-        """What is remembered of the call that `key` was built for. What `key=` makes of the arguments is not asked again."""
-        from cachekit.keys.code.function import encoded
-        from cachekit.keys.parts import Sketch
+    def sketch(
+        self, key: Key, args: Arguments, kwargs: Mapping[str, Any], *, sample: int = 0, said: bytes | None = None
+    ) -> Sketch:
+        """What is remembered of the call that `key` was built for, of what it `said` where that is known.
 
-        said = {"version": self._policy.version or "", "namespace": key.namespace, "sample": str(sample or "")}
-        settings = {name: text for name, text in said.items() if text}
-        return Sketch(key, self._current(), self._counted(self._bind(args, kwargs)), settings, encoded)
+        What `key=` makes of the arguments is not asked again.
+        """
+        arguments = {} if said else self._counted(self._bind(args, kwargs))
+        return self._current().sketch(key, arguments, said, (self._policy.version, key.namespace, sample))
 
     def outline(self) -> tuple[list[str], list[tuple[str, str]]]:
         """The tree of what the code reaches, a line each, and what is not followed, with the reason."""

@@ -61,6 +61,8 @@ class Trait(NamedTuple):
 
 
 Traits = Mapping[str, Trait]
+Settings = tuple[str | None, str, int]
+"""What else is said of a call: version, namespace, sample."""
 Encode = Callable[[Any], bytes]
 """The bytes of a value that is the same exactly when they are."""
 
@@ -185,18 +187,11 @@ class Sketch:
 
     __slots__ = ("_arguments", "_code", "_settings", "arguments_id", "code_id", "key")
 
-    def __init__(
-        self, key: Key, code: Code, arguments: Mapping[str, Any], settings: Mapping[str, str], encode: Encode
-    ) -> None:
+    def __init__(self, key: Key, code: Code, said: bytes | dict[str, Trait], settings: Settings) -> None:
         self.key, self.code_id, self._code, self._settings = key, code.traits_id, code.traits, settings
-        data = plain(arguments)
-        # What cannot be copied cheaply is looked at now: it may be another one when somebody asks.
-        traits = {} if data else of_arguments(arguments, encode)
-        said = data or "".join(trait.digest for trait in traits.values()).encode()
-        self._arguments: bytes | dict[str, Trait] | None = data or traits
-        self.arguments_id = short(said)
-        if len(said) > _LARGEST:
-            self._arguments = None
+        data = said if isinstance(said, bytes) else "".join(trait.digest for trait in said.values()).encode()
+        self.arguments_id = short(data)
+        self._arguments: bytes | dict[str, Trait] | None = said if len(data) <= _LARGEST else None
 
     @property
     def code(self) -> Traits:
@@ -210,7 +205,9 @@ class Sketch:
             return None
         found = self._arguments
         call = of_arguments(from_json(found), _plainly) if isinstance(found, bytes) else dict(found)
-        return call | {name: Trait(short(text.encode()), text) for name, text in self._settings.items()}
+        settings = zip(("version", "namespace", "sample"), self._settings, strict=True)
+        texts = {name: str(one) for name, one in settings if one}
+        return call | {name: Trait(short(text.encode()), text) for name, text in texts.items()}
 
     def forget(self) -> None:
         """Keeps the digests only."""

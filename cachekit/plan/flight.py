@@ -30,25 +30,41 @@ _OVER: Final = _Handover.OVER
 
 
 class Flight(Work):
-    """Calls under way that one answer serves: mostly one. `landing` is their records to come, `records` what is known."""
+    """Calls under way that one answer serves: mostly one. `records` is what is known, `ended` what it landed with.
 
-    __slots__ = ("digests", "landing", "records")
+    `landing` is that for who waits, and made for the first of them: most flights nobody waits for.
+    """
+
+    __slots__ = ("digests", "ended", "landing", "records")
 
     def __init__(self, *digests: bytes) -> None:
         super().__init__()
         self.digests = frozenset(digests)
         self.records: dict[bytes, Record] = {}
-        self.landing: Future[Any] = Future()
-        # Running from the start: else cancelling one follower would cancel the flight for everybody.
-        self.landing.set_running_or_notify_cancel()
+        self.ended: tuple[Any, Exception | None] | None = None
+        self.landing: Any = None
+
+    def awaited(self) -> Flight:
+        """With a landing. Under the lock of the flights, as is every change of `ended`."""
+        if self.landing is None:
+            self.landing = Future()
+            # Running from the start: else cancelling one follower would cancel the flight for everybody.
+            self.landing.set_running_or_notify_cancel()
+            if self.ended is not None:
+                _tell(self.landing, *self.ended)
+        return self
 
     def landed(self, seconds: float) -> bool:
         """Waits until it is known what becomes of it."""
         try:
             self.landing.exception(seconds)
         except TimeoutError:
-            return self.landing.done()
+            return bool(self.landing.done())
         return True
+
+
+def _tell(landing: Future[Any], records: Any, error: Exception | None) -> None:
+    landing.set_result(records) if error is None else landing.set_exception(error)
 
 
 def _brought(flight: Flight) -> Mapping[bytes, Record] | None:
@@ -106,7 +122,7 @@ class Flights:
         wanted = [digest for digest in digests if digest not in own]
         with self._lock:
             self._forget_the_parents()
-            theirs = {digest: self._flights[digest] for digest in wanted if digest in self._flights}
+            theirs = {digest: self._flights[digest].awaited() for digest in wanted if digest in self._flights}
             flight = Flight(*(digest for digest in wanted if digest not in theirs))
             self._flights.update(dict.fromkeys(flight.digests, flight))
         LEADING.set((*mine, flight))
@@ -136,13 +152,13 @@ class Flights:
         """Who waits for a flight that the caller leads gets its records; what the caller's request raised is its own."""
         self._leave(flight)
         handed = error is not None and not isinstance(error, Exception)
-        flight.landing.set_result(_OVER if handed else flight.records)
+        self._land(flight, _OVER if handed else flight.records)
 
     def share(self, digest: bytes, record: Record | None) -> None:
         """Lands: everybody who waits, or still joins before `leave`, gets `record`, or goes alone for None."""
         flight = self._led(digest)
-        if flight is not None and not flight.landing.done():
-            flight.landing.set_result({} if record is None else {digest: record})
+        if flight is not None:
+            self._land(flight, {} if record is None else {digest: record})
 
     def leave(self, digest: bytes, error: BaseException | None) -> None:
         """The leader is done; without a `share` before, `error` decides what those who wait get."""
@@ -150,12 +166,15 @@ class Flights:
         if flight is None:
             return
         self._leave(flight)
-        if flight.landing.done():
-            return
-        if isinstance(error, Exception):
-            flight.landing.set_exception(error)
-        else:
-            flight.landing.set_result(_OVER)
+        self._land(flight, _OVER, error if isinstance(error, Exception) else None)
+
+    def _land(self, flight: Flight, records: Any, error: Exception | None = None) -> None:
+        with self._lock:
+            if flight.ended is not None:
+                return
+            flight.ended, landing = (records, error), flight.landing
+        if landing is not None:
+            _tell(landing, records, error)
 
     def _leave(self, flight: Flight) -> None:
         flight.over = True
@@ -174,7 +193,7 @@ class Flights:
             self._forget_the_parents()
             flight = self._flights.get(digest)
             if flight is not None:
-                return flight if wait else BUSY
+                return flight.awaited() if wait else BUSY
             flight = self._flights[digest] = Flight(digest)
         LEADING.set((*mine, flight))
         return LEAD

@@ -17,22 +17,24 @@ from cachekit.files import forks
 from cachekit.files.locks import has_locks, holder_of_byte, lock_byte, unlock_byte
 from cachekit.plan.waiting import is_ancestor
 
-_files: dict[Path, tuple[int, int]] = {}
+_files: dict[str, tuple[int, int]] = {}
 _files_lock: Final = forks.Lock()
 
 
-def _open(path: Path) -> int:
+def _open(path: str) -> int:
     # Closing any descriptor of the file would end all leases of the process, so it is opened once and never closed;
     # and once more where somebody took it away, because others lock what stands there now.
+    file, inode = _files.get(path, (-1, -1))
+    if file >= 0 and _inode(path) == inode:
+        return file
     with _files_lock:
-        file, inode = _files.get(path, (-1, -1))
-        if file < 0 or _inode(path) != inode:
+        if _files.get(path, (-1, -1)) == (file, inode):
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
             _files[path] = file, os.fstat(file).st_ino
-        return file
+        return _files[path][0]
 
 
-def _inode(path: Path) -> int:
+def _inode(path: str) -> int:
     try:
         return os.stat(path).st_ino
     except OSError:
@@ -43,7 +45,7 @@ class Leases:
     """Leases of one cache directory; `path` is the lock file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = os.fspath(path)  # looked at by every miss, and a Path is slow to look at
 
     def acquire(self, digest: bytes) -> bool:
         """Whether nobody else on this machine holds the lease; never waits."""

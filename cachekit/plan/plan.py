@@ -5,7 +5,7 @@ the whole order of a call can be read below, and tested by scripting the answers
 
 The order: the near tiers (memory, disk) are read first, by everybody. Whoever misses joins the flight of that key: one
 caller of this process leads and the others get its record. The leader takes the lease of the machine, looks once more
-(somebody may have just landed), asks the far tiers (IPFS), and calls the origin. What it gets is written back.
+if somebody stored meanwhile, asks the far tiers (IPFS), and calls the origin. What it gets is written back.
 
 Two rules: a tier that fails is told and stepped over, and an exception of the origin never enters the plan, so that the
 user's traceback stays the user's.
@@ -58,7 +58,7 @@ def plan(request: Request, *, looked: bool = False) -> Steps:
             return value
         standing = ALONE
     if standing is not ALONE and request.mode != "refresh":
-        found = yield from _first_in_line(request, stale)
+        found = yield from _first_in_line(request, stale, looked)
         if found:
             yield Share(found.record)
             return found.value
@@ -266,7 +266,7 @@ def put(request: Request, value: Any) -> Steps:
     return (yield from keep(request, value, request.clock(), 0.0))
 
 
-def _first_in_line(request: Request, stale: list[Record]) -> Steps:
+def _first_in_line(request: Request, stale: list[Record], looked: bool) -> Steps:
     pause, waited = FIRST_PAUSE, 0.0
     patience = request.patient(stale) * (1.0 if request.nested else STEADY)
     while request.leases and waited < patience and not (yield Lease(waited)):
@@ -276,7 +276,8 @@ def _first_in_line(request: Request, stale: list[Record]) -> Steps:
         found = yield from look(request, request.near, stale)
         if found:
             return found
-    return (yield from look(request, request.near + request.far, stale))
+    near = request.near[:-1] if looked and not request.news() else request.near
+    return (yield from look(request, near + request.far, stale))
 
 
 def missed(request: Request) -> Steps:

@@ -1,37 +1,26 @@
-"""The disk tier, the only home of diskcache.
+"""The disk tier: records in diskcache's files.
 
-diskcache pickles by default, and whoever can write its directory could then run code (CVE-2025-69872). Our `Disk`
-stores bytes under digests and refuses everything else, on the way in and on the way out.
-
-Reads go straight to diskcache's own SQLite file (`disk_file`), writes through diskcache. Its default eviction order is
-kept because the others write on every read. Culling happens in the background, by `cull`, and spares pinned entries:
-diskcache's `tag` column says which they are. Its `expire` column stays empty: the record says when it ends, and an
-index that every store must keep sorted costs a tenth of the store.
+Reads go straight to its SQLite file (`disk_file`), and so do writes (`disk_writer`). Its eviction is not used: most of its
+orders write on every read. Culling happens in the background, by `cull`, oldest first, and spares pinned entries:
+diskcache's `tag` column says which they are. Its `expire` column stays empty: the record says when it ends.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
-
-import diskcache
-from diskcache.core import MODE_BINARY, MODE_RAW
+from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.errors import IntegrityError, TierFull
 from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Record
 from cachekit.tiers import records
-from cachekit.tiers.disk_file import PRAGMAS, CacheFile
+from cachekit.tiers.disk_file import CacheFile
+from cachekit.tiers.disk_writer import BYTES, VALUE_FILE, Made, Writer, refuse
 
 if TYPE_CHECKING:
     from cachekit.tiers.records import Header
-
-INLINE_LIMIT: Final = 100 * 1024
-"""Bytes up to which a record stands in the SQLite file; above, a file of its own is faster (reference: 64-100 kB)."""
 
 AHEAD: Final = 300 * NANOSECONDS
 """Nanoseconds that a record may be ahead of now; one from a clock further ahead would outlive its TTL by as much."""
@@ -39,103 +28,26 @@ AHEAD: Final = 300 * NANOSECONDS
 UNNAMED: Final = 3600 * NANOSECONDS
 """Nanoseconds that a value file may wait for its row; it is written first, and a killed process never writes the row."""
 
-_VALUE_FILE: Final = re.compile(r"([0-9a-f]{2}[\\/]){2}[0-9a-f]{28}\.val")
 _NAMES: Final = "SELECT filename FROM Cache WHERE filename IS NOT NULL"
 _SELECT: Final = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 _VOLUME: Final = """SELECT pages.page_count, sizes.page_size, value
     FROM pragma_page_count AS pages, pragma_page_size AS sizes, Settings WHERE key = 'size'"""
 # SQLite does not see a bit that changed in its file: what then has another type is never named, or it would be for ever.
 _OLDEST: Final = """SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'blob' AND substr(tag, 1, 1) = '-'
-    ORDER BY store_time LIMIT 64"""
+    ORDER BY rowid LIMIT 64"""
 _ALL: Final = """SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache WHERE raw = 1 AND typeof(key) = 'blob'
-    ORDER BY store_time DESC"""
+    ORDER BY rowid DESC"""
 _TAGGED: Final = """SELECT key, tag FROM Cache
     WHERE raw = 1 AND typeof(key) = 'blob' AND typeof(tag) = 'text' AND instr(tag, ?) > 0"""
 _RECOUNT: Final = """UPDATE Settings SET value =
     (SELECT coalesce(sum(size), 0) FROM Cache WHERE typeof(size) = 'integer') WHERE key = 'size'"""
 
 
-class RefusedPickle(IntegrityError):
-    """A row says that it holds a pickle; it is never loaded."""
-
-    reason = "pickle_refused"
-
-
-class BytesDisk(diskcache.Disk):  # type: ignore[misc]
-    """A `diskcache.Disk` for which a key is a digest, a value is bytes, and a pickle does not exist."""
-
-    def put(self, key: Any) -> Any:
-        if type(key) is not bytes:
-            _refuse("key")
-        return sqlite3.Binary(key), True
-
-    def get(self, key: Any, raw: bool) -> Any:
-        if not raw:
-            _refuse("key")
-        return bytes(key)
-
-    def store(self, value: Any, read: bool, key: Any = None) -> Any:
-        if type(value) is not bytes:
-            _refuse("value")
-        return super().store(value, read, **({} if key is None else {"key": key}))
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
-        if mode not in (MODE_RAW, MODE_BINARY):
-            _refuse("value")
-        return super().fetch(mode, filename, value, read)
-
-
-class Writer(diskcache.Cache):  # type: ignore[misc]
-    """diskcache over our connections. Its constructor, which writes, is for a new file; `over` takes one that is there."""
-
-    def __init__(self, file: CacheFile, disk: type[diskcache.Disk], **settings: Any) -> None:
-        self._file = file
-        pragmas = {f"sqlite_{name}": value for name, value in PRAGMAS.items()}
-        super().__init__(str(file.directory), timeout=0, disk=disk, cull_limit=0, **pragmas, **settings)
-
-    @classmethod
-    def over(cls, file: CacheFile, disk: diskcache.Disk) -> Writer:
-        writer = cls.__new__(cls)
-        writer.__dict__.update(_file=file, _disk=disk, cull_limit=0)
-        return writer
-
-    @property
-    def _con(self) -> sqlite3.Connection:
-        connection = self._file.connections.mine.connection
-        assert connection is not None  # opened by whoever began the transaction
-        return connection
-
-    @property
-    def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
-        return self._con.execute
-
-    @contextmanager
-    def _transact(self, retry: bool = False, filename: str | None = None) -> Iterator[tuple[Any, Any]]:
-        replaced: list[str | None] = []
-        try:
-            with self._file.transaction() as connection:
-                yield connection.execute, replaced.append
-        except BaseException:  # nobody knows the new file
-            if filename is not None:
-                self._disk.remove(filename)
-            raise
-        for name in replaced:
-            if type(name) is str and _VALUE_FILE.fullmatch(name):
-                self._disk.remove(name)
-
-    def close(self) -> None:
-        """Nothing: the connections are not diskcache's."""
-
-
-def _refuse(what: str) -> NoReturn:
-    raise RefusedPickle(f"a {what} that is not bytes would have to be pickled; cachekit refuses pickles on disk")
-
-
 class DiskTier:
     """Records under `directory`, at most about `limit` bytes of them besides the pinned ones.
 
     The directory is prepared by whoever composes the tiers; the file is opened on first use. `regain` is called where
-    somebody took the directory away, to have it prepared again.
+    somebody took the directory away, to have it prepared again, and `stored` after each store.
     """
 
     name = "disk"
@@ -148,12 +60,14 @@ class DiskTier:
         *,
         report: Callable[[str], None] = lambda _: None,
         regain: Callable[[], None] = lambda: None,
+        stored: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._regain = regain
+        self._tell = stored
         self._limit = limit
-        self._file = CacheFile(directory, create=self._create, report=report)
-        self._writer = Writer.over(self._file, BytesDisk(str(directory), min_file_size=INLINE_LIMIT))
+        self._file = CacheFile(directory, create=lambda: Made(self._file), report=report)
+        self._writer = Writer(self._file)
         self._since_cull = 0
 
     def get(self, key: Key) -> Record | None:
@@ -162,7 +76,7 @@ class DiskTier:
             if row is None:
                 return None
             mode, filename, value = row
-            data = value if mode == MODE_RAW and type(value) is bytes else self._data(mode, filename, value)
+            data = value if mode in BYTES and type(value) is bytes else self._data(mode, filename, value)
         except FileNotFoundError:
             return None
         except (sqlite3.Error, OSError) as error:
@@ -180,9 +94,10 @@ class DiskTier:
             self._regain()
             self._file.forget()
         try:
-            self._writer.set(key.digest, data, tag=_tag(key, record))
+            self._writer.add(key.digest, data, _tag(key, record))
         except (sqlite3.Error, OSError) as error:
             raise self._file.unavailable(error) from error
+        self._tell()
         self._since_cull += len(data)
 
     def drop(self, key: Key) -> bool:
@@ -268,7 +183,7 @@ class DiskTier:
 
     def _delete(self, digests: list[bytes]) -> int:
         try:
-            return sum(bool(self._writer.delete(digest)) for digest in digests)
+            return sum(map(self._writer.delete, digests))
         except (sqlite3.Error, OSError) as error:
             failure = self._file.unavailable(error)
             if not isinstance(failure, TierFull) or not self._unlink(digests):
@@ -277,21 +192,15 @@ class DiskTier:
 
     def _unlink(self, digests: list[bytes]) -> int:
         # A row takes room to delete, its file gives some: a row without one is a miss, and goes the next time.
-        names = [name for digest in digests for (_, name, _) in self._file.rows(_SELECT, (digest,)) if name]
-        files = [name for name in names if (self._directory / name).exists()]
-        for name in files:
-            self._writer.disk.remove(name)
-        return len(files)
-
-    def _create(self) -> None:
-        Writer(self._file, BytesDisk, disk_min_file_size=INLINE_LIMIT, eviction_policy="least-recently-stored")
+        names = [name for digest in digests for (_, name, _) in self._file.rows(_SELECT, (digest,))]
+        return self._writer.remove(names)
 
     def _data(self, mode: int, filename: str | None, value: Any, limit: int = -1) -> bytes:
-        if mode not in (MODE_RAW, MODE_BINARY) or (filename is None and type(value) is not bytes):
-            _refuse("value")
+        if mode not in BYTES or (filename is None and type(value) is not bytes):
+            refuse("value")
         if filename is None:
             return bytes(value)
-        if type(filename) is not str or not _VALUE_FILE.fullmatch(filename):
+        if type(filename) is not str or not VALUE_FILE.fullmatch(filename):
             raise IntegrityError("a row names no value file of the cache's")
         with (self._directory / filename).open("rb") as file:
             return file.read(limit)

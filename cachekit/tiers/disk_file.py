@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,18 +53,6 @@ class CacheFile:
         except (sqlite3.Error, OSError) as error:
             raise self.unavailable(error) from error
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, begun within `WAIT` seconds. Raises what SQLite raises."""
-        with self.connections.use() as connection:
-            try:
-                with all_or_nothing(connection, self._patience()):
-                    yield connection
-            except sqlite3.OperationalError as error:
-                if is_busy(error):
-                    self._stuck_until = time.monotonic() + STUCK
-                raise
-
     def checkpoint(self) -> None:
         """Moves the log into the file, as far as nobody reads it, and there is room."""
         with suppress(TierFull):
@@ -79,12 +67,13 @@ class CacheFile:
         self.connections.forget()
 
     def unavailable(self, error: sqlite3.Error | OSError) -> TierError:
-        """What an error means to a caller; a corrupt file is set aside on the way."""
+        """What an error means to a caller; a corrupt file is set aside on the way, and nobody waits for a held one."""
         if self._repair(error):
             return IntegrityError(f"the cache file is corrupt: {error}", reason="corrupt")
         if is_full(error):
             return TierFull(f"no room in the cache directory: {error}")
         if is_busy(error):
+            self._stuck_until = time.monotonic() + STUCK
             return TierUnavailable(f"another process holds the cache file: {error}", reason="busy")
         reason = "sqlite" if isinstance(error, sqlite3.Error) else "io"
         return TierUnavailable(f"the cache file does not answer: {error}", reason=reason)
@@ -95,11 +84,12 @@ class CacheFile:
             self._report("the cache starts empty: its file was corrupt")
         return found
 
-    def _patience(self) -> float:
+    def patience(self) -> float:
+        """Seconds that a store waits for other writers now."""
         return 0.0 if time.monotonic() < self._stuck_until else WAIT
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        patiently(lambda: self._begin(connection), OPENING if self._patience() else 0.0)
+        patiently(lambda: self._begin(connection), OPENING if self.patience() else 0.0)
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         for name, value in PRAGMAS.items():

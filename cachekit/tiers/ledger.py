@@ -1,8 +1,9 @@
 """What the processes of a machine tell each other: invalidations at once, statistics now and then.
 
-The marks (model.Mark) and the totals stand in one SQLite file of the cache directory; beside it a mapped file holds one
-counter, the generation. Whoever invalidates moves the generation on, inside the transaction that writes the mark. A
-reader compares one integer (50 ns) and reads the marks again only when it moved.
+The marks (model.Mark) and the totals stand in one SQLite file of the cache directory; beside it a mapped file holds two
+numbers. Whoever invalidates moves the first on, the generation, inside the transaction that writes the mark. A reader
+compares one integer (50 ns) and reads the marks again only when it moved. The second is another one after each store:
+where it stayed, who looked before need not look again.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _MARKING: Final = 10.0
 _BOUND: Final = 0.25
 """Seconds that everything else waits."""
 _AHEAD: Final = 300 * NANOSECONDS
+_MAPPED: Final = 16
 _VEIL: Final = "hmac:"
 
 
@@ -71,9 +73,9 @@ class Ledger:
         """Maps the counter; `generation[0]` is the machine's from here on."""
         descriptor = os.open(self._counter, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < 8:
+            if os.fstat(descriptor).st_size < _MAPPED:
                 _lengthen(descriptor)
-            self._map = mmap.mmap(descriptor, 8)
+            self._map = mmap.mmap(descriptor, _MAPPED)
         finally:
             os.close(descriptor)
         self._inode = os.stat(self._counter).st_ino
@@ -86,6 +88,20 @@ class Ledger:
             return self._cells is not None and os.stat(self._counter).st_ino != self._inode
         except OSError:
             return True
+
+    def stored(self) -> None:
+        """Says that something was stored, when everybody can read it already."""
+        if self._cells is not None:
+            # A number that nobody wrote before: of two who write at once the later one is news to all who read the first.
+            self._cells[1] = time.time_ns() ^ (os.getpid() << 40)
+
+    def last_store(self) -> int:
+        """A number that is another one after each store on this machine; below zero where nobody says so."""
+        return -1 if self._cells is None else self._cells[1]
+
+    def has_stored_since(self, seen: int) -> bool:
+        """Whether anybody did since `last_store` was `seen`, as far as is known."""
+        return seen < 0 or seen != self.last_store()
 
     def mark(self, marks: Sequence[Mark]) -> None:
         """Records invalidations; every process of the machine heeds them from now on."""
@@ -184,6 +200,6 @@ class Ledger:
 def _lengthen(descriptor: int) -> None:
     # A hole that finds no block when it is written kills the process (SIGBUS): the block is asked for now.
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, 8)
+        os.posix_fallocate(descriptor, 0, _MAPPED)
     else:
-        os.ftruncate(descriptor, 8)
+        os.ftruncate(descriptor, _MAPPED)

@@ -35,13 +35,13 @@ def nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts the keys that are built from now on."""
     CALLS.clear(), FAILURES.clear()
     BUILT.clear()
-    build = Keyer.key
+    build = Keyer.said
 
-    def built(keyer: Keyer, *args: Any, **kwargs: Any) -> Key:
+    def built(keyer: Keyer, *args: Any, **kwargs: Any) -> tuple[Key, bytes | None]:
         BUILT.append(1)
         return build(keyer, *args, **kwargs)
 
-    monkeypatch.setattr(Keyer, "key", built)
+    monkeypatch.setattr(Keyer, "said", built)
 
 
 @distributed_cache

@@ -15,6 +15,9 @@ from calls.both_ways import Asked, Way
 
 import cachekit
 from cachekit import MISS, CacheMiss, Event, Retry, UsageError, distributed_cache, stats
+from cachekit.cache.default import default
+from cachekit.tiers.disk import DiskTier
+from cachekit.tiers.ledger import Ledger
 
 CALLS: list[Any] = []
 FAILURES: list[Exception] = []
@@ -439,3 +442,28 @@ def test_the_origin_runs_where_it_was_called(way: Way) -> None:
 
     assert contextvars.copy_context().run(work) == "set by the origin"
     assert CALLS == [(threading.get_ident(), "here")]
+
+
+def test_what_another_process_stored_before_the_lease_is_served(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended between our look and our lease: its answer is found, and the origin is not called again."""
+    ask(1)
+    cache, key = default(), ask.function.key_for(1)
+    assert cache.disk is not None
+    record = cache.disk.get(key)
+    assert record is not None
+    ledger = Ledger(cache.settings.dir)
+    ledger.open()
+    other = DiskTier(cache.settings.dir, 1 << 20, stored=ledger.stored)
+    acquire = cache.leases.acquire
+
+    def acquired(digest: bytes) -> bool:
+        other.put(key, record)
+        return acquire(digest)
+
+    cache.forget(key)
+    cache.lanes.close()
+    monkeypatch.setattr(cache.leases, "acquire", acquired)
+    assert ask(1) == ["1", 0]
+    assert CALLS == [1]
+    other.close()
+    ledger.close()

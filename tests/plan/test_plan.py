@@ -104,6 +104,15 @@ def test_a_miss_is_called_and_stored_slowest_first() -> None:
     assert shares[0] < writes[0]
 
 
+@pytest.mark.parametrize("news", [False, True])
+def test_the_disk_is_looked_at_again_where_somebody_stored(news: bool) -> None:
+    """After the lease: what was not there before can be there only then. Memory and the team are asked all the same."""
+    script = Script(join=LEAD, lease=True, read_disk=record(), callorigin=Returned(7, 0.5))
+    assert script.run(plans.plan(request(news=lambda: news), looked=True)) == (1 if news else 7)
+    read = [step.tier for step in script.steps if isinstance(step, Read)]
+    assert read == (["memory", "disk"] if news else ["memory", "ipfs"])
+
+
 def test_a_failed_tier_is_told_and_stepped_over() -> None:
     """A tier that fails costs an event; the next one answers."""
     script = Script(read_memory=TierUnavailable("x"), read_disk=record())

@@ -15,7 +15,8 @@ from tiers.conformance import Place, TierConformance, key, record
 from cachekit.errors import IntegrityError, TierError
 from cachekit.files.places import prepare
 from cachekit.model import NANOSECONDS
-from cachekit.tiers.disk import BytesDisk, DiskTier
+from cachekit.tiers.disk import DiskTier
+from cachekit.tiers.disk_writer import BytesDisk
 
 
 @pytest.fixture
@@ -135,3 +136,34 @@ def test_value_files_without_a_row_are_collected(disk: DiskTier, tmp_path: Path)
     assert disk.collect(time.time_ns()) == 1
     assert disk.get(key(1)) is not None
     assert [path.name for path in (tmp_path / "disk" / "ab" / "cd").iterdir()] == ["1.val"]
+
+
+def test_what_is_stored_again_is_the_newest(disk: DiskTier) -> None:
+    """Entries are listed, and culled, in the order of their storing, without an index that every store would keep up."""
+    for number in (1, 2, 3, 1):
+        disk.put(key(number), record())
+    assert [digest for digest, _ in disk.entries()] == [key(number).digest for number in (1, 3, 2)]
+
+
+@pytest.mark.parametrize("size", [300_000, 10])
+def test_a_replaced_value_file_is_gone(disk: DiskTier, tmp_path: Path, size: int) -> None:
+    """It counts no more in the volume either, whether a file takes its place or a row."""
+    disk.put(key(2), record(b"x" * size, codec="bytes"))
+    alone = disk.volume()
+    disk.drop(key(2))
+    disk.put(key(1), record(b"x" * 900_000, codec="bytes"))
+    disk.put(key(1), record(b"x" * size, codec="bytes"))
+    assert len(list((tmp_path / "disk").glob("??/??/*.val"))) == (size > 1000)
+    assert disk.volume() < alone + 100_000
+
+
+def test_a_store_of_a_new_key_is_one_statement(disk: DiskTier, tmp_path: Path) -> None:
+    """Each costs microseconds, and a miss waits for it."""
+    disk.put(key(1), record())
+    said: list[str] = []
+    connection = disk._file.connections.mine.connection
+    assert connection is not None
+    connection.set_trace_callback(said.append)
+    disk.put(key(2), record())
+    # SQLite tells a statement again for each trigger.
+    assert list(dict.fromkeys(statement.split()[0] for statement in said)) == ["BEGIN", "INSERT", "COMMIT"]

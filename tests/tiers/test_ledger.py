@@ -39,6 +39,8 @@ for line in sys.stdin:
         answer = [ledger.bump() for _ in range(int(words[0]))] and None
     elif what == "add":
         answer = [ledger.add_totals({"f": {"calls": 1, "seconds": 0.5}}) for _ in range(int(words[0]))] and None
+    elif what == "stored":
+        answer = ledger.stored()
     elif what == "begin":
         held = sqlite3.connect(Path(sys.argv[1]) / "ledger.db", isolation_level=None)
         held.execute("BEGIN IMMEDIATE")
@@ -175,6 +177,20 @@ def test_reading_moves_nothing(ledger: Ledger, neighbour: Neighbour) -> None:
     neighbour.ask("covers", "team", KEY.digest.hex(), 50)
     neighbour.ask("add", 3)
     assert ledger.generation[0] == before
+
+
+def test_a_store_of_any_process_is_news_once(ledger: Ledger, neighbour: Neighbour, tmp_path: Path) -> None:
+    """Who looked before looks again, and who looks after that does not; without a ledger nobody can tell."""
+    seen = ledger.last_store()
+    assert not ledger.has_stored_since(seen)
+    for store in (lambda: neighbour.ask("stored"), ledger.stored):
+        store()
+        assert ledger.has_stored_since(seen)
+        seen = ledger.last_store()
+        assert not ledger.has_stored_since(seen)
+    closed = Ledger(tmp_path / "none")
+    closed.stored()
+    assert closed.has_stored_since(closed.last_store())
 
 
 def test_generations_outlive_everybody(ledger: Ledger, tmp_path: Path) -> None:

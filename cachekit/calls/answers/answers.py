@@ -14,9 +14,9 @@ from cachekit.cache.default import ROOT
 from cachekit.calls.answers.asking import Ask, Wanted, heeding, live, restored, stream, whole
 from cachekit.calls.answers.parts import Batch, parts
 from cachekit.calls.call import explain, storing
-from cachekit.calls.lanes import Lane, Nearby, arguments_of, serve
+from cachekit.calls.lanes import Lane, Nearby, arguments_of, remember, serve
 from cachekit.calls.policy import policy_of
-from cachekit.calls.prepare import begun, driven, keyed, prepare
+from cachekit.calls.prepare import Prepared, begun, driven, keyed, prepare
 from cachekit.calls.target import Target
 from cachekit.errors import UsageError
 from cachekit.model import MISS, Adapter, Event, Reply
@@ -33,9 +33,15 @@ def near(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
     value = _at_once(lane, args, kwargs, wanted)
     if value is not MISS:
         return value
-    ask = _ask(lane, args, kwargs, wanted, quiet=True)
-    value = MISS if ask is None else ask.near()
-    return MISS if type(value) is Nearby else value
+    prepared = _prepared(lane, args, kwargs, wanted, quiet=True)
+    if prepared is None:
+        return MISS
+    value = Ask(lane, prepared, wanted, None).near()
+    if type(value) is Nearby:
+        lane.looked = (prepared.key.digest, prepared.seen) if value is Nearby.NOTHING else None
+        return MISS
+    remember(prepared.cache, lane, arguments_of(prepared, args, kwargs), prepared.key)
+    return value
 
 
 def call(
@@ -46,10 +52,16 @@ def call(
     if value is not MISS:
         return value
     with Scope(mode="refresh") if again else nullcontext():
-        ask = _ask(lane, args, kwargs, wanted)
-    if ask is None:
+        prepared = _prepared(lane, args, kwargs, wanted)
+    if prepared is None:
         return (yield CallOrigin(origin=origin)).value
-    value = ask.near()
+    ask = Ask(lane, prepared, wanted, arguments_of(prepared, args, kwargs))
+    # What `near` looked for just now, on behalf of this call, need not be looked for again.
+    looked, lane.looked = lane.looked, None
+    if looked is not None and looked[0] == prepared.key.digest and prepared.mode == "on":
+        value, prepared.seen = Nearby.NOTHING, looked[1]
+    else:
+        value = ask.near()
     if type(value) is not Nearby:
         return value
 
@@ -89,15 +101,14 @@ def _at_once(lane: Lane, args: Any, kwargs: Any, wanted: Wanted) -> Any:
     return restored(lane, known, wanted) if type(known) is Reply else MISS
 
 
-def _ask(lane: Lane, args: Any, kwargs: Any, wanted: Wanted, *, quiet: bool = False) -> Ask | None:
+def _prepared(lane: Lane, args: Any, kwargs: Any, wanted: Wanted, *, quiet: bool = False) -> Prepared | None:
     """None where the call must go straight to the origin; the reason is counted."""
     if wanted.sampled and not _may_keep_samples(lane, quiet=quiet):
         return None
     prepared = prepare(lane.target, args, kwargs, streamed=bool(wanted.streamed), quiet=quiet)
-    if prepared is None:
-        return None
-    prepared.is_async = wanted.is_async
-    return Ask(lane, prepared, wanted, arguments_of(prepared, args, kwargs))
+    if prepared is not None:
+        prepared.is_async = wanted.is_async
+    return prepared
 
 
 def _may_keep_samples(lane: Lane, *, quiet: bool) -> bool:

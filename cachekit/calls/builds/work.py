@@ -80,7 +80,7 @@ class Work:
     over: bool = False
 
     def __post_init__(self) -> None:
-        self.prepared.refined = self._refined
+        self.prepared.refine = self._refined
 
     @property
     def store(self) -> Any:

@@ -18,13 +18,15 @@ from cachekit.keys.code.reach import Reach, stamp
 from cachekit.keys.code.shelf import keep, recall
 from cachekit.keys.code.source import facts_of, module_name
 from cachekit.keys.code.watch import Cell, Watch, Watched, can_change, reloaded
-from cachekit.keys.parts import Part, Trait, of_part, short
+from cachekit.keys.parts import Part, Settings, Sketch, Trait, of_arguments, of_part, short
 from cachekit.keys.plain import plain
 from cachekit.keys.secrets import is_secret_name, seal
 from cachekit.model import ARTIFACT, Policy
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+    from cachekit.model import Key
 
 _PREFIX_LIMIT: Final = 64
 
@@ -60,8 +62,9 @@ class Code:
 
     def digest(
         self, identifying: dict[str, Any], namespace: str, sample: int, *, extra: str | None
-    ) -> tuple[bytes, bool, tuple[tuple[Path, bytes], ...]]:
-        """The digest of a call, whether other machines can compute the same, and the paths that count by content.
+    ) -> tuple[bytes, bool, tuple[tuple[Path, bytes], ...], bytes | None]:
+        """The digest of a call, whether other machines can compute the same, the paths that count by content, and the
+        JSON of what identifies the call, where it is plain.
 
         `extra` names the parameter that takes any keywords; None where what identifies the call is not its arguments.
         Raises CannotKey, which names the argument.
@@ -71,12 +74,18 @@ class Code:
         data = plain(identifying)
         if data is not None:
             digest.update(frame(tag, b"plain", data))
-            return digest.digest(), self.portable, self.inputs
+            return digest.digest(), self.portable, self.inputs, data
         walk = Reach()
         # One by one, so that a refusal names the argument, and **kwargs by their own names.
         texts = [_argument(name, identifying[name], walk, extra=name == extra) for name in sorted(identifying)]
         digest.update(frame(tag, b"named", *texts, walk.finished()))
-        return digest.digest(), self.portable and walk.portable, (*self.inputs, *walk.inputs)
+        return digest.digest(), self.portable and walk.portable, (*self.inputs, *walk.inputs), None
+
+    def sketch(self, key: Key, arguments: dict[str, Any], said: bytes | None, settings: Settings) -> Sketch:
+        """What is remembered of a call. `said` is the JSON of its arguments, where that is known; else they count."""
+        data = said or plain(arguments)
+        # What cannot be copied cheaply is looked at now: it may be another one when somebody asks.
+        return Sketch(key, self, data or of_arguments(arguments, encoded), settings)
 
     def as_imported(self, before: Code) -> None:
         """The call keeps its key where nothing happened since `before` but that the function imported its modules."""

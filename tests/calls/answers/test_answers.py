@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 import cachekit
 from cachekit import Adapter, Answers, Reply, Wanted
+from cachekit.cache.default import default
 
 PLAIN = Wanted(False)
 
@@ -61,3 +63,30 @@ def test_what_was_looked_for_does_not_outlive_a_sample_or_a_cache() -> None:
     with cachekit.configure(namespace="another"):
         assert answers.call({"n": 1}, lambda: "another", PLAIN) == "another"
     assert answers.near({"n": 1}, PLAIN) is cachekit.MISS
+
+
+def test_what_came_after_the_look_is_found() -> None:
+    """Somebody stored the answer between `near` and `call`: it is served, and the origin is not asked."""
+    answers = Answers(_adapter())
+    assert answers.near({"n": 1}, PLAIN) is cachekit.MISS
+    answers.keep({"n": 1}, Reply("plain", b"theirs", {}), time.time_ns(), 0.0)
+    assert answers.call({"n": 1}, lambda: "mine", PLAIN) == "theirs"
+
+
+def test_the_disk_is_looked_at_once_before_the_lease() -> None:
+    """`near` and `call` together ask it as often as `call` alone."""
+    answers = Answers(_adapter())
+    answers.call({"n": 0}, lambda: "value", PLAIN)
+    disk = default().disk
+    assert disk is not None
+    connection = disk._file.connections.mine.connection
+    assert connection is not None
+    said: list[str] = []
+    connection.set_trace_callback(said.append)
+    looks = []
+    for number, nearby in ((1, False), (2, True)):
+        said.clear()
+        assert not nearby or answers.near({"n": number}, PLAIN) is cachekit.MISS
+        answers.call({"n": number}, lambda: "value", PLAIN)
+        looks.append(sum(statement.startswith("SELECT") for statement in said))
+    assert looks[0] == looks[1]
