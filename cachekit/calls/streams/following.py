@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from cachekit.calls.streams.log import Abandoned, Begun, Clock, Ended, Log, Pieces, Retried
+from cachekit.files import forks
 from cachekit.model import MISS
 from cachekit.plan.loops import trio
 from cachekit.plan.waiting import STEADY, outlast, waiting
@@ -33,7 +34,8 @@ class Followed:
         self._source = self._made()
         self._log = Log()
         self._condition = threading.Condition()
-        self._pulling = False
+        self._puller = 0
+        forks.enrol(self)
 
     @property
     def over(self) -> bool:
@@ -77,6 +79,12 @@ class Followed:
         finally:
             self._leave()
 
+    def renew_after_fork(self) -> None:
+        """What another thread pulls never comes here, and its source is the parent's: such a stream is over."""
+        self._condition = threading.Condition()
+        if self._puller not in (0, threading.get_ident()):
+            self._log.end(Abandoned())
+
     def _made(self) -> Iterator[Any]:
         values, first = self._retried(self._first)()
         try:
@@ -101,12 +109,12 @@ class Followed:
                     raise log.fail(place)
             if place < len(log.pieces) or log.over:
                 return place < len(log.pieces)
-            self._pulling = True
+            self._puller = threading.get_ident()
         self._pull()
         return place < len(log.pieces)
 
     def _awaits(self, place: int) -> bool:
-        return place >= len(self._log.pieces) and not self._log.over and self._pulling
+        return place >= len(self._log.pieces) and not self._log.over and self._puller != 0
 
     def _moved(self, place: int, seconds: float) -> bool:
         return self._condition.wait_for(lambda: not self._awaits(place), seconds)
@@ -126,7 +134,7 @@ class Followed:
             raise
         finally:
             with self._condition:
-                self._pulling = False
+                self._puller = 0
                 self._log.lighten()
                 self._condition.notify_all()
 
