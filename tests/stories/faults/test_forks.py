@@ -74,10 +74,11 @@ os._exit(0)
 def test_a_transaction_open_at_the_fork_bars_the_child_from_the_file_only(own_cache: Path) -> None:
     """A thread holds cache.db for longer than a fork waits: the child calls its function, counted; the parent goes on."""
     script = """
+from cachekit.files.sqlite import all_or_nothing
 f(1)
 entered, leave = threading.Event(), threading.Event()
 def hold():
-    with ROOT.cache().disk._file.transaction():
+    with ROOT.cache().disk._file.connections.use() as connection, all_or_nothing(connection):
         entered.set()
         leave.wait()
 thread = threading.Thread(target=hold, daemon=True)
