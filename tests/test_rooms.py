@@ -34,6 +34,7 @@ FLOORS = {
             "gguf",
             "github",
             "groq",
+            "hub",
             "openai",
             "opea",
             "openvino_models",

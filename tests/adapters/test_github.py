@@ -14,8 +14,7 @@ import pytest
 from peers.github import Service, github_service
 
 import cachekit
-from cachekit_adapters import github
-from cachekit_adapters.github import GitHub, RateLimited
+from cachekit_adapters.github import GitHub, RateLimited, nouns
 
 ISSUES = "/repos/octo/hello/issues"
 
@@ -296,7 +295,7 @@ def test_what_is_never_kept(service: Service, client: GitHub) -> None:
 )
 def test_seconds_by_noun(path: str, seconds: float) -> None:
     """The shortest of a path's nouns holds; a file's own name is none."""
-    assert github.nouns.ttl_of(path) == seconds
+    assert nouns.ttl_of(path) == seconds
 
 
 def test_hosts_do_not_answer_for_each_other(client: GitHub) -> None:

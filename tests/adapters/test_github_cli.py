@@ -13,6 +13,7 @@ import pytest
 from peers.github import Service, gh_program, github_service, proxy_to
 
 from cachekit_adapters import github
+from cachekit_adapters.github import nouns
 from cachekit_adapters.github.commands import command_of
 from cachekit_adapters.github.queries import query_of
 
@@ -68,7 +69,7 @@ def test_output_is_gh_s_own(service: Service, gh: Gh) -> None:
 
 def test_a_304_renews_what_is_kept(service: Service, gh: Gh, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the TTL gh asks with the ETag; the output is the same, filters included."""
-    monkeypatch.setitem(github.nouns.TTLS, "repos", 0.0)
+    monkeypatch.setitem(nouns.TTLS, "repos", 0.0)
     outputs = [gh("api", "repos/octo/hello", "-q", ".id").stdout for _ in range(3)]
     assert outputs == ["7\n"] * 3
     sent = ["if-none-match" in each.headers for each in service.asked()]
@@ -77,7 +78,7 @@ def test_a_304_renews_what_is_kept(service: Service, gh: Gh, monkeypatch: pytest
 
 def test_a_rate_limit_brings_what_was_kept(service: Service, gh: Gh, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal serves the old output, holds for the account, and for what is not kept it is said with exit status 1."""
-    monkeypatch.setitem(github.nouns.TTLS, "repos", 0.0)
+    monkeypatch.setitem(nouns.TTLS, "repos", 0.0)
     first = gh("api", "repos/octo/hello")
     service.refusals.append(
         (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "99999999999"}, {"message": "limit"})

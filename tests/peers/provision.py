@@ -1,8 +1,9 @@
 """Provision the test peers: `python -m tests.peers.provision [llama] [gh] …`, by default all.
 
 `llama-server` is built from the sources inside the llama-cpp-python sdist (minutes), the Python servers are installed
-into environments of their own, `gh` is taken out of Debian's package. All of it lives in `$XDG_CACHE_HOME/cachekit/peers` (`~/.cache`), with checksums beside
-it; a second run checks those and ends within seconds. Versions are pinned, here and in `requirements/`; gh's is Debian's.
+into environments of their own, `gh` is taken out of Debian's package. All of it lives in
+`$XDG_CACHE_HOME/cachekit/peers` (`~/.cache`), with checksums beside it; a second run checks those and ends within
+seconds. Versions are pinned, here and in `requirements/`; gh's is Debian's.
 """
 
 from __future__ import annotations
@@ -161,10 +162,10 @@ def _gh() -> None:
 
 PEERS: dict[str, Callable[[], None]] = {
     "llama": _llama,
-    "gh": _gh,
     "pytriton": lambda: _install("pytriton"),
     "mlserver": lambda: _install("mlserver"),
     "opea": lambda: _install("opea"),
+    "gh": _gh,
 }
 
 

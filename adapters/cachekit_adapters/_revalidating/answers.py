@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
@@ -11,6 +12,8 @@ from cachekit import CachekitError
 
 LONGEST: Final = 3600.0
 """Seconds that a service is left alone at most; then it may say again how long."""
+
+_DRAINED: Final = re.compile(r"\br=0\b.*?\bt=(\d+)")
 
 _KEPT: Final = frozenset(
     {"cache-control", "content-language", "content-type", "etag", "last-modified", "link", "x-github-media-type"}
@@ -91,6 +94,8 @@ def pause(answer: Answer, now: float) -> float | None:
     after = answer.headers.get("retry-after", "").strip()
     if after.isdecimal():
         return float(after)
+    if drained := _DRAINED.search(answer.headers.get("ratelimit", "")):  # the Hub's, of the IETF's draft
+        return float(drained[1])
     clock = _instant(answer.headers.get("date", ""), now)
     if after:
         return max(0.0, _instant(after, clock) - clock)

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from cachekit_adapters._revalidating.accounts import account
 from cachekit_adapters._revalidating.answers import Answer, RateLimited
 from cachekit_adapters._revalidating.road import Question, road
-from cachekit_adapters.github import nouns
-from cachekit_adapters.github.accounts import account
+from cachekit_adapters._revalidating.tags import Tags
 from cachekit_adapters.github.client import GitHub, judged
 from cachekit_adapters.github.commands import Command, command_of
 from cachekit_adapters.github.places import Place, place_of
@@ -67,7 +67,7 @@ def gh(
         done = _read(spoken, command, place, how)
     else:
         run = functools.partial(_run, place.program, spoken, how, given)
-        ends = nouns.changed(place.host, [command.repo])
+        ends = Tags("github", place.host).changed([command.repo])
         done = road("github.gh").changing(ends, run) if command.does == "change" else run()
     return _finished(["gh", *spoken], done, text=text, check=check)
 
@@ -90,12 +90,13 @@ def _read(arguments: list[str], command: Command, place: Place, how: Mapping[str
     identity = {**place.identity, "host": place.host, "account": asker, "arguments": _counting(arguments, command)}
     if command.query is not None:
         identity["query"] = command.query.text
+    tags = Tags("github", place.host)
     question = Question(
         identity,
         command.ttl,
         f"{place.host} {asker} {command.resource}",
-        nouns.area_tag(place.host, command.repo),
-        nouns.host_tag(place.host),
+        tags.area(command.repo),
+        tags.all,
     )
     last: list[Done] = []
 

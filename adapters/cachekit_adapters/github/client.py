@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import Any, Final
 
 from cachekit import UsageError
+from cachekit_adapters._revalidating.accounts import account
 from cachekit_adapters._revalidating.answers import Answer
 from cachekit_adapters._revalidating.road import Question, Road
+from cachekit_adapters._revalidating.tags import Tags
 from cachekit_adapters._wire.headers import counts, sealed
 from cachekit_adapters.github import nouns
-from cachekit_adapters.github.accounts import account
 from cachekit_adapters.github.queries import Query, query_of
 
 _HEADERS: Final = {"accept": "application/vnd.github+json", "x-github-api-version": "2022-11-28"}
@@ -52,6 +53,7 @@ class GitHub:
         self.host = host.lower().strip("/")
         self._token = token_of(self.host, os.environ) if token is None else token
         self._client, self._owns = client, client is None
+        self._tags = Tags("github", self.host)
         self._rest, self._graphql = (
             Road(f"github.{kind}", **{"share": False, **keywords}) for kind in ("rest", "graphql")
         )
@@ -96,7 +98,7 @@ class GitHub:
         elif told.kind == "subscription":
             answer = send(_NOTHING)
         else:
-            answer = self._graphql.changing(nouns.changed(self.host, ()), lambda: send(_NOTHING))
+            answer = self._graphql.changing(self._tags.changed(()), lambda: send(_NOTHING))
         try:
             return dict(answer.json())
         except (ValueError, TypeError):
@@ -160,7 +162,7 @@ class GitHub:
             **{"host": self.host, "account": who, "path": place, "query": sorted(query)},
             "headers": {name: sealed(name, text) for name, text in said.items() if counts(name) or name == "accept"},
         }
-        question = Question(identity, ttl, self._scope(who, nouns.resource(place)), *self._tags(nouns.repo_of(place)))
+        question = Question(identity, ttl, self._scope(who, nouns.resource(place)), *self._tagged(nouns.repo_of(place)))
         return self._rest.ask(question, lambda conditions: self._send("GET", url, None, {**said, **conditions}))
 
     def _queried(self, told: Query, body: Mapping[str, Any]) -> Question:
@@ -173,21 +175,21 @@ class GitHub:
             "operation": body["operationName"],
         }
         ttl = nouns.TTLS["runners" if told.names & {"runners", "runnerGroups"} else "graphql"]
-        return Question(identity, ttl, self._scope(who, "graphql"), *self._tags(""), judge=judged)
+        return Question(identity, ttl, self._scope(who, "graphql"), *self._tagged(""), judge=judged)
 
     def _changed(self, method: str, path: str, body: Any) -> Answer:
         place, query = nouns.path_of(path), _query(path, {})
         url = self._base + place + (f"?{urllib.parse.urlencode(query)}" if query else "")
         content = None if body is None else json.dumps(body).encode()
         act = functools.partial(self._send, method, url, content, _NOTHING)
-        answer: Answer = self._rest.changing(nouns.changed(self.host, [nouns.repo_of(place)]), act)
+        answer: Answer = self._rest.changing(self._tags.changed([nouns.repo_of(place)]), act)
         return answer
 
     def _scope(self, who: str, resource: str) -> str:
         return f"{self.host} {who} {resource}"
 
-    def _tags(self, repo: str) -> tuple[str, str]:
-        return nouns.area_tag(self.host, repo), nouns.host_tag(self.host)
+    def _tagged(self, repo: str) -> tuple[str, str]:
+        return self._tags.area(repo), self._tags.all
 
     def _send(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
         if self._client is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 TTLS: Final = {
@@ -42,26 +41,6 @@ def repo_of(path: str) -> str:
     """`owner/name` in lower case, as GitHub takes them; "" for what is not in one repository."""
     found = _REPO.match(path)
     return "" if found is None else f"{found[1]}/{found[2]}".lower()
-
-
-def host_tag(host: str) -> str:
-    """The tag of all that is kept of a host."""
-    return f"github:{host}"
-
-
-def area_tag(host: str, repo: str) -> str:
-    """The tag of what is kept of one repository, or ("") of what reaches over several: searches, lists, GraphQL."""
-    return f"github:{host}/{repo or '*'}"
-
-
-def changed(host: str, repos: Iterable[str]) -> tuple[str, ...]:
-    """The tags that a change ends: its repositories' and what reaches over several. Unknown ("") may be anywhere."""
-    if not host:
-        return ("github",)
-    known = sorted(set(repos))
-    if not known or "" in known:
-        return (host_tag(host),)
-    return (*(area_tag(host, repo) for repo in known), area_tag(host, ""))
 
 
 def resource(path: str) -> str:

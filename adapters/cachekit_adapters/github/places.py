@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cachekit import UsageError
-from cachekit_adapters.github.accounts import mark
+from cachekit_adapters._revalidating.accounts import mark
 from cachekit_adapters.github.client import token_of
 from cachekit_adapters.github.commands import Command, named
 

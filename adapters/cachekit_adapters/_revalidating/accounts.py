@@ -24,7 +24,7 @@ class _Unknown(Exception):
 
 def mark(secret: bytes) -> str:
     """What stands for a secret: equal ones agree, and it cannot be read from it."""
-    return hmac.digest(b"cachekit github account v1", secret, "sha256").hex()
+    return hmac.digest(b"cachekit account v1", secret, "sha256").hex()
 
 
 @functools.cache
@@ -40,13 +40,14 @@ def _learnt() -> Any:
         # A login may be given up and taken by another; the number stays with the person.
         return f"{user['login']}#{user.get('id', '')}".lower()
 
-    account.__module__, account.__qualname__ = "cachekit_adapters", "github.account"
+    account.__module__, account.__qualname__ = "cachekit_adapters", "account"
     policy: dict[str, Any] = {"ttl": _REMEMBERED, "stale_if_error": "30d", "share": False, "version": "1"}
     return distributed_cache(ignore=("who",), cacheable=bool, **policy)(account)
 
 
 def account(host: str, secret: bytes, who: Who) -> str:
-    """The account behind a secret, "" for none. `who` asks the service; what it raises passes."""
+    """The account behind a secret, "" for none. `who` asks the service, for a JSON with `login` and `id`; what it raises
+    passes."""
     if not secret:
         return ""
     try:
