@@ -25,6 +25,7 @@ GROUPS = {
     "ipfs": "time_ipfs",
     "artifacts": "time_artifacts",
     "adapters": "time_adapters",
+    "gh": "time_gh",
     "peers": "time_peers",
 }
 

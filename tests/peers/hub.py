@@ -78,7 +78,7 @@ class Hub:
             return _json({"url": f"{self.url}/made"})
         parts = url.path.strip("/").split("/")
         if parts[0] != "api":
-            return self._file(parts)
+            return self._file(parts, whole=request.method == "GET")
         name = "/".join(parts[2:4])
         if not name:
             return _json([repo.info(name, []) for name, repo in self.repos.items()])
@@ -98,11 +98,11 @@ class Hub:
             return [{"id": repo.sha, "title": "t", "message": "", "date": DATE, "authors": authors}]
         return repo.info(name, query.get("expand", []))
 
-    def _file(self, parts: list[str]) -> Reply:
+    def _file(self, parts: list[str], *, whole: bool) -> Reply:
         repo, path = self.repos["/".join(parts[:2])], "/".join(parts[4:])
         data = repo.files[path]
-        headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": repo.sha, "Accept-Ranges": "bytes"}
-        return Reply(200, data, headers, kind="application/octet-stream")
+        headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": repo.sha, "X-Linked-Size": str(len(data))}
+        return Reply(200, data if whole else b"", headers, kind="application/octet-stream")
 
 
 @contextlib.contextmanager

@@ -128,18 +128,24 @@ class _Asking:
         self._fresh, self._error = False, None
         try:
             # Before the answer: a commit in between makes the validator too old, and never too new.
-            known = self._metadata.validator(self._reading, self._arguments)
+            known = self._metadata.validator(self._reading, self._arguments) if self._asks_first(conditions) else ""
             if known and conditions.get("If-None-Match") == known:
                 return Answer(304, {"etag": known}, b"")
             given = self._real()
         except _refusals() as error:
             self._error = error
             return _refused(error)
+        if not self._asks_first(conditions) and operations.confirmable(self._arguments):
+            known = operations.validator(given)
         self._given, self._fresh = list(given) if self._reading.several else given, True
         try:
             return Answer(200, {"etag": known} if known else {}, dumped(self._given))
         except Unkept:
             return Answer(200, {"cache-control": "no-store"}, b"")
+
+    def _asks_first(self, conditions: Mapping[str, str]) -> bool:
+        """Whether the commit must be asked for: an info says its own."""
+        return bool(conditions) or not self._reading.kind
 
     def value(self, answer: Answer) -> Any:
         """The value of what the road gave. Raises what the SDK raised."""
