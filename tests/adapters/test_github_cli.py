@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ def test_no_token_is_written(service: Service, gh: Gh, own_cache: Path) -> None:
     written = b"".join(path.read_bytes() for path in own_cache.rglob("*") if path.is_file())
     assert b"octo" in written or b'{"id"' in written
     assert not [secret for secret in (b"alice-1", b"sesame-open") if secret in written]
+
+
+def test_any_token_may_be_the_one(service: Service, gh: Gh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which variable gh takes its token from is gh's business: another one anywhere asks anew whose it is."""
+    gh("api", "repos/octo/hello")
+    monkeypatch.setenv("GITHUB_ENTERPRISE_TOKEN", "bob-1")
+    monkeypatch.delenv("GH_ENTERPRISE_TOKEN")
+    gh("api", "repos/octo/hello")
+    assert len(service.asked()) == 2
+
+
+def test_callers_at_the_same_time_are_each_told(service: Service, gh: Gh) -> None:
+    """Whoever waited for another caller's gh gets what gh says, and not an error of ours."""
+    with ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(lambda _: gh("api", "nothing"), range(4)))
+    assert {(done.returncode, done.stderr) for done in told} == {(1, "gh: Not Found (HTTP 404)\n")}
 
 
 def test_fields_make_a_change(service: Service, gh: Gh) -> None:
@@ -288,6 +305,8 @@ def test_no_gh(service: Service) -> None:
         ("api repos/o/r -iq.id", "nothing", ""),
         ("api repos/o/r -X HEAD", "nothing", ""),
         ("api repos/o/r -X GET -F body=@file", "nothing", ""),
+        ("api repos/o/r?access_token=x", "nothing", ""),
+        ("api repos/o/r -X GET -f client_secret=x", "nothing", ""),
         ("api repos/o/r --new-flag", "change", ""),
         ("api rate_limit", "nothing", ""),
         ("api graphql -f query=query{viewer{login}}", "read", ""),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,21 @@ def test_a_refusal_passes_untouched(service: Hub, hasty: Any) -> None:
     service.refusals.append(Reply(500, b"{}"))
     with pytest.raises(HfHubHTTPError):
         hasty.model_info(NAME)
+
+
+def test_callers_at_the_same_time_are_each_told(service: Hub, api: Any) -> None:
+    """Whoever waited for another caller's answer gets the SDK's exception for it too."""
+    release, waiting = threading.Event(), service.answer
+
+    def slow(request: Any) -> Reply:
+        release.wait(10)
+        return waiting(request)
+
+    service.answer = slow  # type: ignore[method-assign]
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(api.model_info, "org/none") for _ in range(4)]
+        release.set()
+        assert [type(each.exception(20)) for each in asking] == [RepositoryNotFoundError] * 4
 
 
 def test_after_a_rate_limit_the_hub_is_left_alone(service: Hub, api: Any, hasty: Any) -> None:

@@ -111,7 +111,8 @@ def _read(arguments: list[str], command: Command, place: Place, how: Mapping[str
         return subprocess.CompletedProcess([], 1, b"", f"cachekit: {error}\n".encode())
     if answer.status == 200:
         return subprocess.CompletedProcess([], 0, answer.body, answer.aside)
-    return last[-1]
+    # Without one, another thread's gh was told no at the same time; what it printed is not known here.
+    return last[-1] if last else _run(place.program, arguments, how)
 
 
 def _counting(arguments: list[str], command: Command) -> list[str]:

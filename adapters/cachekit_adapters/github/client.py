@@ -22,6 +22,9 @@ from cachekit_adapters.github import nouns
 from cachekit_adapters.github.queries import Query, query_of
 
 _HEADERS: Final = {"accept": "application/vnd.github+json", "x-github-api-version": "2022-11-28"}
+TOKENS: Final = ("GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
+"""Variables that hold a token: two for github.com and ghe.com, two for a server of one's own."""
+
 _MOVED: Final = frozenset({301, 302, 307, 308})
 _HOPS: Final = 5
 _NOTHING: Final[Mapping[str, str]] = {}
@@ -30,7 +33,7 @@ _NOTHING: Final[Mapping[str, str]] = {}
 def token_of(host: str, environment: Mapping[str, str]) -> str:
     """The token that the environment has for a host, by gh's rules; "" for none."""
     public = host == "github.com" or host.endswith(".ghe.com")
-    names = ("GH_TOKEN", "GITHUB_TOKEN") if public else ("GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
+    names = TOKENS[:2] if public else TOKENS[2:]
     return next((environment[name] for name in names if environment.get(name)), "")
 
 
@@ -159,7 +162,12 @@ class GitHub:
             return self._send("GET", url, None, said)
         who = self.account
         identity = {
-            **{"host": self.host, "account": who, "path": place, "query": sorted(query)},
+            **{
+                "host": self.host,
+                "account": who,
+                "path": place,
+                "query": sorted([name, sealed(name, text)] for name, text in query),
+            },
             "headers": {name: sealed(name, text) for name, text in said.items() if counts(name) or name == "accept"},
         }
         question = Question(identity, ttl, self._scope(who, nouns.resource(place)), *self._tagged(nouns.repo_of(place)))

@@ -186,6 +186,10 @@ def _unkept(options: Sequence[tuple[str, str]]) -> bool:
         header = value.partition(":")[0].strip().lower()
         if name in ("cache", "include", "verbose", "input"):
             return True
+        if name.endswith("field") and is_secret(value.partition("=")[0]):
+            return True
+        if name == "" and any(is_secret(field.partition("=")[0]) for field in value.partition("?")[2].split("&")):
+            return True
         if name == "field" and value.partition("=")[2].startswith("@"):
             return True
         if name == "header" and (is_secret(header) or header.startswith("if-")):

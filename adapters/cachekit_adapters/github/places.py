@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from cachekit import UsageError
 from cachekit_adapters._revalidating.accounts import mark
-from cachekit_adapters.github.client import token_of
+from cachekit_adapters.github.client import TOKENS
 from cachekit_adapters.github.commands import Command, named
 
 _SHAPING: Final = (
@@ -48,7 +48,8 @@ def place_of(command: Command, directory: Path, environment: Mapping[str, str], 
     hosts, settings = _text(home / "hosts.yml"), _text(home / "config.yml")
     repository = _repository(directory, environment) if command.located and not environment.get("GH_REPO") else None
     host = _host(command, environment, hosts, repository)
-    token = token_of(host, environment)
+    # Whichever gh takes: it says itself whose it is.
+    secrets = [environment.get(name, "") for name in TOKENS] + [hosts]
     status = os.stat(program)
     identity = {
         "program": [status.st_size, status.st_mtime_ns],
@@ -56,7 +57,7 @@ def place_of(command: Command, directory: Path, environment: Mapping[str, str], 
         "environment": {name: environment[name] for name in _SHAPING if name in environment},
         "repository": None if repository is None else mark(repository.encode()),
     }
-    return Place(program, host, token.encode() or hosts.encode(), identity)
+    return Place(program, host, "\0".join(secrets).encode() if any(secrets) else b"", identity)
 
 
 def _configuration(environment: Mapping[str, str]) -> Path:

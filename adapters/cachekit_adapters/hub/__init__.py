@@ -149,16 +149,18 @@ class _Asking:
 
     def value(self, answer: Answer) -> Any:
         """The value of what the road gave. Raises what the SDK raised."""
-        if answer.status != 200:
-            assert self._error is not None
+        if answer.status != 200 and self._error is not None:
             raise self._error
         if self._fresh:
             return self._given
         try:
-            return loaded(answer.body)
+            if answer.status == 200:
+                return loaded(answer.body)
         except (Unkept, ValueError, KeyError, TypeError):  # kept by an SDK with other classes
-            given = self._real()
-            return list(given) if self._reading.several else given
+            pass
+        # Or another thread was told no at the same time, by an exception that is not known here.
+        given = self._real()
+        return list(given) if self._reading.several else given
 
 
 def _bound(real: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
