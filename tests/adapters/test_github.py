@@ -169,6 +169,33 @@ def test_other_processes_leave_it_alone_too(service: Service, client: GitHub, ow
         client.get("/repos/octo/hello")
 
 
+def test_other_processes_hit(service: Service, client: GitHub, own_cache: Path) -> None:
+    """What another process asked with another token of the account is kept for this one."""
+    code = (
+        "import cachekit; from cachekit_adapters.github import GitHub\n"
+        f"cachekit.configure(dir={str(own_cache)!r}, ipfs='off')\n"
+        f"with GitHub('alice-2', {service.host!r}) as client: client.get('/repos/octo/hello')\n"
+    )
+    root = Path(__file__).parents[2]
+    environment = {"PYTHONPATH": f"{root}:{root / 'adapters'}", "SSL_CERT_FILE": str(service.certificate)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert client.get("/repos/octo/hello").json() == {"id": 7}
+    assert len(service.asked()) == 1
+
+
+def test_modes(service: Service, client: GitHub) -> None:
+    """Bypassed it is asked each time; in replay only what is kept is told."""
+    with cachekit.bypass():
+        client.get("/repos/octo/hello")
+        client.get("/repos/octo/hello")
+    assert len(service.asked()) == 2
+    client.get("/repos/octo/hello")
+    with cachekit.mode("replay"):
+        assert client.get("/repos/octo/hello").json() == {"id": 7}
+        with pytest.raises(cachekit.CacheMiss):
+            client.get("/repos/octo/other")
+
+
 def test_threads_are_refused_once(service: Service, client: GitHub) -> None:
     """Several refusals at the same time are one: the pause is a minute, not doubled by each."""
     from cachekit_adapters._revalidating import cooldowns

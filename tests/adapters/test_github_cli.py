@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from peers.github import Service, gh_program, github_service, proxy_to
 
+import cachekit
 from cachekit_adapters import github
 from cachekit_adapters.github import nouns
 from cachekit_adapters.github.commands import command_of
@@ -274,6 +275,12 @@ def test_check_and_bytes(service: Service, gh: Gh) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         gh("api", "nothing", check=True)
     assert gh("api", "repos/octo/hello", text=False).stdout == b'{"id": 7}'
+
+
+def test_one_text_is_no_list(service: Service) -> None:
+    """A text in place of a list is refused with the list that was meant."""
+    with pytest.raises(cachekit.UsageError, match=r"\['pr', 'list'\]"):
+        github.gh("pr list")
 
 
 def test_no_gh(service: Service) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from cachekit import UsageError
 from cachekit_adapters._revalidating.accounts import account
 from cachekit_adapters._revalidating.answers import Answer, RateLimited
 from cachekit_adapters._revalidating.road import Question, road
@@ -54,9 +55,11 @@ def gh(
     `input` is passed on, and such a call is not kept. `gh` is the program. While the account is to be left alone and
     nothing is kept, it exits with 1 and says so.
 
-    Raises FileNotFoundError where there is no gh, TimeoutExpired after `timeout` seconds, and with `check`
-    CalledProcessError for an exit status that is not 0.
+    Raises UsageError for one text in place of a list, FileNotFoundError where there is no gh, TimeoutExpired after
+    `timeout` seconds, and with `check` CalledProcessError for an exit status that is not 0.
     """
+    if isinstance(arguments, (str, bytes)):
+        raise UsageError(f"gh() takes a list of arguments, such as {str(arguments).split()!r}")
     spoken, directory = [os.fspath(argument) for argument in arguments], Path(cwd or ".")
     environment = dict(os.environ if env is None else env)
     command = command_of(spoken, directory)

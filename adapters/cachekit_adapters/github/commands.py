@@ -79,7 +79,7 @@ class Command(NamedTuple):
     query: Query | None = None
 
 
-NOTHING: Final = Command("nothing")
+NOTHING: Final = Command("nothing", located=False)
 
 
 def command_of(arguments: Sequence[str], directory: Path) -> Command:
