@@ -31,22 +31,24 @@ READS: Final = {
     "ruleset": dict.fromkeys(("list", "view", "check"), "rulesets"),
     "project": dict.fromkeys(("list", "view", "field-list", "item-list"), "projects"),
     "org": {"list": "orgs"},
+    "ssh-key": {"list": "keys"},
+    "gpg-key": {"list": "keys"},
 }
 """The verbs of each noun that read, and what their answers are about."""
 
 HARMLESS: Final = frozenset(
     {
-        *("", "alias", "auth", "browse", "completion", "config", "extension", "help", "status", "version", "codespace"),
-        *("attestation", "pr checkout", "repo clone", "repo set-default", "gist clone", "release download"),
-        *("run download", "run watch", "project close-browser"),
+        *("", "alias", "attestation", "auth", "browse", "completion", "config", "extension", "help", "licenses"),
+        *("preview", "status", "version", "gist clone", "pr checkout", "release download", "release verify"),
+        *("release verify-asset", "repo clone", "repo set-default", "run download", "run watch"),
     }
 )
 """What neither reads for us nor changes what is kept."""
 
-_ANYWHERE: Final = frozenset({"gist", "org", "search"})
+_ANYWHERE: Final = frozenset({"gist", "gpg-key", "org", "search", "ssh-key"})
 """Nouns that ask the same from every directory."""
 
-_UNKEPT: Final = frozenset({"-w", "--web", "--watch", "-h", "--help", "--exit-status"})
+_SHOWING: Final = frozenset({"--web", "--watch", "--help", "--exit-status"})
 _NAMED: Final = ("method", "field", "raw-field", "header", "hostname", "input", "jq", "template", "cache", "preview")
 _SHORT: Final = {
     "X": "method",
@@ -57,7 +59,7 @@ _SHORT: Final = {
     "t": "template",
     "p": "preview",
 }
-_BARE: Final = frozenset({"paginate", "slurp", "silent"})
+_BARE: Final = frozenset({"paginate", "slurp", "silent", "allow-escape-sequences"})
 _PLACEHOLDER: Final = re.compile(r"\{(?:owner|repo|branch)\}|:(?:owner|repo|branch)\b")
 
 
@@ -94,11 +96,18 @@ def command_of(arguments: Sequence[str], directory: Path) -> Command:
     about = READS.get(arguments[0], {}).get(verb)
     if about is None:
         return Command("change", repo=repo if certain else "", host=host)
-    if _UNKEPT.intersection(arguments):
+    if any(_shows(argument) for argument in arguments[1:] if (arguments[0], verb) != ("run", "list")):
         return NOTHING
     resource = "search" if about == "search" else "graphql"
     located = not certain and arguments[0] not in _ANYWHERE
     return Command("read", nouns.TTLS[about], repo if certain else "", host, located, resource=resource)
+
+
+def _shows(argument: str) -> bool:
+    """Whether a flag opens a browser, or waits: by its name, or among other letters. `gh run list -w` names a workflow."""
+    if argument.startswith("--"):
+        return argument.partition("=")[0] in _SHOWING
+    return argument.startswith("-") and argument[1:2] != "R" and ("w" in argument or "h" in argument)
 
 
 def _spoken(arguments: Sequence[str]) -> tuple[str, str, str, bool]:
