@@ -1,5 +1,5 @@
 #!/bin/sh
-# gh 2.23.0 (Debian bookworm): `gh api --cache 1h PATH` keeps an answer of 429 as it keeps a 200, and tells it for an hour,
+# gh 2.23.0 (Debian bookworm; 2.103.3 too): `gh api --cache 1h PATH` keeps a 429 as it keeps a 200, and tells it for an hour,
 # although the service would answer by then. Wants apt-get, dpkg-deb, openssl and python3; nothing is installed.
 # Seen: "first: exit 1, then: exit 1, requests: 1"; without --cache "first: exit 1, then: exit 0".
 set -eu

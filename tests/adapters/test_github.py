@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,36 +193,6 @@ def test_modes(service: Service, client: GitHub) -> None:
         assert client.get("/repos/octo/hello").json() == {"id": 7}
         with pytest.raises(cachekit.CacheMiss):
             client.get("/repos/octo/other")
-
-
-def test_threads_are_refused_once(service: Service, client: GitHub) -> None:
-    """Several refusals at the same time are one: the pause is a minute, not doubled by each."""
-    from cachekit_adapters._revalidating import cooldowns
-    from cachekit_adapters._revalidating.answers import Answer
-
-    threads = [threading.Thread(target=cooldowns.heed, args=("herd", Answer(429, {}, b""))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert 50 < cooldowns.left("herd") <= 60
-
-
-def test_pauses_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A minute, then twice as long for each refusal that follows, an hour at most; an answer ends that."""
-    from cachekit_adapters._revalidating import cooldowns
-    from cachekit_adapters._revalidating.answers import Answer
-
-    now, pauses = time.time(), []
-    monkeypatch.setattr(cooldowns.time, "time", lambda: now)
-    for _ in range(8):
-        cooldowns.heed("double", Answer(429, {}, b""))
-        pauses.append(round(cooldowns.left("double")))
-        now += pauses[-1] + 1
-    assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600]
-    cooldowns.heed("double", Answer(200, {}, b""))
-    cooldowns.heed("double", Answer(429, {}, b""))
-    assert round(cooldowns.left("double")) == 60
 
 
 def test_a_new_token_of_the_account_hits(service: Service, client: GitHub) -> None:

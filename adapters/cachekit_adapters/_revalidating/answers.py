@@ -96,9 +96,9 @@ def pause(answer: Answer, now: float) -> float | None:
         return float(after)
     if drained := _DRAINED.search(answer.headers.get("ratelimit", "")):  # the Hub's, of the IETF's draft
         return float(drained[1])
-    clock = _instant(answer.headers.get("date", ""), now)
-    if after:
-        return max(0.0, _instant(after, clock) - clock)
+    clock = _instant(answer.headers.get("date", "")) or now
+    if until := _instant(after):
+        return max(0.0, until - clock)
     reset = answer.headers.get("x-ratelimit-reset", "")
     left = answer.headers.get("x-ratelimit-remaining", "0" if limited(answer) else "")
     if not reset.isdecimal() or left != "0":
@@ -106,11 +106,11 @@ def pause(answer: Answer, now: float) -> float | None:
     return max(0.0, float(reset) - clock)
 
 
-def _instant(text: str, otherwise: float) -> float:
+def _instant(text: str) -> float | None:
     try:
         return parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError):
-        return otherwise
+        return None
 
 
 def merged(old: Answer, confirmed: Mapping[str, str]) -> Answer:
