@@ -182,6 +182,13 @@ def test_other_processes_hit(service: Service, client: GitHub, own_cache: Path) 
     assert len(service.asked()) == 1
 
 
+def test_without_a_cache(service: Service, tmp_path: Path) -> None:
+    """Where the cache is off reads and changes go through, whatever stands in the place of its directory."""
+    (tmp_path / "file").touch()
+    with cachekit.configure(mode="off", dir=tmp_path / "file"), GitHub("alice-1", service.host) as client:
+        assert [client.get("/repos/octo/hello").status, client.post(ISSUES, {}).status] == [200, 201]
+
+
 def test_modes(service: Service, client: GitHub) -> None:
     """Bypassed it is asked each time; in replay only what is kept is told."""
     with cachekit.bypass():

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any, Final
 
-from cachekit import MISS, UsageError, distributed_cache
+from cachekit import MISS, current_mode, distributed_cache
 from cachekit_adapters._revalidating.answers import LONGEST, Answer, limited, pause
 
 _FIRST: Final = 60.0
@@ -49,7 +49,7 @@ def heed(scope: str, answer: Answer) -> None:
 
 def _standing(scope: str) -> list[float]:
     """Until when, in seconds since the epoch, and how long the last pause was that the service did not say."""
-    shared = _shared().peek(scope)
+    shared = MISS if current_mode() == "off" else _shared().peek(scope)
     with _lock:
         here = _here.get(scope, [0.0, 0.0])
     return here if shared is MISS else max(here, shared)
@@ -58,13 +58,12 @@ def _standing(scope: str) -> list[float]:
 def _keep(scope: str, standing: list[float]) -> None:
     with _lock:
         _here[scope] = standing
-    try:
+    if current_mode() in ("on", "refresh"):  # else it holds in this process
         _shared().put(standing, scope)
-    except UsageError:  # a mode that forbids storing: it holds in this process
-        pass
 
 
 def _forget(scope: str) -> None:
     with _lock:
         _here.pop(scope, None)
-    _shared().invalidate(scope)
+    if current_mode() in ("on", "refresh"):
+        _shared().invalidate(scope)
