@@ -26,6 +26,7 @@ GROUPS = {
     "artifacts": "time_artifacts",
     "adapters": "time_adapters",
     "storage": "time_storage",
+    "gh": "time_gh",
     "peers": "time_peers",
 }
 

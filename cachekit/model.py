@@ -204,6 +204,7 @@ class Policy:
     cache_sampled: bool = True
     output: str | None = None
     scratch: str | None = None
+    previous: str | None = None
 
 
 class Saving(NamedTuple):

@@ -26,7 +26,7 @@ FLOORS = {
         ("__main__",),
     ),
     "cachekit_adapters": (
-        ("_wire", "_building"),
+        ("_wire", "_building", "_revalidating"),
         ("_sdk", "http"),
         (
             "claude",
@@ -34,7 +34,9 @@ FLOORS = {
             "compile_cache",
             "coreml_models",
             "gguf",
+            "github",
             "groq",
+            "hub",
             "openai",
             "opea",
             "openvino_models",

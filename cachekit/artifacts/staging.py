@@ -30,7 +30,8 @@ _KINDS: Final = (
 @dataclass(slots=True)
 class Survey:
     """`root` is where the content stands, `name` what the caller calls it; `files` are path → (size, mode), `links`
-    path → target, `directories` all of them. Paths are relative; a single file's is "".
+    path → target, `directories` all of them. Paths are relative; a single file's is "". `blobs` are files that stand
+    elsewhere: path → where.
     """
 
     root: Path
@@ -39,6 +40,7 @@ class Survey:
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
+    blobs: dict[str, Path] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -81,7 +83,12 @@ class Survey:
             self.kind = self.kind if path else "file"
             self.files[path] = (status.st_size, EXECUTABLE if status.st_mode & stat.S_IXUSR else PLAIN)
         elif stat.S_ISLNK(status.st_mode):
-            self.links[path] = os.readlink(self.root / path)
+            blob = _blob(self.root, path)
+            if blob is None:
+                self.links[path] = os.readlink(self.root / path)
+            else:
+                self.blobs[path] = blob
+                self._walk(path, blob.stat())
         elif stat.S_ISDIR(status.st_mode):
             self.directories += [path] if path else []
             for name in sorted(os.listdir(self.root / path)):
@@ -92,6 +99,15 @@ class Survey:
         else:
             what = next((what for is_kind, what in _KINDS if is_kind(status.st_mode)), "no file")
             raise _refused(path or self.name, f"is {what}")
+
+
+def _blob(root: Path, path: str) -> Path | None:
+    """The file that a link in a snapshot of huggingface_hub stands for: its contents lie beside all snapshots of the repo."""
+    if root.parent.name != "snapshots":
+        return None
+    target = Path(os.path.realpath(root / path))
+    beside = os.path.realpath(root.parent.parent / "blobs")
+    return target if os.fspath(target.parent) == beside and target.is_file() else None
 
 
 def _refused(path: str, why: str) -> UsageError:
@@ -147,7 +163,9 @@ def bring(survey: Survey, staged: Path, about: Mapping[str, str], movable: bool,
                 with lock:
                     told(progress)
 
-        sha256 = fill(survey.root / path, staged / path, path or survey.name, tell)
+        blob = survey.blobs.get(path)
+        source, bringing = (survey.root / path, fill) if blob is None else (blob, copy)
+        sha256 = bringing(source, staged / path, path or survey.name, tell)
         return File(path, os.lstat(staged / path).st_size, survey.files[path][1], sha256)
 
     files = at_once(one, list(survey.files), name="cachekit-artifact")

@@ -252,12 +252,14 @@ def cached(function: Any, policy: Policy) -> Cached[Any, Any]:
 
 
 def _check(target: Target, policy: Policy) -> None:
-    for keyword, name in (("output", policy.output), ("scratch", policy.scratch)):
+    for keyword, name in (("output", policy.output), ("scratch", policy.scratch), ("previous", policy.previous)):
         if name and name not in target.keyer.parameters:
             raise UsageError(f"{keyword}={name!r}: {target.name} has no parameter of that name")
-        if name and not target.keeps_files:
+        if name and keyword != "previous" and not target.keeps_files:
             raise UsageError(f"{keyword}= is for artifacts; {target.name} has a codec that keeps values")
     _check_ignored(target, policy)
+    if policy.previous and (target.keeps_files or policy.adapter is not None or target.kind.endswith("generator")):
+        raise UsageError("previous= is for functions that return a value: no artifact, no adapter=, no generator")
     if policy.output and policy.output == policy.scratch:
         raise UsageError(f"output= and scratch= both name {policy.output!r}; they are two places")
     if target.keeps_files:
@@ -268,7 +270,9 @@ def _check(target: Target, policy: Policy) -> None:
 
 def _check_ignored(target: Target, policy: Policy) -> None:
     said = policy.ignore - (policy.adapter.neutral if policy.adapter is not None else frozenset())
-    unknown = sorted(name for name in said - {policy.output, policy.scratch} if not target.keyer.takes(name))
+    unknown = sorted(
+        name for name in said - {policy.output, policy.scratch, policy.previous} if not target.keyer.takes(name)
+    )
     if not unknown:
         return
     # What the function reads from outside can be left out too.

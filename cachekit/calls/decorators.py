@@ -48,6 +48,7 @@ def distributed_cache(function: Callable[..., Any] | None = None, /, **keywords:
         cacheable: takes the value; a falsy answer is returned to the caller and not stored.
         retry: retries of the origin, for the exceptions named in it.
         codec: auto, json, bytes, text, ndarray, safetensors, or an object with `dump` and `load`.
+        previous: name of the argument that gets the value past its TTL, for a conditional request; not part of the key.
         sample: which of several sampled answers this function asks for.
         share: False keeps entries on this machine.
         encrypt: False publishes payloads in IPFS as they are.

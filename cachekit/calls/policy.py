@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         adapter: Adapter | None
         cache_truncated: bool
         cache_sampled: bool
+        previous: str | None
 
     class ArtifactKeywords(Keywords, total=False):
         output: str | None
@@ -62,8 +63,10 @@ def policy_of(**keywords: Any) -> Policy:
     if unknown:
         raise UsageError(f"there is no {min(unknown)}=; accepted: {', '.join(sorted(rules))}")
     policy = Policy(**{name: rules[name](value, name) for name, value in keywords.items()})
+    if policy.previous and not max(policy.stale_while_revalidate, policy.stale_if_error):
+        raise UsageError("previous= gets a value past its TTL: say how long one is kept, such as stale_if_error='1d'")
     neutral = policy.adapter.neutral if policy.adapter is not None else frozenset()
-    neutral |= {name for name in (policy.output, policy.scratch) if name}
+    neutral |= {name for name in (policy.output, policy.scratch, policy.previous) if name}
     return replace(policy, ignore=policy.ignore | neutral) if neutral else policy
 
 
@@ -183,6 +186,7 @@ RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "sample": _index,
     "pace": _pace,
     "adapter": _adapter,
+    "previous": _text,
 }
 """How a value is checked and normalised, for each keyword of `distributed_cache`."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,6 +176,7 @@ def _request(prepared: Prepared) -> Request:
         news=functools.partial(cache.ledger.has_stored_since, prepared.seen),
         patience=max(cache.settings.patience, MULTIPLE * cache.flights.took.get(key.function, 0.0)),
         nested=bool(led()),
+        previous=policy.previous,
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
 
@@ -277,8 +278,8 @@ def driven(flow: Steps, *, is_async: bool) -> Any:
     return arun(flow, ROOT.cache().pool) if is_async else run(flow)
 
 
-def _revalidate(prepared: Prepared, origin: Callable[[], Any]) -> None:
-    renewing = begun(prepared, plans.renew(prepared.request), origin, announce=True)
+def _revalidate(prepared: Prepared, origin: Callable[[], Any], given: Mapping[str, Any]) -> None:
+    renewing = begun(prepared, plans.renew(prepared.request, given), origin, announce=True)
     if not prepared.is_async:
         prepared.cache.in_background(functools.partial(run, renewing))
         return

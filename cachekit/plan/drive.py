@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Final
 
@@ -124,18 +124,18 @@ def _next(errand: Any, step: Begin) -> Any:
     return step.errand
 
 
-def _call(step: CallOrigin, origin: Callable[[], Any]) -> Returned | Failed:
+def _call(step: CallOrigin, origin: Callable[..., Any]) -> Returned | Failed:
     started = time.perf_counter()
     try:
-        return Returned(origin(), time.perf_counter() - started)
+        return Returned(origin(**step.given), time.perf_counter() - started)
     except step.fallback as error:
         return Failed(error)
 
 
-async def _acall(step: CallOrigin, origin: Callable[[], Awaitable[Any]]) -> Returned | Failed:
+async def _acall(step: CallOrigin, origin: Callable[..., Awaitable[Any]]) -> Returned | Failed:
     started = time.perf_counter()
     try:
-        return Returned(await origin(), time.perf_counter() - started)
+        return Returned(await origin(**step.given), time.perf_counter() - started)
     except step.fallback as error:
         return Failed(error)
 
@@ -163,7 +163,7 @@ class Errand:
         key: Key,
         origin: Callable[[], Any],
         *,
-        revalidate: Callable[[], None] | None = None,
+        revalidate: Callable[[Mapping[str, Any]], None] | None = None,
         announce: bool = False,
         quiet: bool = False,
         sealed: bool = True,
@@ -257,9 +257,9 @@ class Errand:
         if self._leads:
             self._cache.flights.share(self.key.digest, step.record)
 
-    def revalidate(self, _: Revalidate) -> None:
+    def revalidate(self, step: Revalidate) -> None:
         if self._revalidate is not None:
-            self._revalidate()
+            self._revalidate(step.given)
 
     def _bump(self) -> None:
         try:

@@ -13,6 +13,7 @@ user's traceback stays the user's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from cachekit.model import FOREVER, MISS, NANOSECONDS, NOTHING_SAVED, Event, Rec
 from cachekit.plan.steps import (
     ALONE,
     BUSY,
+    NOTHING,
     STREAMING,
     CallOrigin,
     Failed,
@@ -91,7 +93,9 @@ def _asked(request: Request, stale: list[Record]) -> Steps:
     """What the origin Returned, or the Found that stands in for its exception."""
     yield from missed(request)
     old = request.newest(stale, request.stale_if_error)
-    outcome = yield CallOrigin(fallback=() if old is None else Exception)
+    outcome = yield CallOrigin(
+        () if old is None else Exception, given=request.given(request.newest(stale, request.recalled))
+    )
     if not isinstance(outcome, Failed):
         return outcome
     assert old is not None
@@ -185,28 +189,23 @@ def _record(request: Request, value: Any, started: int, seconds: float) -> Recor
     try:
         if request.judge is not None and request.judge(value) == STREAMING:
             return None
-        return _encoded(request, value, started, seconds)
+        (name, payload), tags = request.codec.dump(value), request.tags()
     except CannotEncode:
         raise
     except Exception as error:  # whatever a value raises that is looked at: it is paid for, and returned
         raise _unlooked(error) from error
-
-
-def _encoded(request: Request, value: Any, started: int, seconds: float) -> Record:
-    name, payload = request.codec.dump(value)
     expires = FOREVER if request.ttl is None else started + int(seconds * NANOSECONDS) + int(request.ttl * NANOSECONDS)
-    grace = max(request.stale_while_revalidate, request.stale_if_error)
-    return Record(name, payload, started, expires, grace, seconds, request.tags(), request.pin)
+    return Record(name, payload, started, expires, request.grace, seconds, tags, request.pin)
 
 
-def renew(request: Request) -> Steps:
+def renew(request: Request, given: Mapping[str, Any] = NOTHING) -> Steps:
     """The background half of stale-while-revalidate: one caller of one process, or nobody; returns nothing."""
     if (yield Join(wait=False)) is BUSY:
         return
     if request.leases and not (yield Lease()):
         return
     started = request.clock()
-    outcome = yield CallOrigin()
+    outcome = yield CallOrigin(given=given)
     yield from arrived(request, outcome, started)
 
 
@@ -247,7 +246,7 @@ def _revalidating(request: Request, stale: list[Record]) -> Steps:
     """Found within the window of stale-while-revalidate, and a refresh begun; else None."""
     old = request.newest(stale, request.stale_while_revalidate)
     if old is not None and request.mode != "replay":
-        yield Revalidate()
+        yield Revalidate(request.given(request.newest(stale, request.recalled)))
         yield Tell(_served(request, Event("stale", request.key.function, reason="revalidating"), old))
         return old
     return None

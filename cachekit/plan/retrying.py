@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from cachekit.model import Retry
 
 
-def call(retry: Retry, origin: Callable[[], Any], *, is_async: bool = False) -> Any:
+def call(retry: Retry, origin: Callable[..., Any], *, is_async: bool = False, **given: Any) -> Any:
     """Calls `origin` at most `retry.attempts` times; of a coroutine function (`is_async`) it gives an awaitable."""
     try:
         import tenacity
     except OSError:  # no descriptor is free: the first attempt may do without
-        return origin()
+        return origin(**given)
     controller: Any = (tenacity.AsyncRetrying if is_async else tenacity.Retrying)(**_rules(retry))
-    return controller(origin)
+    return controller(origin, **given)
 
 
 def retry_after(error: BaseException, now: float | None = None) -> float | None:

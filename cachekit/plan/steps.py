@@ -7,14 +7,18 @@ a plan with a tail that says what else becomes of its value. It is the same for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from cachekit.errors import TierError
 from cachekit.model import Codec, Event, Key, Mode, Record
 from cachekit.plan.waiting import MULTIPLE
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+"""No keyword arguments."""
 
 
 class Read(NamedTuple):
@@ -34,11 +38,13 @@ class CallOrigin(NamedTuple):
     """Calls `origin`, and awaits what it returns where the flow runs on an event loop; None: the errand's own.
 
     Answer: Returned, with the `value` and the `seconds` it took. Exceptions are raised to the flow's caller and do not
-    enter the flow; of a `fallback`, a class of exceptions, the answer is Failed instead, with the `error`.
+    enter the flow; of a `fallback`, a class of exceptions, the answer is Failed instead, with the `error`. `given` are
+    keyword arguments for the origin.
     """
 
     fallback: type[BaseException] | tuple[()] = ()
-    origin: Callable[[], Any] | None = None
+    origin: Callable[..., Any] | None = None
+    given: Mapping[str, Any] = NOTHING
 
 
 class Do(NamedTuple):
@@ -92,7 +98,9 @@ class Pause(NamedTuple):
 
 
 class Revalidate(NamedTuple):
-    """Starts one refresh in the background, unless one is under way."""
+    """Starts one refresh in the background, unless one is under way; `given` as in CallOrigin."""
+
+    given: Mapping[str, Any] = NOTHING
 
 
 class Tell(NamedTuple):
@@ -150,7 +158,7 @@ class Request:
     `judge` says why a value is not worth keeping, "" if it is; `changed`, that the key was built of something that is no
     longer so; `news`, that somebody stored something since the near tiers were looked at; `streamed`, that a Reply is
     wanted as a stream. `patience` is how many seconds it waits for others in doubt, `nested` whether others may wait for
-    it meanwhile.
+    it meanwhile. `previous` names the argument that gets the value past its TTL.
     """
 
     key: Key
@@ -175,6 +183,21 @@ class Request:
     noted: Callable[[Record | None, str], None] = nothing
     patience: float = math.inf
     nested: bool = False
+    previous: str | None = None
+
+    @property
+    def grace(self) -> float:
+        """Seconds past its TTL for which a value is kept."""
+        return max(self.stale_while_revalidate, self.stale_if_error)
+
+    @property
+    def recalled(self) -> float:
+        """Seconds past its TTL for which the origin is given the value."""
+        return 0.0 if self.previous is None else self.grace
+
+    def given(self, old: Found | None) -> Mapping[str, Any]:
+        """What the origin gets beside its arguments, so that it need ask only whether the old value is still so."""
+        return NOTHING if old is None or self.previous is None else {self.previous: old.value}
 
     def patient(self, stale: list[Record]) -> float:
         """Seconds that it waits for others in doubt, who may take as long as once."""

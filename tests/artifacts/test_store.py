@@ -105,6 +105,27 @@ def test_the_same_content_under_two_names(store: ArtifactStore, tmp_path: Path) 
     assert len(list(store.entries())) == 2
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_snapshot_of_huggingface_hub_is_its_files(store: ArtifactStore, tmp_path: Path, own: bool) -> None:
+    """Links into the blobs beside all snapshots count as files, and the blobs stay; a link elsewhere is refused."""
+    repo = tmp_path / "models--org--name"
+    snapshot, blob = repo / "snapshots" / "1", repo / "blobs" / "abc"
+    (snapshot / "below").mkdir(parents=True)
+    blob.parent.mkdir()
+    blob.write_bytes(b"weights")
+    (snapshot / "a.bin").symlink_to("../../blobs/abc")
+    (snapshot / "below" / "b.bin").symlink_to("../../../blobs/abc")
+    placed = store.have(store.ingest(snapshot, own=own))
+    assert placed is not None
+    plain = (b"weights", False)
+    assert content(placed) == {".": "directory", "a.bin": plain, "below": "directory", "below/b.bin": plain}
+    assert (blob.read_bytes(), (snapshot / "a.bin").is_symlink()) == (b"weights", True)
+    (tmp_path / "secret").write_bytes(b"s")
+    (snapshot / "c.bin").symlink_to("../../../secret")
+    with pytest.raises(UsageError, match=r"c\.bin"):
+        store.ingest(snapshot)
+
+
 def test_own_moves_what_lies_in_scratch(store: ArtifactStore, tmp_path: Path) -> None:
     """The files are moved, not copied; a file with a second name elsewhere is copied, for it could be written there."""
     with temporary(tmp_path / "store" / "scratch") as scratch:

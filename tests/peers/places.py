@@ -25,6 +25,11 @@ def llama_home() -> Path:
     return home() / LLAMA
 
 
+def gh_file() -> Path:
+    """GitHub's command line."""
+    return home() / "gh" / "gh"
+
+
 def model_file() -> Path:
     """The tiny model that `tiny_model` writes; another one when that changes."""
     written_by = hashlib.sha256((HERE / "tiny_model.py").read_bytes()).hexdigest()

@@ -1,8 +1,9 @@
-"""Provision the test peers: `python -m tests.peers.provision [llama] [pytriton] [mlserver] [opea]`, by default all.
+"""Provision the test peers: `python -m tests.peers.provision [llama] [gh] …`, by default all.
 
 `llama-server` is built from the sources inside the llama-cpp-python sdist (minutes), the Python servers are installed
-into environments of their own. All of it lives in `$XDG_CACHE_HOME/cachekit/peers` (`~/.cache`), with checksums beside
-it; a second run checks those and ends within seconds. Every version is pinned: here and in `requirements/`.
+into environments of their own, `gh` is taken out of Debian's package. All of it lives in
+`$XDG_CACHE_HOME/cachekit/peers` (`~/.cache`), with checksums beside it; a second run checks those and ends within
+seconds. Versions are pinned, here and in `requirements/`; gh's is Debian's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import checksums
-from .places import HERE, LLAMA, LLAMA_SHA256, LLAMA_VERSION, home, llama_home, model_file, venv, venv_python
+from .places import HERE, LLAMA, LLAMA_SHA256, LLAMA_VERSION, gh_file, home, llama_home, model_file, venv, venv_python
 
 _BUILD_SECONDS = 2400.0
 _INSTALL_SECONDS = 1200.0
@@ -138,6 +139,25 @@ def _build(sources: Path, build: Path, target: Path) -> None:
     checksums.record_file(target)
 
 
+# -- gh ----------------------------------------------------------------------------------------
+
+
+def _gh() -> None:
+    """GitHub's command line, out of Debian's package, without root."""
+    if checksums.file_intact(gh_file()):
+        return
+    gh_file().parent.mkdir(parents=True, exist_ok=True)
+    remedy = "install GitHub's command line yourself (package gh); the tests take it from the PATH."
+    with tempfile.TemporaryDirectory(prefix=".package-", dir=home()) as aside:
+        _say("gh: fetching Debian's package (7 MB)")
+        _run(["apt-get", "download", "gh"], 120, remedy, directory=Path(aside))
+        [package] = Path(aside).glob("gh_*.deb")
+        _run(["dpkg-deb", "-x", str(package), str(Path(aside, "package"))], 120, remedy)
+        shutil.move(Path(aside, "package", "usr", "bin", "gh"), gh_file())
+    _run([str(gh_file()), "--version"], 60, remedy)
+    checksums.record_file(gh_file())
+
+
 # -- the command -------------------------------------------------------------------------------
 
 PEERS: dict[str, Callable[[], None]] = {
@@ -145,6 +165,7 @@ PEERS: dict[str, Callable[[], None]] = {
     "pytriton": lambda: _install("pytriton"),
     "mlserver": lambda: _install("mlserver"),
     "opea": lambda: _install("opea"),
+    "gh": _gh,
 }
 
 

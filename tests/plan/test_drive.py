@@ -649,7 +649,7 @@ def test_a_refresh_is_started_where_there_is_a_way(perform: Performer, cache: Ca
     def steps() -> Steps:
         return (yield Revalidate())
 
-    perform(steps(), Watched(cache, KEY, revalidate=lambda: started.append(1)))
+    perform(steps(), Watched(cache, KEY, revalidate=lambda _: started.append(1)))
     perform(steps(), Watched(cache, KEY))
     assert started == [1]
 

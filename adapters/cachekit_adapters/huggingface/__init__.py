@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from cachekit import Adapter, Answers, CallOrigin, UsageError, Wanted
-from cachekit_adapters import tei, tgi
+from cachekit_adapters import hub, tei, tgi
 from cachekit_adapters._wire import held, openai
 from cachekit_adapters._wire.exchange import ClientAnswer, ClientRequest
 from cachekit_adapters._wire.flows import Flow, changed, method
@@ -76,11 +76,17 @@ class Task(NamedTuple):
 def wrap(client: Any, **keywords: Any) -> Any:
     """A copy of an InferenceClient or AsyncInferenceClient whose chat, text generation and embeddings are cached.
 
+    Of an HfApi a copy whose metadata is cached: see `hub.wrap`.
+
     `version="server"` is for a TGI or TEI of one's own: its `/info` is asked which model it has, at most once a minute.
     Other `keywords` are those of `distributed_cache`.
     """
+    if hasattr(client, "model_info"):
+        return hub.wrap(client, **keywords)
     if not hasattr(client, "_inner_post"):
-        raise UsageError(f"wrap() knows InferenceClient and AsyncInferenceClient, not {type(client).__qualname__}")
+        raise UsageError(
+            f"wrap() knows InferenceClient, AsyncInferenceClient and HfApi, not {type(client).__qualname__}"
+        )
     by_server, is_async = keywords.get("version") == "server", hasattr(client, "_get_async_client")
     if by_server:
         del keywords["version"]
