@@ -142,20 +142,33 @@ def _build(sources: Path, build: Path, target: Path) -> None:
 # -- gh ----------------------------------------------------------------------------------------
 
 
+_GH_REMEDY = "install GitHub's command line yourself (package gh); the tests take it from the PATH."
+
+
 def _gh() -> None:
     """GitHub's command line, out of Debian's package, without root."""
     if checksums.file_intact(gh_file()):
         return
     gh_file().parent.mkdir(parents=True, exist_ok=True)
-    remedy = "install GitHub's command line yourself (package gh); the tests take it from the PATH."
     with tempfile.TemporaryDirectory(prefix=".package-", dir=home()) as aside:
-        _say("gh: fetching Debian's package (7 MB)")
-        _run(["apt-get", "download", "gh"], 120, remedy, directory=Path(aside))
-        [package] = Path(aside).glob("gh_*.deb")
-        _run(["dpkg-deb", "-x", str(package), str(Path(aside, "package"))], 120, remedy)
-        shutil.move(Path(aside, "package", "usr", "bin", "gh"), gh_file())
-    _run([str(gh_file()), "--version"], 60, remedy)
+        shutil.move(_of_debian(Path(aside)), gh_file())
+    _run([str(gh_file()), "--version"], 60, _GH_REMEDY)
     checksums.record_file(gh_file())
+
+
+def _of_debian(aside: Path) -> Path:
+    _say("gh: fetching Debian's package (7 MB)")
+    lists = aside / "lists"
+    (lists / "partial").mkdir(parents=True)
+    own = ["-o", f"Dir::State::lists={lists}"]
+    try:
+        _run(["apt-get", "download", "gh"], 120, _GH_REMEDY, directory=aside)
+    except Unprovisioned:  # a machine that never asked what there is
+        _run(["apt-get", *own, "update"], 300, _GH_REMEDY, directory=aside)
+        _run(["apt-get", *own, "download", "gh"], 120, _GH_REMEDY, directory=aside)
+    [package] = aside.glob("gh_*.deb")
+    _run(["dpkg-deb", "-x", str(package), str(aside / "package")], 120, _GH_REMEDY)
+    return aside / "package" / "usr" / "bin" / "gh"
 
 
 # -- the command -------------------------------------------------------------------------------
