@@ -24,7 +24,7 @@ from cachekit.model import Adapter, Event, Key, Mode, Policy
 from cachekit.plan import loops, retrying
 from cachekit.plan import plan as plans
 from cachekit.plan.drive import Errand, arun, run
-from cachekit.plan.gate import current, decide
+from cachekit.plan.gate import current, decide, why_off
 from cachekit.plan.steps import STREAMING, Begin, Request, Steps
 from cachekit.plan.waiting import MULTIPLE, led
 
@@ -75,7 +75,7 @@ def prepare(target: Target, args: Any, kwargs: Any, *, streamed: bool = False, q
         return None
     mode = decide(cache.settings.mode, current())
     if mode == "off":
-        _passed(cache, target, _why_off(cache), quiet=quiet)
+        _passed(cache, target, why_off(), quiet=quiet)
         return None
     call = target.full(args, kwargs)
     try:
@@ -233,13 +233,6 @@ def namespace_of(target: Target, cache: Cache) -> str:
 def sample_of(target: Target) -> int:
     context = current()
     return target.policy.sample if context is None or context.sample is None else context.sample
-
-
-def _why_off(cache: Cache) -> str:
-    context = current()
-    if context is not None and context.bypass:
-        return "bypass"
-    return "mode_off" if context is None or context.mode is None else "mode_off_in_context"
 
 
 def perform(

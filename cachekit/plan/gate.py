@@ -96,3 +96,11 @@ def decide(settings_mode: Mode, overrides: Overrides | None) -> Mode:
     if overrides.bypass:
         return "off"
     return overrides.mode or settings_mode
+
+
+def why_off() -> str:
+    """The reason under which a call that goes straight to the origin is counted."""
+    context = current()
+    if context is not None and context.bypass:
+        return "bypass"
+    return "mode_off" if context is None or context.mode is None else "mode_off_in_context"
