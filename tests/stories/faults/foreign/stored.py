@@ -169,7 +169,7 @@ def _calls(place: Path) -> Iterator[Reader]:
         cache = default()
         assert cache.disk is not None
         ask(1)
-        cache.disk._writer.set(key.digest, checked(body, key))
+        cache.disk._writer.add(key.digest, checked(body, key), "-")
         cache.ledger.bump()
         return ask(1)
 
