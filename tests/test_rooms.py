@@ -22,6 +22,7 @@ FLOORS = {
         ("ipfs",),
         ("cache",),
         ("calls",),
+        ("commands",),
         ("cli", "__init__"),
         ("__main__",),
     ),

@@ -1,32 +1,23 @@
-"""A command as `cachekit run` runs it, and the files that it makes.
+"""A command as it runs: what it prints is shown and kept, and signals are passed on to it.
 
-It gets no standard input; what it prints is shown and kept, and signals are passed on to it. Of its files: whether it
-made them, a copy for the store, and back where they were, with no more permissions than they had.
+Where we write to a terminal it does too, and has the caller's standard input where that is one.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import errno
 import os
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from cachekit.artifacts.output import copy_any, put_path
+from cachekit.commands.command import Command
 from cachekit.errors import UsageError
-from cachekit.files.digests import Signature, signature
-from cachekit.files.temporary import new_name, remove
 
-Look = Mapping[tuple[str, bool], Signature]
-"""What was seen of a file or a tree: the signature of each path below it, as it is and where it leads."""
-
-_MODES: Final = "modes.json"
 _PIECE: Final = 1 << 16
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
 _LOOK: Final = 0.2
@@ -41,22 +32,32 @@ class Ended(NamedTuple):
     problem: str
 
 
-def perform(command: Sequence[str], kept: Path | None, *, aside: bool) -> Ended:
-    """Runs it; what it prints is shown (with `aside` all of it on standard error).
+class Shown(NamedTuple):
+    """Where the command's standard output and standard error appear while it runs."""
 
-    It is kept as `stdout` and `stderr` in the new directory `kept`, and nowhere where that is None. Raises UsageError for
-    what cannot be run.
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+
+def perform(command: Command, kept: Path | None, shown: Shown, stdin: int | IO[bytes] | None) -> Ended:
+    """Runs it; what it prints is shown, and kept as `stdout` and `stderr` in the new directory `kept`, unless that is None.
+
+    `stdin` is what `subprocess` takes: None for the caller's own. Raises UsageError for what cannot be run.
     """
     lost: list[str] = []
     with _passing_on() as signals:
+        ends = [_end_for(terminal) for terminal in command.terminal]
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                command.argv, cwd=command.cwd, stdin=stdin, stdout=ends[0].theirs, stderr=ends[1].theirs
             )
         except OSError as error:
-            raise UsageError(f"{command[0]} cannot be run: {error.strerror or error}") from error
+            raise UsageError(f"{command.argv[0]} cannot be run: {error.strerror or error}") from error
+        finally:
+            for end in ends:
+                end.given_away()
         signals.reach(process)
-        copying = _copying(process, kept, lost, aside=aside)
+        copying = _copying(process, ends, kept, lost, shown)
         status = process.wait()
         ended = bool(signals.heard)
         _await(copying, signals)
@@ -65,6 +66,34 @@ def perform(command: Sequence[str], kept: Path | None, *, aside: bool) -> Ended:
     if signals.heard:
         lost.append(f"{signal.Signals(signals.heard[0]).name} was passed on to the command")
     return Ended(128 - status if status < 0 else status, lost[0] if lost else "")
+
+
+class _End:
+    """One stream of the command: `theirs` is what it writes to, `ours` what we read from; None where that is a pipe's."""
+
+    def __init__(self, theirs: int = subprocess.PIPE, ours: IO[bytes] | None = None) -> None:
+        self.theirs, self.ours = theirs, ours
+
+    def given_away(self) -> None:
+        if self.theirs >= 0:
+            os.close(self.theirs)
+
+
+def _end_for(terminal: bool) -> _End:
+    """A pipe; a terminal of its own where ours is one, so that the command's words look as they would without us."""
+    if not terminal or os.name != "posix":
+        return _End()
+    import termios
+
+    ours, theirs = os.openpty()
+    with suppress(OSError, termios.error):
+        how = termios.tcgetattr(theirs)
+        how[1] &= ~termios.OPOST  # its bytes as they are: our own terminal makes of them what it makes
+        termios.tcsetattr(theirs, termios.TCSANOW, how)
+        if hasattr(termios, "tcsetwinsize"):
+            columns, lines = os.get_terminal_size()
+            termios.tcsetwinsize(theirs, (lines, columns))
+    return _End(theirs, os.fdopen(ours, "rb", buffering=0))
 
 
 def _await(copying: Sequence[threading.Thread], signals: _Relay) -> None:
@@ -76,12 +105,12 @@ def _await(copying: Sequence[threading.Thread], signals: _Relay) -> None:
 
 
 def _copying(
-    process: subprocess.Popen[bytes], kept: Path | None, lost: list[str], *, aside: bool
+    process: subprocess.Popen[bytes], ends: Sequence[_End], kept: Path | None, lost: list[str], shown: Shown
 ) -> list[threading.Thread]:
-    streams = ((process.stdout, "stdout", sys.stderr if aside else sys.stdout), (process.stderr, "stderr", sys.stderr))
+    sources = (ends[0].ours or process.stdout, ends[1].ours or process.stderr)
     threads = []
-    for source, name, shown in streams:
-        arguments = (source, None if kept is None else kept / name, shown.buffer, lost)
+    for source, name, to in zip(sources, Shown._fields, shown, strict=True):
+        arguments = (source, None if kept is None else kept / name, to, lost)
         threads.append(threading.Thread(target=_copied, args=arguments, name=f"cachekit-{name}", daemon=True))
         threads[-1].start()
     return threads
@@ -91,12 +120,21 @@ def _copied(source: IO[bytes], kept: Path | None, shown: IO[bytes], lost: list[s
     # Closed where nobody reads any more (`| head`): the command is told so, as it would be without us.
     with source, closing(_Kept(kept, lost)) as file:
         try:
-            while piece := os.read(source.fileno(), _PIECE):
+            while piece := _read(source.fileno()):
                 file.write(piece)
                 shown.write(piece)
                 shown.flush()
         except OSError as error:
             lost.append(f"what it printed could not be shown: {error}")
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, _PIECE)
+    except OSError as error:
+        if error.errno == errno.EIO:  # the end of a terminal that nobody has open any more
+            return b""
+        raise
 
 
 class _Kept:
@@ -176,78 +214,3 @@ def _in_foreground() -> bool:
         return False
     finally:
         os.close(terminal)
-
-
-def look(output: Path) -> Look:
-    """What changes when anybody writes to a file or a tree; empty where nothing stands."""
-    seen: dict[tuple[str, bool], Signature] = {}
-    for relative, place in _all(output):
-        for follow in (False, True):
-            with contextlib.suppress(OSError):  # gone meanwhile, or a link to nothing
-                seen[relative, follow] = signature(os.stat(place, follow_symlinks=follow))
-    return seen
-
-
-def collect(outputs: Sequence[Path], kept: Path) -> None:
-    """Copies the outputs into `kept`, and notes their permissions there. Raises OSError."""
-    for number, output in enumerate(outputs):
-        place = kept / "outputs" / str(number)
-        place.mkdir(parents=True)
-        copy_any(output, place / output.name)
-    # An artifact's files are as readable as the store: what they may be elsewhere is content like any other.
-    (kept / _MODES).write_text(json.dumps([_modes(output) for output in outputs]), encoding="utf-8")
-
-
-def place(kept: Path, outputs: Sequence[Path]) -> None:
-    """Replaces what stands at the outputs. Raises UsageError where one cannot be written."""
-    modes = json.loads((kept / _MODES).read_text(encoding="utf-8"))
-    for number, output in enumerate(outputs):
-        try:
-            _placed(kept / "outputs" / str(number) / output.name, output, modes[number])
-        except (OSError, UsageError) as error:
-            why = getattr(error.__cause__ or error, "strerror", None) or error
-            raise UsageError(f"cannot write the output {str(output)!r} ({why}): name another place") from error
-
-
-def _placed(source: Path, output: Path, modes: Mapping[str, int]) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # Nobody else looks in before the permissions are what they were.
-    private = output.parent / f".cachekit-{new_name()}"
-    private.mkdir(mode=0o700)
-    try:
-        staged = private / "output"
-        copy_any(source, staged)
-        _permit(staged, modes, _allowed(private))
-        put_path(staged, output, movable=True)
-    finally:
-        remove(private)
-
-
-def _permit(staged: Path, modes: Mapping[str, int], allowed: int) -> None:
-    # The deepest first: a directory may lose what it takes to reach the things in it.
-    for relative, path in sorted(_all(staged), reverse=True):
-        if not path.is_symlink():
-            path.chmod(modes.get(relative, 0o700 if path.is_dir() else 0o600) & allowed)
-
-
-def _allowed(directory: Path) -> int:
-    """What the umask lets anything new have, seen on a file: to ask for the umask is to change it."""
-    descriptor = os.open(directory / "allowed", os.O_CREAT | os.O_WRONLY, 0o777)
-    try:
-        return os.fstat(descriptor).st_mode & 0o777
-    finally:
-        os.close(descriptor)
-
-
-def _modes(output: Path) -> dict[str, int]:
-    return {
-        relative: path.stat().st_mode & 0o777 for relative, path in _all(output) if not (relative and path.is_symlink())
-    }
-
-
-def _all(root: Path) -> Iterator[tuple[str, Path]]:
-    yield "", root
-    for above, directories, names in os.walk(root):
-        for name in (*directories, *names):
-            path = Path(above, name)
-            yield path.relative_to(root).as_posix(), path

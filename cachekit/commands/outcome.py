@@ -1,0 +1,199 @@
+"""The outcome of a command: had again where the same command ran before, else made now and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+from cachekit.artifacts.output import refuse_place
+from cachekit.artifacts.portable import name_problem
+from cachekit.cache.default import ROOT, add_listener, current_mode, default
+from cachekit.calls.decorators import persist_artifact
+from cachekit.commands.command import Command, Given
+from cachekit.commands.outputs import collect, look, place
+from cachekit.commands.process import Shown, perform
+from cachekit.commands.program import Program, program_of
+from cachekit.commands.trace import Trace
+from cachekit.errors import UsageError
+from cachekit.files.temporary import remove
+from cachekit.model import Event
+
+ABOUT: Final = "outcome.json"
+"""In an outcome: its status, and the permissions of its outputs."""
+
+
+class NotKept(Exception):
+    """The command ran, and nothing of it is stored: its status is passed on, and `why` is said where that is a surprise."""
+
+    def __init__(self, status: int, why: str = "") -> None:
+        super().__init__(why)
+        self.status, self.why = status, why
+
+
+class Done(NamedTuple):
+    """`hit`: it did not run; `kept`: the next one is a hit; `why` not, where that is a surprise. `place` has the outcome."""
+
+    status: int
+    hit: bool = False
+    kept: bool = False
+    why: str = ""
+    place: Path | None = None
+    program: Program | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call: what it was given; and what it did itself: the command's `status`, None where it was not run, and where
+    its outcome was built.
+    """
+
+    command: Command
+    shown: Shown
+    stdin: Given | None
+    inherit: bool
+    trace: Trace | None = None
+    program: Program = field(default_factory=Program)
+    status: int | None = None
+    work: Path | None = None
+    events: list[Event] = field(default_factory=list)
+
+    def perform(self, kept: Path | None) -> int:
+        """Runs the command. Raises NotKept where what it printed must not be kept."""
+        source: int | IO[bytes] | None = subprocess.DEVNULL
+        if self.stdin is not None:
+            self.stdin.file.seek(0)
+            source = self.stdin.file
+        elif self.inherit:
+            source = None
+        command = self.command if self.trace is None else self.trace.command
+        ended = perform(command, kept, self.shown, source)
+        self.status = ended.status
+        if ended.problem and not ended.status:
+            raise NotKept(ended.status, ended.problem)
+        if ended.problem:
+            raise NotKept(ended.status)
+        return ended.status
+
+
+def outcome_of(
+    command: Command,
+    shown: Shown,
+    *,
+    stdin: Given | None = None,
+    inherit: bool = False,
+    ttl: Any = None,
+    pin: bool = False,
+    trace: Trace | None = None,
+    ran: Callable[[Program], None] = lambda _program: None,
+) -> Done:
+    """Replays the outcome, or runs the command, whose words are shown as it writes them, and keeps what comes of it.
+
+    `inherit` gives it the caller's standard input, which does not count; `trace` runs it whatever is stored; `ran` is
+    called before it runs. Raises UsageError for what cannot be run, and where an output was not made or cannot be placed.
+    """
+    attempt = Attempt(command, shown, stdin, inherit, trace)
+    try:
+        found = _found(attempt, ttl=ttl, pin=pin, ran=ran)
+    except NotKept as ended:
+        return Done(ended.status, why=ended.why, program=attempt.program)
+    if attempt.status is not None:
+        return Done(attempt.status, kept=True, place=found, program=attempt.program)
+    about = json.loads((found / ABOUT).read_text(encoding="utf-8"))
+    place(found, command.outputs, about["modes"])
+    for name, to in zip(Shown._fields, shown, strict=True):
+        to.write((found / name).read_bytes())
+        to.flush()
+    return Done(about["status"], hit=True, kept=True, place=found, program=attempt.program)
+
+
+def _found(attempt: Attempt, *, ttl: Any, pin: bool, ran: Callable[[Program], None]) -> Path:
+    """Where the outcome stands in the store. Raises NotKept where it does not, and the command ran."""
+    if current_mode() == "off" or default().artifacts is None:
+        why = "" if current_mode() == "off" else f"there is no disk tier: {default().status()['disk'].reason}"
+        raise NotKept(attempt.perform(None), why)
+    command = attempt.command
+    for path in command.outputs:
+        refuse_place(path, ROOT.cache().settings.dir, command.inputs)
+    attempt.program = program_of(command.argv, command.cwd, os.environ)
+    kept = _kept(attempt, ran, ttl=ttl, pin=pin)
+    remove_listener = add_listener(attempt.events.append)
+    try:
+        outcome: Path = (kept if attempt.trace is None else kept.refresh)(command=command)
+    except OSError as error:  # there was no room for a scratch directory, not even outside the store
+        raise NotKept(attempt.perform(None) if attempt.status is None else attempt.status, str(error)) from error
+    except UsageError as error:
+        if attempt.work is None:
+            raise
+        raise NotKept(attempt.status or 0, str(error)) from error  # of what it made: the store does not take it
+    finally:
+        remove_listener()
+    _check_stored(outcome, attempt)
+    return outcome
+
+
+def _check_stored(outcome: Path, attempt: Attempt) -> None:
+    status = attempt.status or 0
+    if any(event.what == "skipped" and event.reason == "input_changed" for event in attempt.events):
+        why = "the program, or an --input is another one than before the command, which may have been made of either"
+        raise NotKept(status, why)
+    refused = [event for event in attempt.events if event.what == "error" and event.tier in ("artifacts", "disk")]
+    left = attempt.work is not None and outcome.resolve().is_relative_to(attempt.work.resolve())
+    if left and attempt.work is not None:
+        remove(attempt.work.parent)
+    if left or (refused and attempt.work is not None):
+        raise NotKept(status, str(refused[0].error or refused[0].reason) if refused else "the store did not take it")
+
+
+def _kept(attempt: Attempt, ran: Callable[[Program], None], *, ttl: Any, pin: bool) -> Any:
+    name, storing = _name(attempt.command), current_mode() in ("on", "refresh")
+
+    def outcome(command: Command, work: Path | None = None) -> Path:
+        assert work is not None
+        if attempt.status is not None:  # the store lost it at once: a command is not run twice for that
+            raise NotKept(attempt.status, "the store did not keep it")
+        ran(attempt.program)
+        _build(attempt, work / name if storing else None)
+        attempt.work = work
+        attempt.events.clear()  # those before say nothing about storing it
+        return work / name
+
+    # In keys it is called so, wherever this module lies.
+    outcome.__module__, outcome.__qualname__ = "cachekit.cli", "outcome"
+    # Version 3: the program counts, and a status is kept.
+    return persist_artifact(
+        pin=pin,
+        ttl=ttl,
+        version="3",
+        scratch="work",
+        key=lambda _bound: attempt.command.identity(attempt.program.facts, attempt.stdin),
+        ignore=("attempt", "name", "ran", "storing"),
+    )(outcome)
+
+
+def _build(attempt: Attempt, kept: Path | None) -> None:
+    outputs = attempt.command.outputs
+    before = [look(path) for path in outputs]
+    status = attempt.perform(kept)
+    if kept is None or (status and not attempt.command.failures):
+        raise NotKept(status)
+    for path, seen in zip(outputs, before, strict=True):
+        if not path.exists() and not status:
+            raise UsageError(f"--output {path} was not made by the command; nothing is stored")
+        if seen and look(path) == seen:
+            raise NotKept(status, f"--output {path} stood there before, and the command left it as it was")
+    try:
+        about = {"status": status, "modes": collect(outputs, kept)}
+        (kept / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+    except OSError as error:
+        raise NotKept(status, str(error)) from error
+
+
+def _name(command: Command) -> str:
+    """What `ls --artifacts` and `show` call the outcome."""
+    name = command.outputs[0].name if command.outputs else Path(command.argv[0]).name
+    return "outcome" if name_problem(name) else name
