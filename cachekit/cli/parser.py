@@ -55,6 +55,7 @@ def _run(argv: list[str] | None) -> int:
             options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else USAGE
+    options.words = argv[1:]
     return _print(options)
 
 

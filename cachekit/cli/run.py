@@ -12,6 +12,7 @@ from typing import TextIO
 from cachekit.cache.default import current_mode, default
 from cachekit.cli.report import Report, printable
 from cachekit.commands.command import Command, Given, argv_of, named, readable
+from cachekit.commands.notes import fold, leave
 from cachekit.commands.outcome import Done, outcome_of
 from cachekit.commands.process import Shown
 from cachekit.commands.program import Program, undeclared
@@ -37,6 +38,10 @@ def run(options: argparse.Namespace) -> Report:
         trace=trace,
         ran=lambda program: _say_undeclared(command, program),
     )
+    if done.left is not None and stdin is None and trace is None and current_mode() == "on":
+        leave(default(), options.words, done.left, report=options.json)
+    if not off:
+        fold(default())
     if trace is not None:
         _say_traced(trace, done.program or Program())
     if done.why:

@@ -231,7 +231,7 @@ def main(kind: str, word: str) -> None:
     versions, lost = distributions(walk.installed)
     places = [place.rstrip(os.sep) for place in walk.sites]
     outside = [*walk.sites, *_both([sysconfig.get_paths()["stdlib"]])]
-    print(
+    sys.stdout.write(
         json.dumps(
             {
                 "version": sys.version,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -15,13 +17,14 @@ from cachekit.artifacts.portable import name_problem
 from cachekit.cache.default import ROOT, add_listener, current_mode, default
 from cachekit.calls.decorators import persist_artifact
 from cachekit.commands.command import Command, Given
+from cachekit.commands.notes import Left, Seen, seen_of, settings_files
 from cachekit.commands.outputs import collect, look, place
 from cachekit.commands.process import Shown, perform
 from cachekit.commands.program import Program, program_of
 from cachekit.commands.trace import Trace
-from cachekit.errors import UsageError
+from cachekit.errors import TierError, UsageError
 from cachekit.files.temporary import remove
-from cachekit.model import Event
+from cachekit.model import Event, Record
 
 ABOUT: Final = "outcome.json"
 """In an outcome: its status, and the permissions of its outputs."""
@@ -36,14 +39,16 @@ class NotKept(Exception):
 
 
 class Done(NamedTuple):
-    """`hit`: it did not run; `kept`: the next one is a hit; `why` not, where that is a surprise. `place` has the outcome."""
+    """`hit`: it did not run; `kept`: the next one is a hit; `why` not, where that is a surprise. `left` is what the
+    next run can be told of it.
+    """
 
     status: int
     hit: bool = False
     kept: bool = False
     why: str = ""
-    place: Path | None = None
     program: Program | None = None
+    left: Left | None = None
 
 
 @dataclass(slots=True)
@@ -58,6 +63,9 @@ class Attempt:
     inherit: bool
     trace: Trace | None = None
     program: Program = field(default_factory=Program)
+    seen: Seen | None = None
+    generation: int = 0
+    record: Record | None = None
     status: int | None = None
     work: Path | None = None
     events: list[Event] = field(default_factory=list)
@@ -101,14 +109,19 @@ def outcome_of(
         found = _found(attempt, ttl=ttl, pin=pin, ran=ran)
     except NotKept as ended:
         return Done(ended.status, why=ended.why, program=attempt.program)
-    if attempt.status is not None:
-        return Done(attempt.status, kept=True, place=found, program=attempt.program)
     about = json.loads((found / ABOUT).read_text(encoding="utf-8"))
-    place(found, command.outputs, about["modes"])
-    for name, to in zip(Shown._fields, shown, strict=True):
-        to.write((found / name).read_bytes())
-        to.flush()
-    return Done(about["status"], hit=True, kept=True, place=found, program=attempt.program)
+    hit = attempt.status is None
+    if hit:
+        place(found, command.outputs, about["modes"])
+        for name, to in zip(Shown._fields, shown, strict=True):
+            to.write((found / name).read_bytes())
+            to.flush()
+    left = None
+    if attempt.seen is not None and attempt.record is not None:
+        left = Left(
+            found, attempt.record, about["status"], command.outputs, about["modes"], attempt.seen, attempt.generation
+        )
+    return Done(about["status"], hit=hit, kept=True, program=attempt.program, left=left)
 
 
 def _found(attempt: Attempt, *, ttl: Any, pin: bool, ran: Callable[[Program], None]) -> Path:
@@ -119,7 +132,10 @@ def _found(attempt: Attempt, *, ttl: Any, pin: bool, ran: Callable[[Program], No
     command = attempt.command
     for path in command.outputs:
         refuse_place(path, ROOT.cache().settings.dir, command.inputs)
+    began, attempt.generation = time.time_ns(), default().ledger.generation[0]
     attempt.program = program_of(command.argv, command.cwd, os.environ)
+    if attempt.program.sure:
+        attempt.seen = seen_of((*attempt.program.watched, *settings_files()), command.inputs, began)
     kept = _kept(attempt, ran, ttl=ttl, pin=pin)
     remove_listener = add_listener(attempt.events.append)
     try:
@@ -133,6 +149,9 @@ def _found(attempt: Attempt, *, ttl: Any, pin: bool, ran: Callable[[Program], No
     finally:
         remove_listener()
     _check_stored(outcome, attempt)
+    if attempt.seen is not None and (disk := default().disk) is not None:
+        with suppress(TierError):  # without its record there is no note
+            attempt.record = disk.get(kept.key_for(command=command))
     return outcome
 
 
