@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from cachekit.errors import CannotKey, UsageError
 from cachekit.files.digests import content_digest, stream_digest
@@ -73,11 +73,11 @@ class Given(NamedTuple):
     file: BinaryIO
 
     @classmethod
-    def read(cls, source: BinaryIO | IO[bytes]) -> Given:
+    def read(cls, source: BinaryIO) -> Given:
         """Reads `source`, in constant memory; who asked closes `file`."""
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
-        digest = stream_digest(source, file)  # type: ignore[arg-type]
-        return cls(digest.hex(), file)  # type: ignore[arg-type]
+        digest = stream_digest(source, file)
+        return cls(digest.hex(), file)
 
 
 def argv_of(argv: Sequence[Any]) -> tuple[str, ...]:

@@ -208,7 +208,7 @@ def _version(distribution: Any) -> str:
 
 def _record(distribution: Any) -> str:
     for name in ("RECORD", "installed-files.txt"):
-        text = distribution.read_text(name)
+        text = str(distribution.read_text(name) or "")
         if text:
             return "\n" + text
     return "\n" + "\n".join(name + "/" for name in (distribution.read_text("top_level.txt") or "").split())

@@ -15,7 +15,7 @@ from cachekit.commands import quick
 from cachekit.commands.quick import Note, Output
 from cachekit.errors import TierError
 from cachekit.files.digest_cache import telling
-from cachekit.files.digests import LINE, Signature, settled, signature
+from cachekit.files.digests import LINE, SHELVED, Signature, settled, signature
 from cachekit.model import NANOSECONDS, Record
 
 if TYPE_CHECKING:
@@ -71,8 +71,10 @@ def seen_of(paths: Iterable[str], trees: Iterable[Path], began: int) -> Seen | N
 
 def _written_out(path: str, began: int) -> Signature:
     status = os.stat(path)
-    if stat.S_ISREG(status.st_mode) and not settled(signature(status), began - _YOUNG_NS):
-        # A store through a memory map moves the signature only when the page was written out since the last one.
+    young = not settled(signature(status), began - _YOUNG_NS)
+    # A store through a memory map moves the signature only when the page was written out since the last one; whoever
+    # digests a large file sees to that.
+    if young and stat.S_ISREG(status.st_mode) and status.st_size < SHELVED:
         with suppress(OSError), open(path, "rb", buffering=0) as stream:
             os.fsync(stream.fileno())
     return signature(status)

@@ -31,7 +31,8 @@ class Trace:
 
     def read(self, program: Program) -> Iterator[str]:
         """Files and directories that were read, but for the program's own, the system's, and what is declared."""
-        known = {os.path.realpath(path) for path in (*self.command.inputs, *self.command.outputs, *program.watched)}
+        known = {os.path.realpath(path) for path in (*self.command.inputs, *self.command.outputs)}
+        known |= {os.path.realpath(path) for path in program.watched}
         known |= {*program.searched, str(self.file), os.getcwd()}
         declared = tuple(os.path.join(os.path.realpath(path), "") for path in self.command.inputs)
         here = os.path.join(os.getcwd(), "")
