@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # whoever only has a command's outcome again pays for no modu
     from cachekit.calls.cached import Cached
     from cachekit.calls.decorators import distributed_cache, persist_artifact
     from cachekit.calls.prepare import driven
+    from cachekit.commands.library import Outcome, run_command
     from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
     from cachekit.keys.code.function import env
     from cachekit.keys.outline import Explanation
@@ -29,6 +30,7 @@ _HOMES = {
     "calls.cached": ("Cached",),
     "calls.decorators": ("distributed_cache", "persist_artifact"),
     "calls.prepare": ("driven",),
+    "commands.library": ("Outcome", "run_command"),
     "errors": ("CacheMiss", "CachekitError", "IntegrityError", "TierError", "TierUnavailable", "UsageError"),
     "keys.code.function": ("env",),
     "keys.outline": ("Explanation",),
@@ -52,6 +54,7 @@ __all__ = [
     "Failed",
     "IntegrityError",
     "Key",
+    "Outcome",
     "Progress",
     "Reply",
     "Retry",
@@ -78,6 +81,7 @@ __all__ = [
     "pins",
     "reset_stats",
     "restore",
+    "run_command",
     "sample",
     "stats",
     "status",

@@ -25,7 +25,6 @@ class Command:
         outputs: files and trees that it makes; absolute.
         environment: the variables that count, with their values; None for one that is not set.
         account: who asks, where that decides the answer; never a secret.
-        versions: what else identifies the tool, by name.
         terminal: whether standard output and standard error are terminals.
         failures: whether an outcome with another status than 0 is kept.
     """
@@ -37,7 +36,6 @@ class Command:
     outputs: tuple[Path, ...] = ()
     environment: Mapping[str, str | None] = field(default_factory=dict)
     account: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
     terminal: tuple[bool, bool] = (False, False)
     failures: bool = False
 
@@ -48,7 +46,6 @@ class Command:
             "stdin": None if stdin is None else stdin.digest,
             "cwd": self.where,
             "account": self.account,
-            "versions": dict(self.versions),
             "terminal": list(self.terminal) if any(self.terminal) else None,
             "failures": self.failures,
         }

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,9 @@ from cachekit.model import Event, Record
 
 ABOUT: Final = "outcome.json"
 """In an outcome: its status, and the permissions of its outputs."""
+
+_REMEMBERED: Final = 256
+_programs: dict[tuple[Any, ...], tuple[Program, Seen]] = {}
 
 
 class NotKept(Exception):
@@ -62,6 +65,8 @@ class Attempt:
     stdin: Given | None
     inherit: bool
     trace: Trace | None = None
+    relay: bool = True
+    policy: Mapping[str, Any] = field(default_factory=dict)
     program: Program = field(default_factory=Program)
     seen: Seen | None = None
     generation: int = 0
@@ -79,7 +84,7 @@ class Attempt:
         elif self.inherit:
             source = None
         command = self.command if self.trace is None else self.trace.command
-        ended = perform(command, kept, self.shown, source)
+        ended = perform(command, kept, self.shown, source, relay=self.relay)
         self.status = ended.status
         if ended.problem and not ended.status:
             raise NotKept(ended.status, ended.problem)
@@ -94,19 +99,20 @@ def outcome_of(
     *,
     stdin: Given | None = None,
     inherit: bool = False,
-    ttl: Any = None,
-    pin: bool = False,
     trace: Trace | None = None,
+    relay: bool = True,
     ran: Callable[[Program], None] = lambda _program: None,
+    **policy: Any,
 ) -> Done:
     """Replays the outcome, or runs the command, whose words are shown as it writes them, and keeps what comes of it.
 
-    `inherit` gives it the caller's standard input, which does not count; `trace` runs it whatever is stored; `ran` is
-    called before it runs. Raises UsageError for what cannot be run, and where an output was not made or cannot be placed.
+    `inherit` gives it the caller's standard input, which does not count; `trace` runs it whatever is stored; `relay` is as
+    `perform` says; `ran` is called before it runs; `policy` are keywords of `persist_artifact`. Raises UsageError for what
+    cannot be run, and where an output was not made or cannot be placed.
     """
-    attempt = Attempt(command, shown, stdin, inherit, trace)
+    attempt = Attempt(command, shown, stdin, inherit, trace, relay, policy)
     try:
-        found = _found(attempt, ttl=ttl, pin=pin, ran=ran)
+        found = _found(attempt, ran)
     except NotKept as ended:
         return Done(ended.status, why=ended.why, program=attempt.program)
     about = json.loads((found / ABOUT).read_text(encoding="utf-8"))
@@ -124,7 +130,7 @@ def outcome_of(
     return Done(about["status"], hit=hit, kept=True, program=attempt.program, left=left)
 
 
-def _found(attempt: Attempt, *, ttl: Any, pin: bool, ran: Callable[[Program], None]) -> Path:
+def _found(attempt: Attempt, ran: Callable[[Program], None]) -> Path:
     """Where the outcome stands in the store. Raises NotKept where it does not, and the command ran."""
     if current_mode() == "off" or default().artifacts is None:
         why = "" if current_mode() == "off" else f"there is no disk tier: {default().status()['disk'].reason}"
@@ -132,11 +138,9 @@ def _found(attempt: Attempt, *, ttl: Any, pin: bool, ran: Callable[[Program], No
     command = attempt.command
     for path in command.outputs:
         refuse_place(path, ROOT.cache().settings.dir, command.inputs)
-    began, attempt.generation = time.time_ns(), default().ledger.generation[0]
-    attempt.program = program_of(command.argv, command.cwd, os.environ)
-    if attempt.program.sure:
-        attempt.seen = seen_of((*attempt.program.watched, *settings_files()), command.inputs, began)
-    kept = _kept(attempt, ran, ttl=ttl, pin=pin)
+    attempt.generation = default().ledger.generation[0]
+    attempt.program, attempt.seen = _program_of(command)
+    kept = _kept(attempt, ran)
     remove_listener = add_listener(attempt.events.append)
     try:
         outcome: Path = (kept if attempt.trace is None else kept.refresh)(command=command)
@@ -155,6 +159,27 @@ def _found(attempt: Attempt, *, ttl: Any, pin: bool, ran: Callable[[Program], No
     return outcome
 
 
+def _program_of(command: Command) -> tuple[Program, Seen | None]:
+    """The program, and what was seen before it counted. A process that asks often finds it known while nothing changed."""
+    environ = [
+        value for item in os.environ.items() if item[0] == "PATH" or item[0].startswith("PYTHON") for value in item
+    ]
+    asked = (command.argv, command.cwd, os.getcwd(), *environ)
+    began, known = time.time_ns(), _programs.get(asked)
+    if known is not None and seen_of(known[0].watched, (), began) == known[1]:
+        program = known[0]
+    else:
+        program = program_of(command.argv, command.cwd, os.environ)
+    alone = seen_of(program.watched, (), began) if program.sure else None
+    if alone is None:
+        return program, None
+    if len(_programs) >= _REMEMBERED:
+        _programs.clear()
+    _programs[asked] = program, alone
+    rest = seen_of(settings_files(), command.inputs, began)
+    return program, None if rest is None else {**alone, **rest}
+
+
 def _check_stored(outcome: Path, attempt: Attempt) -> None:
     status = attempt.status or 0
     if any(event.what == "skipped" and event.reason == "input_changed" for event in attempt.events):
@@ -168,7 +193,7 @@ def _check_stored(outcome: Path, attempt: Attempt) -> None:
         raise NotKept(status, str(refused[0].error or refused[0].reason) if refused else "the store did not take it")
 
 
-def _kept(attempt: Attempt, ran: Callable[[Program], None], *, ttl: Any, pin: bool) -> Any:
+def _kept(attempt: Attempt, ran: Callable[[Program], None]) -> Any:
     name, storing = _name(attempt.command), current_mode() in ("on", "refresh")
 
     def outcome(command: Command, work: Path | None = None) -> Path:
@@ -185,8 +210,7 @@ def _kept(attempt: Attempt, ran: Callable[[Program], None], *, ttl: Any, pin: bo
     outcome.__module__, outcome.__qualname__ = "cachekit.cli", "outcome"
     # Version 3: the program counts, and a status is kept.
     return persist_artifact(
-        pin=pin,
-        ttl=ttl,
+        **{"pin": False, **attempt.policy},
         version="3",
         scratch="work",
         key=lambda _bound: attempt.command.identity(attempt.program.facts, attempt.stdin),
@@ -202,9 +226,9 @@ def _build(attempt: Attempt, kept: Path | None) -> None:
         raise NotKept(status)
     for path, seen in zip(outputs, before, strict=True):
         if not path.exists() and not status:
-            raise UsageError(f"--output {path} was not made by the command; nothing is stored")
+            raise UsageError(f"the output {path} was not made by the command; nothing is stored")
         if seen and look(path) == seen:
-            raise NotKept(status, f"--output {path} stood there before, and the command left it as it was")
+            raise NotKept(status, f"the output {path} stood there before, and the command left it as it was")
     try:
         about = {"status": status, "modes": collect(outputs, kept)}
         (kept / ABOUT).write_text(json.dumps(about), encoding="utf-8")

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
@@ -39,13 +39,16 @@ class Shown(NamedTuple):
     stderr: IO[bytes]
 
 
-def perform(command: Command, kept: Path | None, shown: Shown, stdin: int | IO[bytes] | None) -> Ended:
+def perform(
+    command: Command, kept: Path | None, shown: Shown, stdin: int | IO[bytes] | None, *, relay: bool = True
+) -> Ended:
     """Runs it; what it prints is shown, and kept as `stdout` and `stderr` in the new directory `kept`, unless that is None.
 
-    `stdin` is what `subprocess` takes: None for the caller's own. Raises UsageError for what cannot be run.
+    `stdin` is what `subprocess` takes: None for the caller's own. `relay` passes our signals on, which end nothing else
+    then; without it, what ends the wait (Ctrl-C) ends the command. Raises UsageError for what cannot be run.
     """
     lost: list[str] = []
-    with _passing_on() as signals:
+    with _passing_on() if relay else nullcontext(_Relay()) as signals:
         ends = [_end_for(terminal) for terminal in command.terminal]
         try:
             process = subprocess.Popen(
@@ -58,7 +61,12 @@ def perform(command: Command, kept: Path | None, shown: Shown, stdin: int | IO[b
                 end.given_away()
         signals.reach(process)
         copying = _copying(process, ends, kept, lost, shown)
-        status = process.wait()
+        try:
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         ended = bool(signals.heard)
         _await(copying, signals)
     if signals.heard and not ended:  # the command was over, and only what it started still held the pipe
@@ -90,9 +98,10 @@ def _end_for(terminal: bool) -> _End:
         how = termios.tcgetattr(theirs)
         how[1] &= ~termios.OPOST  # its bytes as they are: our own terminal makes of them what it makes
         termios.tcsetattr(theirs, termios.TCSANOW, how)
-        if hasattr(termios, "tcsetwinsize"):
-            columns, lines = os.get_terminal_size()
-            termios.tcsetwinsize(theirs, (lines, columns))
+        columns, lines = os.get_terminal_size()
+        resize = getattr(termios, "tcsetwinsize", None)  # Python 3.11
+        if resize is not None:
+            resize(theirs, (lines, columns))
     return _End(theirs, os.fdopen(ours, "rb", buffering=0))
 
 

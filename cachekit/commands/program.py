@@ -62,8 +62,9 @@ def _facts(program: Program, argv: Sequence[str], cwd: str, environ: Mapping[str
             # Where its interpreter lies is no fact about a script: in a virtual environment the first line says it.
             facts.get("modules", {}).pop("__main__", None)
             return {"script": _rest(real), **facts}
-        return {"script": _content(real), "interpreter": _facts(program, interpreter, cwd, environ, left - 1)}
-    facts = {"executable": _content(real)}
+        inner = _facts(program, interpreter, cwd, environ, left - 1)
+        return {"script": _content(real), "interpreter": inner, **_package(program, real)}
+    facts = {"executable": _content(real), **_package(program, real)}
     if _READING.fullmatch(os.path.basename(path)):
         facts |= _read_first(program, argv[1:], cwd)
     return facts
@@ -78,6 +79,17 @@ def _found(program: Program, name: str, cwd: str, environ: Mapping[str, str]) ->
         if os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     return None
+
+
+def _package(program: Program, path: str) -> dict[str, Any]:
+    """Of a program that npm installed, what says its package's version: it reads more than its own file."""
+    above, inside, rest = path.rpartition(f"{os.sep}node_modules{os.sep}")
+    names = rest.split(os.sep)
+    manifest = os.path.join(above + inside, *names[: 2 if rest.startswith("@") else 1], "package.json")
+    if not inside or not os.path.isfile(manifest):
+        return {}
+    program.watched[manifest] = None
+    return {"package": _content(manifest)}
 
 
 def _content(path: str) -> Any:
