@@ -140,7 +140,7 @@ def _restore(reply: Reply, _stream: bool, _context: Any) -> Any:
     status, nothing, size = head.split()
     parts = (rest[: int(size)], rest[int(size) :])
     said = [None if nothing[place : place + 1] == b"1" else part for place, part in enumerate(parts)]
-    return subprocess.CompletedProcess(None, int(status), *said)
+    return subprocess.CompletedProcess([], int(status), *said)
 
 
 RUN: Final = Adapter(
@@ -149,7 +149,7 @@ RUN: Final = Adapter(
     restore=_restore,
     judge=lambda reply: "" if reply.about.get("status") == "0" else "failed",
 )
-"""For functions that return a CompletedProcess with bytes. `args` of a hit is None; a failed one is not kept."""
+"""For functions that return a CompletedProcess with bytes. `args` of a hit is empty; a failed one is not kept."""
 
 
 def preset_of(argv: Sequence[StrPath], presets: Mapping[str, Preset]) -> Preset:

@@ -11,7 +11,10 @@ def main(argv: list[str] | None = None) -> int:
     if words[:1] == ["run"]:
         from cachekit.commands.quick import replayed
 
-        status = replayed(words[1:])
+        try:
+            status = replayed(words[1:])
+        except KeyboardInterrupt:
+            return 130
         if status is not None:
             return status
     from cachekit.cli import parser  # all the rest of the package

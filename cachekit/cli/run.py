@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> Report:
         trace=trace,
         ran=lambda program: _say_undeclared(command, program),
     )
-    if done.left is not None and stdin is None and trace is None and current_mode() == "on":
+    if done.left is not None and current_mode() == "on":
         leave(default(), options.words, done.left, report=options.json)
     if not off:
         fold(default())

@@ -215,9 +215,7 @@ def _record(distribution: Any) -> str:
 
 
 def _has(record: str, top: str) -> bool:
-    return any(
-        "\n" + top + end in record or "/" + top + end in record for end in ("/", ".py", ".cpython-", ".abi3", ".so")
-    )
+    return any("\n" + top + end in record for end in ("/", ".py", ".cpython-", ".abi3", ".so"))
 
 
 def _plain(name: str) -> str:

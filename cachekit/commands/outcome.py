@@ -75,6 +75,11 @@ class Attempt:
     work: Path | None = None
     events: list[Event] = field(default_factory=list)
 
+    @property
+    def noted(self) -> bool:
+        """Whether the next one may be told by a note: a program's own calls have the cache open."""
+        return self.relay and self.trace is None and self.stdin is None
+
     def perform(self, kept: Path | None) -> int:
         """Runs the command. Raises NotKept where what it printed must not be kept."""
         source: int | IO[bytes] | None = subprocess.DEVNULL
@@ -139,7 +144,10 @@ def _found(attempt: Attempt, ran: Callable[[Program], None]) -> Path:
     for path in command.outputs:
         refuse_place(path, ROOT.cache().settings.dir, command.inputs)
     attempt.generation = default().ledger.generation[0]
-    attempt.program, attempt.seen = _program_of(command)
+    began = time.time_ns()
+    attempt.program, seen = _program_of(command, began)
+    if seen is not None and attempt.noted and (rest := seen_of(settings_files(), command.inputs, began)) is not None:
+        attempt.seen = {**seen, **rest}
     kept = _kept(attempt, ran)
     remove_listener = add_listener(attempt.events.append)
     try:
@@ -159,13 +167,13 @@ def _found(attempt: Attempt, ran: Callable[[Program], None]) -> Path:
     return outcome
 
 
-def _program_of(command: Command) -> tuple[Program, Seen | None]:
+def _program_of(command: Command, began: int) -> tuple[Program, Seen | None]:
     """The program, and what was seen before it counted. A process that asks often finds it known while nothing changed."""
     environ = [
         value for item in os.environ.items() if item[0] == "PATH" or item[0].startswith("PYTHON") for value in item
     ]
     asked = (command.argv, command.cwd, os.getcwd(), *environ)
-    began, known = time.time_ns(), _programs.get(asked)
+    known = _programs.get(asked)
     if known is not None and seen_of(known[0].watched, (), began) == known[1]:
         program = known[0]
     else:
@@ -176,8 +184,7 @@ def _program_of(command: Command) -> tuple[Program, Seen | None]:
     if len(_programs) >= _REMEMBERED:
         _programs.clear()
     _programs[asked] = program, alone
-    rest = seen_of(settings_files(), command.inputs, began)
-    return program, None if rest is None else {**alone, **rest}
+    return program, alone
 
 
 def _check_stored(outcome: Path, attempt: Attempt) -> None:
@@ -206,11 +213,12 @@ def _kept(attempt: Attempt, ran: Callable[[Program], None]) -> Any:
         attempt.events.clear()  # those before say nothing about storing it
         return work / name
 
+    keywords: dict[str, Any] = {"pin": False, **attempt.policy}
     # In keys it is called so, wherever this module lies.
     outcome.__module__, outcome.__qualname__ = "cachekit.cli", "outcome"
     # Version 3: the program counts, and a status is kept.
     return persist_artifact(
-        **{"pin": False, **attempt.policy},
+        **keywords,
         version="3",
         scratch="work",
         key=lambda _bound: attempt.command.identity(attempt.program.facts, attempt.stdin),

@@ -16,6 +16,10 @@ from typing import Any, Final
 _PYTHON: Final = re.compile(r"(python|pypy)[0-9.]*w?(\.exe)?")
 _READING: Final = re.compile(r"(ba|da|z|k|c|tc|fi)?sh|node|nodejs|bun|ruby|perl|php|lua|Rscript|awk|sed|tclsh")
 """Programs that run the file that their first argument names."""
+_CALLING: Final = re.compile(
+    r"env|nice|ionice|nohup|setsid|stdbuf|time|timeout|xvfb-run|uv|poetry|pipenv|pdm|hatch|conda"
+)
+"""Programs that run the program that one of their arguments names."""
 _HEAD: Final = 512
 _CHAIN: Final = 4
 """Interpreters of interpreters that Linux follows."""
@@ -65,6 +69,8 @@ def _facts(program: Program, argv: Sequence[str], cwd: str, environ: Mapping[str
         inner = _facts(program, interpreter, cwd, environ, left - 1)
         return {"script": _content(real), "interpreter": inner, **_package(program, real)}
     facts = {"executable": _content(real), **_package(program, real)}
+    if _CALLING.fullmatch(os.path.basename(path)) and left:
+        facts |= _called(program, argv[1:], cwd, environ, left)
     if _READING.fullmatch(os.path.basename(path)):
         facts |= _read_first(program, argv[1:], cwd)
     return facts
@@ -120,6 +126,14 @@ def _rest(path: str) -> str:
         return hashlib.sha256(stream.read().partition(b"\n")[2]).hexdigest()
 
 
+def _called(program: Program, words: Sequence[str], cwd: str, environ: Mapping[str, str], left: int) -> dict[str, Any]:
+    """What runs the rest of its arguments: the first of them that is a program."""
+    for place, word in enumerate(words):
+        if not word.startswith("-") and "=" not in word and _found(program, word, cwd, environ) is not None:
+            return {"called": _facts(program, words[place:], cwd, environ, left - 1)}
+    return {}
+
+
 def _read_first(program: Program, arguments: Sequence[str], cwd: str) -> dict[str, Any]:
     for word in arguments:
         path = os.path.join(cwd, word)
@@ -139,11 +153,10 @@ def _python(program: Program, path: str, arguments: Sequence[str], cwd: str) -> 
         program.files.add(word)
         word = os.path.join(cwd, word)
         program.watched[word] = None
-        if not os.path.isfile(word):
-            kind = "nothing" if not os.path.isdir(word) else "directory"
-    if kind in ("nothing", "directory"):
-        program.sure = program.sure and kind == "nothing"
-        program.files -= {word} if kind == "directory" else set()
+        if os.path.isdir(word):
+            word = os.path.join(word, "__main__.py")
+        kind = kind if os.path.isfile(word) else "nothing"
+    if kind == "nothing":
         kind, word = "code", ""
     found = _walked(path, flags, kind, word, cwd)
     if found is None:

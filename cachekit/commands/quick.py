@@ -96,6 +96,8 @@ def _told(note: Note, sources: Sequence[int], *, aside: bool) -> int:
 
 
 def _is_plain(words: Sequence[str]) -> bool:
+    if os.name != "posix" or sys.stdout is None or sys.stderr is None:
+        return False
     try:
         return _options(words) is not None and not S_ISREG(os.fstat(0).st_mode)
     except OSError:  # no standard input at all

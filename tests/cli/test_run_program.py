@@ -79,6 +79,45 @@ def test_a_script_counts_with_what_it_imports(desk: Desk, words: tuple[str, ...]
         assert word in desk.says("--", sys.executable, *words)[0]
 
 
+@pytest.mark.parametrize("before", [("env", "A=1"), ("nice", "-n", "5"), ("timeout", "60")])
+def test_what_is_called_by_another_program_counts(desk: Desk, before: tuple[str, ...]) -> None:
+    """`env`, `nice`, `timeout` and the like are looked through."""
+    desk.write("script.py", "import beside; print(beside.said)")
+    for word in ("one", "two"):
+        desk.write("beside.py", f"said = '{word}'")
+        assert desk.says("--", *before, sys.executable, "script.py")[0] == f"{word}\n"
+
+
+@pytest.mark.parametrize("words", [("tool",), ("sh", "tool.sh"), ("node", "tool.js")])
+def test_the_file_that_an_interpreter_reads_counts(desk: Desk, words: tuple[str, ...]) -> None:
+    """`sh FILE` and `node FILE` by the file; what npm installed by its package's manifest too."""
+    package = desk.place / "lib" / "node_modules" / "@team" / "tool"
+    desk.write("lib/node_modules/@team/tool/package.json", '{"version": "1"}')
+    desk.write(
+        "lib/node_modules/@team/tool/cli.js",
+        "#!/usr/bin/env node\nconsole.log(require('./package.json').version)",
+        0o755,
+    )
+    (desk.place / "bin").mkdir()
+    (desk.place / "bin" / "tool").symlink_to(package / "cli.js")
+    if shutil.which("node") is None and words[0] != "sh":
+        pytest.skip("no node")
+    for version in ("2", "3"):
+        desk.write("lib/node_modules/@team/tool/package.json", f'{{"version": "{version}"}}')
+        desk.write("tool.sh", f"echo {version}")
+        desk.write("tool.js", f"console.log({version})")
+        done = desk.run("--", *words)
+        assert (done.stdout, done.stderr) == (f"{version}\n", "")
+
+
+def test_a_directory_that_python_runs_counts(desk: Desk) -> None:
+    """`python DIRECTORY` by its `__main__` and what that imports."""
+    desk.write("app/__main__.py", "import beside; print(beside.said)")
+    for word in ("one", "two"):
+        desk.write("app/beside.py", f"said = '{word}'")
+        assert desk.says("--", sys.executable, "app")[0] == f"{word}\n"
+
+
 def test_what_a_script_does_not_import_does_not_count(desk: Desk) -> None:
     """A neighbour may change: the outcome is had again."""
     desk.write("script.py", "print('said')")
