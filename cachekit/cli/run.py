@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from cachekit.cache.default import current_mode, default
 from cachekit.cli.report import Report, printable
+from cachekit.commands import quick
 from cachekit.commands.command import Command, Given, argv_of, named, readable
 from cachekit.commands.notes import fold, leave
 from cachekit.commands.outcome import Done, outcome_of
@@ -18,6 +19,8 @@ from cachekit.commands.process import Shown
 from cachekit.commands.program import Program, undeclared
 from cachekit.commands.trace import Trace, trace_of
 from cachekit.errors import UsageError
+
+_PIECE: Final = 1 << 20
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -39,7 +42,8 @@ def run(options: argparse.Namespace) -> Report:
         ran=lambda program: _say_undeclared(command, program),
     )
     if done.left is not None and current_mode() == "on":
-        leave(default(), options.words, done.left, report=options.json)
+        with suppress(OSError, ValueError):  # it ran, and is kept: without a note the next hit goes the whole way
+            leave(default(), options.words, done.left, report=options.json)
     if not off:
         fold(default())
     if trace is not None:
@@ -74,12 +78,11 @@ def _input(text: str) -> Path:
 
 def _stdin(options: argparse.Namespace) -> Given | None:
     """Standard input to its end: of a file always, of a pipe only when asked, because one that nobody closes never ends."""
-    try:
-        kind = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError, AttributeError):  # closed, or none that the command could have
+    if quick.is_file(0):
+        return Given.read(quick.rest_of_stdin())
+    if not options.stdin or sys.stdin is None or _is_terminal(sys.stdin):
         return None
-    wanted = options.stdin or stat.S_ISREG(kind)
-    return Given.read(sys.stdin.buffer) if wanted and not _is_terminal(sys.stdin) else None
+    return Given.read(iter(lambda: os.read(0, _PIECE), b""))
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

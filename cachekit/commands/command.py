@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from cachekit.errors import CannotKey, UsageError
-from cachekit.files.digests import content_digest, stream_digest
+from cachekit.files.digests import content_digest, write_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +70,14 @@ class Given(NamedTuple):
     file: BinaryIO
 
     @classmethod
-    def read(cls, source: BinaryIO) -> Given:
-        """Reads `source`, in constant memory; who asked closes `file`."""
+    def read(cls, pieces: Iterable[bytes]) -> Given:
+        """Takes in all `pieces`, in constant memory; who asked closes `file`."""
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
-        digest = stream_digest(source, file)
-        return cls(digest.hex(), file)
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+            write_all(file, piece)
+        return cls(digest.hexdigest(), file)
 
 
 def argv_of(argv: Sequence[Any]) -> tuple[str, ...]:

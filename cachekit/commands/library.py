@@ -68,7 +68,7 @@ def run_command(
         failures=store_failures,
     )
     stdout, stderr = io.BytesIO(), io.BytesIO()
-    given = None if input is None else Given.read(io.BytesIO(input))
+    given = None if input is None else Given.read([input])
     try:
         done = outcome_of(command, Shown(stdout, stderr), stdin=given, relay=False, **policy)
     finally:

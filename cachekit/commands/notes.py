@@ -15,7 +15,7 @@ from cachekit.commands import quick
 from cachekit.commands.quick import Note, Output
 from cachekit.errors import TierError
 from cachekit.files.digest_cache import telling
-from cachekit.files.digests import LINE, SHELVED, Signature, settled, signature
+from cachekit.files.digests import LINE, SHELVED, Signature, file_digest, settled, signature
 from cachekit.model import NANOSECONDS, Record
 
 if TYPE_CHECKING:
@@ -102,10 +102,10 @@ def leave(cache: Cache, words: Sequence[str], left: Left, *, report: bool) -> No
     if left.outputs:
         time.sleep(_TICK)  # what was put there in this instant could be changed in it, and nobody would see it
     now = time.time_ns()
-    outputs, outcome = _outputs(left, now), seen_of((), _whole(left), now)
-    if outputs is None or outcome is None:
+    outputs, trees = _outputs(left, now), seen_of((), _trees(left), now)
+    if outputs is None or trees is None:
         return
-    every = {**left.seen, **outcome}
+    every = {**left.seen, **trees}
     # Of an image built with set times another one may have the same: it lasts as long as this system runs.
     lasting = all(known is None or telling(known) for known in every.values())
     instance = b"" if lasting else quick.instance()
@@ -121,6 +121,8 @@ def leave(cache: Cache, words: Sequence[str], left: Left, *, report: bool) -> No
         os.fsencode(left.place),
         json.dumps(data, indent=2).encode() + b"\n" if report else b"",
         instance,
+        _hex(left.place / "stdout"),
+        _hex(left.place / "stderr"),
     )
     seen = [(os.fsencode(path), LINE % known if known else b"") for path, known in every.items()]
     note = Note(head, outputs, seen).packed()
@@ -128,12 +130,13 @@ def leave(cache: Cache, words: Sequence[str], left: Left, *, report: bool) -> No
         cache.noted.write(name, note)
 
 
-def _whole(left: Left) -> Iterator[Path]:
-    """All of the outcome; of an output that is a tree what stands at its place too, which a hit leaves as it is."""
-    yield left.place
-    for path, modes in zip(left.outputs, left.modes, strict=True):
-        if modes is not None and path.is_dir():
-            yield path
+def _hex(path: Path) -> bytes:
+    return file_digest(path).hex().encode()
+
+
+def _trees(left: Left) -> Iterator[Path]:
+    """The outputs that are trees, which a hit leaves as they are."""
+    return (path for path, modes in zip(left.outputs, left.modes, strict=True) if modes is not None and path.is_dir())
 
 
 def _outputs(left: Left, now: int) -> list[Output] | None:
@@ -147,7 +150,7 @@ def _outputs(left: Left, now: int) -> list[Output] | None:
         line = LINE % known if settled(known, now) and telling(known) else b"-"
         source = left.place / "outputs" / str(number) / path.name
         fields = (os.fsencode(path), os.fsencode(os.path.realpath(path.parent)), line, os.fsencode(source))
-        found.append(Output(*fields, b"%d" % modes[""]))
+        found.append(Output(*fields, b"%d" % modes[""], _hex(source)))
     return found
 
 

@@ -16,6 +16,7 @@ from cachekit.artifacts.output import refuse_place
 from cachekit.artifacts.portable import name_problem
 from cachekit.cache.default import ROOT, add_listener, current_mode, default
 from cachekit.calls.decorators import persist_artifact
+from cachekit.commands import quick
 from cachekit.commands.command import Command, Given
 from cachekit.commands.notes import Left, Seen, seen_of, settings_files
 from cachekit.commands.outputs import collect, look, place
@@ -78,7 +79,7 @@ class Attempt:
     @property
     def noted(self) -> bool:
         """Whether the next one may be told by a note: a program's own calls have the cache open."""
-        return self.relay and self.trace is None and self.stdin is None
+        return self.relay and self.trace is None and (self.stdin is None or self.stdin.digest == quick.given())
 
     def perform(self, kept: Path | None) -> int:
         """Runs the command. Raises NotKept where what it printed must not be kept."""

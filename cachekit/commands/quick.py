@@ -7,6 +7,7 @@ everything, so this imports almost nothing.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ from cachekit.files.frames import CHECKED, checksum, place_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 HITS = "hits"
 """The file in the cache directory where a hit leaves the seconds that it saved, a line each."""
@@ -27,33 +28,54 @@ _BARE = ("--pin", "--cwd", "--store-failures", "--json")
 _HEEDED = ("CACHEKIT_", "PYTHON", "XDG_", "IPFS_KIT_DISABLE", "STORAGE_FORCE_LOCAL")
 """How the names of variables begin that decide which outcome it is, besides PATH, HOME and those named by --env."""
 _FORMAT = b"cachekit quick 1"
-_WIDTH = 5
+_WIDTH = 6
+_HEAD = 9
 
 
 class Output:
-    """A file that the command makes: where, in which real directory, its signature there, the store's copy, its mode."""
+    """A file that the command makes: where, in which real directory, its signature there; the store's copy, its mode and
+    SHA-256.
+    """
 
-    __slots__ = ("mode", "parent", "path", "signature", "source")
+    __slots__ = ("digest", "mode", "parent", "path", "signature", "source")
 
-    def __init__(self, path: bytes, parent: bytes, signature: bytes, source: bytes, mode: bytes) -> None:
-        self.path, self.parent, self.signature, self.source, self.mode = path, parent, signature, source, mode
+    def __init__(self, path: bytes, parent: bytes, signature: bytes, source: bytes, mode: bytes, digest: bytes) -> None:
+        self.path, self.parent, self.signature, self.source = path, parent, signature, source
+        self.mode, self.digest = mode, digest
 
     def fields(self) -> tuple[bytes, ...]:
-        return self.path, self.parent, self.signature, self.source, self.mode
+        return self.path, self.parent, self.signature, self.source, self.mode, self.digest
 
 
 class Note:
     """What must still hold, and the outcome.
 
     `head`: until when (ns since the epoch), the ledger's generation, the status, the seconds saved, the outcome's path,
-    what `--json` prints, and the `instance` where that matters. `seen` are paths with their signatures, b"" for nothing.
+    what `--json` prints, the `instance` where that matters, and the SHA-256 of `stdout` and `stderr`. `seen` are paths
+    with their signatures, b"" for nothing.
     """
 
-    __slots__ = ("generation", "head", "instance", "outcome", "outputs", "report", "saved", "seen", "status", "until")
+    __slots__ = (
+        *(
+            "generation",
+            "head",
+            "instance",
+            "outcome",
+            "outputs",
+            "report",
+            "saved",
+            "seen",
+            "status",
+            "stderr",
+            "stdout",
+        ),
+        "until",
+    )
 
     def __init__(self, head: Sequence[bytes], outputs: Sequence[Output], seen: Sequence[tuple[bytes, bytes]]) -> None:
         self.head, self.outputs, self.seen = head, outputs, seen
-        self.until, self.generation, self.status, self.saved, self.outcome, self.report, self.instance = head
+        self.until, self.generation, self.status, self.saved, self.outcome, self.report, self.instance = head[:7]
+        self.stdout, self.stderr = head[7:]
 
     def packed(self) -> bytes:
         outputs = [field for output in self.outputs for field in output.fields()]
@@ -75,7 +97,7 @@ def replayed(words: Sequence[str]) -> int | None:
             return None
         for output in changed:
             _restore(output)
-        sources = [os.open(os.path.join(note.outcome, stream), os.O_RDONLY) for stream in (b"stdout", b"stderr")]
+        sources = [_right(note.outcome + b"/stdout", note.stdout), _right(note.outcome + b"/stderr", note.stderr)]
         _count(directory, note)
     except (OSError, ValueError):
         return None
@@ -96,12 +118,7 @@ def _told(note: Note, sources: Sequence[int], *, aside: bool) -> int:
 
 
 def _is_plain(words: Sequence[str]) -> bool:
-    if os.name != "posix" or sys.stdout is None or sys.stderr is None:
-        return False
-    try:
-        return _options(words) is not None and not S_ISREG(os.fstat(0).st_mode)
-    except OSError:  # no standard input at all
-        return True
+    return os.name == "posix" and sys.stdout is not None and sys.stderr is not None and _options(words) is not None
 
 
 def _options(words: Sequence[str]) -> Sequence[str] | None:
@@ -122,10 +139,13 @@ def _options(words: Sequence[str]) -> Sequence[str] | None:
 def directory_of(environ: Mapping[str, str]) -> str | None:
     """The cache directory, where the environment alone says it plainly; a settings file that says another is seen later."""
     place = environ.get("CACHEKIT_DIR", "").strip()
-    if not place and sys.platform == "linux":
-        home = environ.get("XDG_CACHE_HOME", "").strip() or os.path.join(environ.get("HOME", ""), ".cache")
-        place = os.path.join(home, "cachekit")
-    return place if os.path.isabs(place) else None
+    if place:
+        # A home that is not the environment's to say is left to the whole way.
+        return None if place.startswith("~") else os.path.join(os.getcwd(), place)
+    if sys.platform != "linux":
+        return None
+    home = environ.get("XDG_CACHE_HOME", "").strip() or os.path.join(environ.get("HOME", ""), ".cache")
+    return os.path.join(home, "cachekit") if os.path.isabs(home) else None
 
 
 def name_of(words: Sequence[str], environ: Mapping[str, str]) -> bytes | None:
@@ -136,8 +156,35 @@ def name_of(words: Sequence[str], environ: Mapping[str, str]) -> bytes | None:
     named = {options[i + 1] if word == "--env" else word[6:] for i, word in enumerate(options) if word[:5] == "--env"}
     held = sorted(name for name in environ if name.startswith(_HEEDED) or name in ("PATH", "HOME") or name in named)
     values = [f"{name}={environ[name]}" for name in held]
-    fields = [os.getcwd(), str(os.isatty(1)), str(os.isatty(2)), *words, "", *values]
+    fields = [os.getcwd(), str(os.isatty(1)), str(os.isatty(2)), given(), *words, "", *values]
     return _FORMAT + b"\0" + b"\0".join(map(os.fsencode, fields))
+
+
+def given() -> str:
+    """The digest of the rest of standard input where that is a file, "" for anything else. It is not moved on.
+
+    Who runs us in a loop over that file (`while read …; done < FILE`) reads the next line of it.
+    """
+    digest = hashlib.sha256()
+    for piece in rest_of_stdin():
+        digest.update(piece)
+    return digest.hexdigest() if is_file(0) else ""
+
+
+def rest_of_stdin() -> Iterator[bytes]:
+    """The pieces of the rest of standard input where that is a file."""
+    place = os.lseek(0, 0, os.SEEK_CUR) if is_file(0) else 0
+    while is_file(0) and (piece := os.pread(0, 1 << 20, place)):
+        place += len(piece)
+        yield piece
+
+
+def is_file(descriptor: int) -> bool:
+    """Whether that is open, and a regular file."""
+    try:
+        return S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def look(path: str | bytes) -> bytes:
@@ -177,9 +224,9 @@ def _read(directory: str, name: bytes) -> Note | None:
     if data[-CHECKED:] != checksum(name, body):
         return None
     fields = body.split(b"\0")
-    end = 8 + _WIDTH * int(fields[7])
-    outputs = [Output(*fields[place : place + _WIDTH]) for place in range(8, end, _WIDTH)]
-    return Note(fields[:7], outputs, list(zip(fields[end::2], fields[end + 1 :: 2], strict=True)))
+    end = _HEAD + 1 + _WIDTH * int(fields[_HEAD])
+    outputs = [Output(*fields[place : place + _WIDTH]) for place in range(_HEAD + 1, end, _WIDTH)]
+    return Note(fields[:_HEAD], outputs, list(zip(fields[end::2], fields[end + 1 :: 2], strict=True)))
 
 
 def _holds(note: Note, directory: str) -> bool:
@@ -189,6 +236,18 @@ def _holds(note: Note, directory: str) -> bool:
         and note.instance in (b"", instance())
         and all(look(path) == signature for path, signature in note.seen)
     )
+
+
+def _right(path: bytes, digest: bytes) -> int:
+    """A file of the store, opened and read once. Raises ValueError where it is not what it was.
+
+    Its signature does not say: the store gives equal files of other outcomes the same inode.
+    """
+    source = os.open(path, os.O_RDONLY)
+    if _copy(source, None) != digest:
+        raise ValueError("the store's copy has other bytes")
+    os.lseek(source, 0, os.SEEK_SET)
+    return source
 
 
 def _may_restore(output: Output) -> bool:
@@ -203,7 +262,8 @@ def _restore(output: Output) -> None:
     os.umask(mask)
     source, target = os.open(output.source, os.O_RDONLY), os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        _copy(source, target)
+        if _copy(source, target) != output.digest:
+            raise ValueError("the store's copy has other bytes")
         status = os.fstat(source)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fchmod(target, int(output.mode) & ~mask)
@@ -216,9 +276,14 @@ def _restore(output: Output) -> None:
         os.close(target)
 
 
-def _copy(source: int, target: int) -> None:
+def _copy(source: int, target: int | None) -> bytes:
+    """The SHA-256 of the rest of a file, in hex, which is written to `target`."""
+    digest = hashlib.sha256()
     while piece := os.read(source, 1 << 20):
-        _write(target, piece)
+        digest.update(piece)
+        if target is not None:
+            _write(target, piece)
+    return digest.hexdigest().encode()
 
 
 def _write(target: int, piece: bytes) -> None:

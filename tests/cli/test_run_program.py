@@ -208,6 +208,22 @@ def test_standard_input_counts(desk: Desk) -> None:
         assert piped.stdout == word.upper()
 
 
+def test_a_loop_over_a_file_goes_on(desk: Desk) -> None:
+    """Standard input of a file is not moved on, when the command runs and when it is replayed."""
+    desk.write("list", "a\nb\nc\n")
+    loop = 'while read word; do "$0" -m cachekit run -- echo "$word"; done < list'
+    for quick in (0, 3):
+        done = subprocess.run(
+            ["sh", "-c", loop, sys.executable],
+            cwd=desk.place,
+            env=desk.environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert (done.stdout, desk.quick()) == ("a\nb\nc\n", quick)
+
+
 def test_an_idle_pipe_is_not_waited_for(desk: Desk) -> None:
     """A pipe that somebody holds open and never writes to does not keep the command, which gets nothing of it."""
     reading, writing = os.pipe()

@@ -113,6 +113,25 @@ def test_what_the_store_lost_is_no_quick_hit(desk: Desk) -> None:
     assert desk.run(*SAID).stdout == "onetwo\n"
 
 
+def test_another_command_ends_no_quick_hit(desk: Desk) -> None:
+    """Outcomes share equal files in the store (nothing on standard error, for one): that is no change of either."""
+    for word in ("one", "two", "one", "two"):
+        assert desk.run("--", "echo", word).stdout == f"{word}\n"
+    assert desk.quick() == 2
+
+
+def test_a_forged_copy_of_an_output_is_not_put_anywhere(desk: Desk) -> None:
+    """Where the store's copy has other bytes, the command runs again."""
+    words = ("--input", "in.txt", "--output", "made", "--", "cp", "in.txt", "made")
+    desk.run(*words)
+    (desk.place / "made").unlink()
+    (kept,) = Path(desk.environ["CACHEKIT_DIR"]).glob("artifacts/trees/*/*/*/outputs/0/made")
+    kept.chmod(0o600)
+    kept.write_text("two")
+    assert desk.run(*words).returncode == 0
+    assert (desk.place / "made").read_text() == "one"
+
+
 def test_outputs_come_back_quickly(desk: Desk) -> None:
     """A file that is gone or changed comes back, with its permissions; one that is there already is left alone."""
     script = "echo x >> ran; cp in.txt made; chmod 640 made; mkdir -p out/below; cp in.txt out/below/file"
