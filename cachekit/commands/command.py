@@ -85,12 +85,15 @@ def argv_of(argv: Sequence[Any]) -> tuple[str, ...]:
     if isinstance(argv, (str, bytes)):
         raise UsageError("a command is a list such as ['ls', '-l'], not a text; for a shell say ['sh', '-c', text]")
     found = tuple(os.fsdecode(word) if isinstance(word, (bytes, os.PathLike)) else word for word in argv)
-    wrong = next((word for word in found if not isinstance(word, str) or "\0" in word), None)
-    if not found or wrong is not None:
-        what = (
-            "an empty list" if wrong is None else f"{type(wrong).__name__} in it" if type(wrong) is not str else "NUL"
+    what = [
+        type(word).__name__ if type(word) is not str else "NUL"
+        for word in found
+        if type(word) is not str or "\0" in word
+    ]
+    if not found or what:
+        raise UsageError(
+            f"a command is a list of texts and paths, and this {f'has {what[0]} in it' if what else 'is empty'}"
         )
-        raise UsageError(f"a command is a list of texts and paths, and this has {what}")
     return found
 
 

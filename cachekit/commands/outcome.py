@@ -118,7 +118,7 @@ def outcome_of(
     """
     attempt = Attempt(command, shown, stdin, inherit, trace, relay, policy)
     try:
-        found = _found(attempt, ran)
+        found = _found_or_alone(attempt, ran)
     except NotKept as ended:
         return Done(ended.status, why=ended.why, program=attempt.program)
     about = json.loads((found / ABOUT).read_text(encoding="utf-8"))
@@ -134,6 +134,16 @@ def outcome_of(
             found, attempt.record, about["status"], command.outputs, about["modes"], attempt.seen, attempt.generation
         )
     return Done(about["status"], hit=hit, kept=True, program=attempt.program, left=left)
+
+
+def _found_or_alone(attempt: Attempt, ran: Callable[[Program], None]) -> Path:
+    try:
+        return _found(attempt, ran)
+    except NotKept:
+        if attempt.status is not None:
+            raise
+        # Another thread ran it, and has its words: who waited for that runs it too.
+        raise NotKept(attempt.perform(None)) from None
 
 
 def _found(attempt: Attempt, ran: Callable[[Program], None]) -> Path:
