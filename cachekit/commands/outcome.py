@@ -15,7 +15,11 @@ from typing import IO, Any, Final, NamedTuple
 from cachekit.artifacts.output import refuse_place
 from cachekit.artifacts.portable import name_problem
 from cachekit.cache.default import ROOT, add_listener, current_mode, default
-from cachekit.calls.decorators import persist_artifact
+from cachekit.calls.builds.build import Build
+from cachekit.calls.builds.calls import call
+from cachekit.calls.policy import ARTIFACT, policy_of
+from cachekit.calls.prepare import keyed
+from cachekit.calls.target import Target
 from cachekit.commands import quick
 from cachekit.commands.command import Command, Given
 from cachekit.commands.notes import Left, Seen, seen_of, settings_files
@@ -162,7 +166,7 @@ def _found(attempt: Attempt, ran: Callable[[Program], None]) -> Path:
     kept = _kept(attempt, ran)
     remove_listener = add_listener(attempt.events.append)
     try:
-        outcome: Path = (kept if attempt.trace is None else kept.refresh)(command=command)
+        outcome: Path = call(kept, again=attempt.trace is not None)
     except OSError as error:  # there was no room for a scratch directory, not even outside the store
         raise NotKept(attempt.perform(None) if attempt.status is None else attempt.status, str(error)) from error
     except UsageError as error:
@@ -174,7 +178,7 @@ def _found(attempt: Attempt, ran: Callable[[Program], None]) -> Path:
     _check_stored(outcome, attempt)
     if attempt.seen is not None and (disk := default().disk) is not None:
         with suppress(TierError):  # without its record there is no note
-            attempt.record = disk.get(kept.key_for(command=command))
+            attempt.record = disk.get(keyed(kept.target, kept.args, kept.kwargs).key)
     return outcome
 
 
@@ -211,7 +215,7 @@ def _check_stored(outcome: Path, attempt: Attempt) -> None:
         raise NotKept(status, str(refused[0].error or refused[0].reason) if refused else "the store did not take it")
 
 
-def _kept(attempt: Attempt, ran: Callable[[Program], None]) -> Any:
+def _kept(attempt: Attempt, ran: Callable[[Program], None]) -> Build:
     name, storing = _name(attempt.command), current_mode() in ("on", "refresh")
 
     def outcome(command: Command, work: Path | None = None) -> Path:
@@ -224,17 +228,19 @@ def _kept(attempt: Attempt, ran: Callable[[Program], None]) -> Any:
         attempt.events.clear()  # those before say nothing about storing it
         return work / name
 
-    keywords: dict[str, Any] = {"pin": False, **attempt.policy}
     # In keys it is called so, wherever this module lies.
     outcome.__module__, outcome.__qualname__ = "cachekit.cli", "outcome"
-    # Version 3: the program counts, and a status is kept.
-    return persist_artifact(
-        **keywords,
-        version="3",
-        scratch="work",
-        key=lambda _bound: attempt.command.identity(attempt.program.facts, attempt.stdin),
-        ignore=("attempt", "name", "ran", "storing"),
-    )(outcome)
+    keywords: dict[str, Any] = {
+        **ARTIFACT,
+        "pin": False,
+        **attempt.policy,
+        "version": "3",  # the program counts, and a status is kept
+        "scratch": "work",
+        "key": lambda _bound: attempt.command.identity(attempt.program.facts, attempt.stdin),
+        "ignore": ("attempt", "name", "ran", "storing"),
+    }
+    # Not by the decorator: the command line does without wrapt, which takes as long to import as all of this.
+    return Build(Target(outcome, policy_of(**keywords)), outcome, (), {"command": attempt.command}, ())
 
 
 def _build(attempt: Attempt, kept: Path | None) -> None:

@@ -50,6 +50,14 @@ def test_a_hit_imports_next_to_nothing(desk: Desk) -> None:
     assert loaded.isdisjoint(("wrapt", "asyncio", "argparse", "json", "dataclasses", "pathlib", "sqlite3"))
 
 
+@pytest.mark.parametrize("words", [("env",), ("stats",), ("ls",), ("gc",), ("run", "--", "true")])
+def test_the_command_line_does_without_wrapt(desk: Desk, words: tuple[str, ...]) -> None:
+    """Which takes as long to import as all the rest: nothing that is typed decorates a function."""
+    probe = "import sys; from cachekit.cli import main; main(sys.argv[1:]); sys.exit('wrapt' in sys.modules)"
+    command = [sys.executable, "-c", probe, *words]
+    subprocess.run(command, cwd=desk.place, env=desk.environ, capture_output=True, check=True, stdin=subprocess.DEVNULL)
+
+
 def edit(name: str, text: str) -> Callable[[Desk], None]:
     return lambda desk: desk.write(name, text, 0o755) and None
 
