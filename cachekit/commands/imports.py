@@ -173,9 +173,10 @@ def distributions(installed: dict[str, dict[str, str]]) -> tuple[dict[str, str],
     """The versions of the distributions that have these modules, and of what those require; and modules that none has."""
     every: dict[str, Any] = {}
     for one in importlib.metadata.distributions():
-        name = one.metadata["Name"]
-        if name:
-            every.setdefault(_plain(name), one)
+        try:
+            every.setdefault(_plain(one.metadata["Name"]), one)
+        except (TypeError, KeyError, AttributeError):
+            continue  # a directory that somebody left there, with nothing in it
     wanted, lost = [], {}
     records = {name: _record(one) for name, one in every.items()} if installed else {}
     for names in installed.values():

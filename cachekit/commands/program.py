@@ -24,6 +24,8 @@ _HEAD: Final = 512
 _CHAIN: Final = 4
 """Interpreters of interpreters that Linux follows."""
 _BOUND: Final = 60.0
+"""Seconds that a Python may take to say what it imports."""
+_MOST: Final = 4096
 _KEPT_FLAGS: Final = frozenset("IEsSPBOu")
 
 
@@ -161,7 +163,9 @@ def _python(program: Program, path: str, arguments: Sequence[str], cwd: str) -> 
     found = _walked(path, flags, kind, word, cwd)
     if found is None:
         program.sure = False
-        return {"executable": _content(os.path.realpath(path)), **({"script": Path(word)} if kind == "script" else {})}
+        script = {"script": Path(word)} if kind == "script" else {}
+        beside = _beside(os.path.dirname(os.path.realpath(word)) if script else cwd)
+        return {"executable": _content(os.path.realpath(path)), **script, "modules": beside}
     program.watched.update(dict.fromkeys([*found["watched"], *found["modules"].values()]))
     program.sure = program.sure and bool(found["sure"])
     program.outside, program.searched = tuple(found["outside"]), frozenset(found["searched"])
@@ -170,6 +174,18 @@ def _python(program: Program, path: str, arguments: Sequence[str], cwd: str) -> 
         "modules": {name: _content(file) for name, file in sorted(found["modules"].items()) if _is_file(file)},
         "distributions": found["distributions"],
     }
+
+
+def _beside(directory: str) -> dict[str, Any]:
+    """Every module below a directory: of an interpreter that cannot be asked (before 3.8) any of them may be imported."""
+    found: dict[str, Any] = {}
+    for above, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if not name.startswith(".") and name != "site-packages")
+        for path in (os.path.join(above, name) for name in sorted(names) if name.endswith(".py")):
+            found[os.path.relpath(path, directory)] = _content(path)
+        if len(found) > _MOST:
+            break
+    return found
 
 
 def _is_file(path: str) -> bool:

@@ -110,6 +110,15 @@ def test_the_file_that_an_interpreter_reads_counts(desk: Desk, words: tuple[str,
         assert (done.stdout, done.stderr) == (f"{version}\n", "")
 
 
+def test_a_python_that_cannot_be_asked_counts_with_what_lies_beside_the_script(desk: Desk) -> None:
+    """One that is too old to say what it imports (a stand-in that only runs scripts): every module there counts."""
+    desk.write("bin/python2", f'#!/bin/sh\ncase "$*" in *-c*) exit 1;; esac\nexec {sys.executable} "$@"\n', 0o755)
+    desk.write("script.py", "import beside; print(beside.said)")
+    for word in ("one", "two"):
+        desk.write("beside.py", f"said = '{word}'")
+        assert desk.says("--", "python2", "script.py")[0] == f"{word}\n"
+
+
 def test_a_directory_that_python_runs_counts(desk: Desk) -> None:
     """`python DIRECTORY` by its `__main__` and what that imports."""
     desk.write("app/__main__.py", "import beside; print(beside.said)")
