@@ -49,7 +49,7 @@ def first_key() -> None:
 def first_call() -> None:
     """Prints the milliseconds from nothing to cachekit's import, and those to the end of the first call."""
     begin, waited = perf_counter_ns(), _waited()
-    import cachekit  # noqa: F401
+    from cachekit import distributed_cache  # noqa: F401 - the package alone imports nothing
 
     # In this order a wait between the two is counted as time; the other way it would be taken off without having been.
     imported = perf_counter_ns() - begin - (_waited() - waited)

@@ -24,6 +24,7 @@ GROUPS = {
     "growth": "time_growth",
     "ipfs": "time_ipfs",
     "artifacts": "time_artifacts",
+    "commands": "time_commands",
     "adapters": "time_adapters",
     "storage": "time_storage",
     "gh": "time_gh",

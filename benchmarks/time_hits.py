@@ -20,7 +20,7 @@ import cachekit
 IMPORT = """
 import sys, time
 begin = time.perf_counter()
-import cachekit
+from cachekit import distributed_cache
 taken = time.perf_counter() - begin
 print(taken * 1000, *(name for name in ("requests", "httpx", "aiohttp", "ipfshttpclient") if name in sys.modules))
 """

@@ -1,26 +1,46 @@
 """Decorate a function; the next identical call, here or on a team-mate's machine, is a verified hit."""
 
-from typing import TYPE_CHECKING, Any
-
-from cachekit.cache.by_cid import fetch, fetch_to, pin, store
-from cachekit.cache.default import add_listener, configure, current_mode, reset_stats, stats, status, tell
-from cachekit.cache.operations import clear, flush, gc, invalidate, pins, restore, sync, unpin, warm
-from cachekit.calls.cached import Cached
-from cachekit.calls.decorators import distributed_cache, persist_artifact
-from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
-from cachekit.model import MISS, Adapter, Event, Key, Reply, Retry, Saving
-from cachekit.plan.gate import bypass, mode, sample
-
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # whoever only has a command's outcome again pays for no module that it does not need
     from cachekit.artifacts.progress import on_progress
     from cachekit.artifacts.store import Progress
+    from cachekit.cache.by_cid import fetch, fetch_to, pin, store
+    from cachekit.cache.default import add_listener, configure, current_mode, reset_stats, stats, status, tell
+    from cachekit.cache.operations import clear, flush, gc, invalidate, pins, restore, sync, unpin, warm
     from cachekit.calls.answers.answers import Answers
     from cachekit.calls.answers.asking import Wanted
     from cachekit.calls.answers.parts import together
+    from cachekit.calls.cached import Cached
+    from cachekit.calls.decorators import distributed_cache, persist_artifact
     from cachekit.calls.prepare import driven
+    from cachekit.commands.library import Outcome, run_command
+    from cachekit.errors import CachekitError, CacheMiss, IntegrityError, TierError, TierUnavailable, UsageError
     from cachekit.keys.code.function import env
     from cachekit.keys.outline import Explanation
+    from cachekit.model import MISS, Adapter, Event, Key, Reply, Retry, Saving
+    from cachekit.plan.gate import bypass, mode, sample
     from cachekit.plan.steps import CallOrigin, Do, Failed
+
+_HOMES = {
+    "artifacts.progress": ("Progress", "on_progress"),
+    "cache.default": ("add_listener", "configure", "current_mode", "reset_stats", "stats", "status", "tell"),
+    "cache.by_cid": ("fetch", "fetch_to", "pin", "store"),
+    "cache.operations": ("clear", "flush", "gc", "invalidate", "pins", "restore", "sync", "unpin", "warm"),
+    "calls.answers.answers": ("Answers",),
+    "calls.answers.asking": ("Wanted",),
+    "calls.answers.parts": ("together",),
+    "calls.cached": ("Cached",),
+    "calls.decorators": ("distributed_cache", "persist_artifact"),
+    "calls.prepare": ("driven",),
+    "commands.library": ("Outcome", "run_command"),
+    "errors": ("CacheMiss", "CachekitError", "IntegrityError", "TierError", "TierUnavailable", "UsageError"),
+    "keys.code.function": ("env",),
+    "keys.outline": ("Explanation",),
+    "model": ("MISS", "Adapter", "Event", "Key", "Reply", "Retry", "Saving"),
+    "plan.gate": ("bypass", "mode", "sample"),
+    "plan.steps": ("CallOrigin", "Do", "Failed"),
+}
+"""Where each public name comes from, by the module that is imported when the name is first used."""
 
 __all__ = [
     "MISS",
@@ -36,6 +56,7 @@ __all__ = [
     "Failed",
     "IntegrityError",
     "Key",
+    "Outcome",
     "Progress",
     "Reply",
     "Retry",
@@ -64,6 +85,7 @@ __all__ = [
     "pins",
     "reset_stats",
     "restore",
+    "run_command",
     "sample",
     "stats",
     "status",
@@ -76,27 +98,14 @@ __all__ = [
 ]
 
 
-_LATER = {
-    "Answers": "calls.answers.answers",
-    "CallOrigin": "plan.steps",
-    "Do": "plan.steps",
-    "Explanation": "keys.outline",
-    "Failed": "plan.steps",
-    "Wanted": "calls.answers.asking",
-    "driven": "calls.prepare",
-    "together": "calls.answers.parts",
-    "env": "keys.code.function",
-    "Progress": "artifacts.progress",
-    "on_progress": "artifacts.progress",
-}
-"""Names whose modules only some programs want: importing them all would take as long as everything else."""
-
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     import importlib
 
-    if name in _LATER:
-        return getattr(importlib.import_module(f"cachekit.{_LATER[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            found: object = getattr(importlib.import_module(f"cachekit.{home}"), name)
+            globals()[name] = found
+            return found
     if name == "__version__":
         from importlib.metadata import version
 

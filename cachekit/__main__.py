@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cachekit.cli.parser import main
+from cachekit.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,16 +22,19 @@ FLOORS = {
         ("ipfs",),
         ("cache",),
         ("calls",),
+        ("commands",),
         ("cli", "testing", "__init__"),
         ("__main__",),
     ),
     "cachekit_adapters": (
         ("_wire", "_building", "_revalidating"),
-        ("_sdk", "http"),
+        ("_sdk", "command", "http"),
         (
+            "agents",
             "claude",
             "codeql",
             "compile_cache",
+            "containers",
             "coreml_models",
             "gguf",
             "github",
@@ -68,7 +71,7 @@ PUBLIC_FUNCTIONS = (
 )
 """No room bears one of these names: importing it would put the package in the place of the function."""
 
-MOST_AT_THE_TOP = 16
+MOST_AT_THE_TOP = 17
 MOST_IN_A_ROOM = 12
 MOST_LINES = 300
 DEPTH = 3
@@ -224,7 +227,7 @@ def test_rooms_are_tidy(package: Path) -> None:
 
 
 def test_the_top_is_taken_in_at_a_glance() -> None:
-    """At most 16 entries stand at the top of cachekit, and no package is hidden by a function of its name."""
+    """At most 17 entries stand at the top of cachekit, and no package is hidden by a function of its name."""
     assert len(rooms_of(CORE)) <= MOST_AT_THE_TOP
     assert set(PUBLIC_FUNCTIONS) <= set(cachekit.__all__)
 

@@ -18,6 +18,7 @@ from cachekit.cli import artifacts
 from cachekit.cli.doctor import examine
 from cachekit.cli.explain import compare
 from cachekit.cli.report import NO, YES, Nothing, Report, find_key, instant, no_such, printable, table
+from cachekit.commands.notes import fold
 from cachekit.config import resolve
 from cachekit.errors import UsageError
 from cachekit.model import FOREVER, Key
@@ -33,6 +34,7 @@ def stats(options: argparse.Namespace) -> Report:
     operations.disk()  # where the totals lie
     cache = default()
     cache.save_totals()
+    fold(cache)
     functions = cache.ledger.totals()
     if options.function is not None:
         functions = {name: c for name, c in functions.items() if name == options.function}

@@ -55,6 +55,7 @@ def _run(argv: list[str] | None) -> int:
             options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else USAGE
+    options.words = argv[1:]
     return _print(options)
 
 
@@ -146,7 +147,14 @@ def _add_artifacts(commands: Any) -> None:
     ):
         running.add_argument(option, action="append", default=[], metavar=metavar, help=text)
     running.add_argument("--ttl", metavar="TIME", help="how long the outcome is good; for ever by default")
-    running.add_argument("--pin", action="store_true", help="keep it in IPFS until unpinned")
+    for option, text in (
+        ("--pin", "keep it in IPFS until unpinned"),
+        ("--cwd", "the working directory counts, by its path"),
+        ("--stdin", "pass standard input on; it counts (that of a file always is)"),
+        ("--trace", "run it, and list what it read and nobody declared (with strace)"),
+        ("--store-failures", "also keep an outcome whose status is not 0"),
+    ):
+        running.add_argument(option, action="store_true", help=text)
     running.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="and its arguments")
 
 

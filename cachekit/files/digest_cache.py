@@ -7,7 +7,6 @@ stands under its path, and is believed for its stat signature only.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from cachekit.files import digests
-from cachekit.files.digests import LINE, Signature, frame
+from cachekit.files.digests import LINE, Signature
+from cachekit.files.frames import CHECKED, checksum, frame, place_of
 from cachekit.files.temporary import abandoned, replacing
 from cachekit.model import NANOSECONDS, Mode
 
@@ -25,7 +25,6 @@ UNUSED: Final = 30 * 24 * 3600 * NANOSECONDS
 """Nanoseconds without use after which `collect` removes an entry."""
 _DAY: Final = 24 * 3600 * NANOSECONDS
 _FORMAT: Final = b"cachekit digest 1"
-_DIGEST: Final = 32
 
 
 class Digests:
@@ -50,12 +49,12 @@ class Digests:
 
     def get(self, path: str, known: Signature) -> bytes | None:
         """The digest of the file at the absolute `path`, if it was kept under the signature that the file has now."""
-        body = self.read(os.fsencode(path), 1 << 10) if _telling(known) else None
-        return body[-_DIGEST:] if body is not None and body[:-_DIGEST] == frame(_FORMAT, LINE % known) else None
+        body = self.read(os.fsencode(path), 1 << 10) if telling(known) else None
+        return body[-CHECKED:] if body is not None and body[:-CHECKED] == frame(_FORMAT, LINE % known) else None
 
     def put(self, path: str, known: Signature, digest: bytes) -> None:
         """Keeps the digest of the file at the absolute `path`; `known` was settled when its reading began."""
-        if _telling(known):
+        if telling(known):
             self.write(os.fsencode(path), frame(_FORMAT, LINE % known) + digest)
 
     def read(self, name: bytes, longest: int) -> bytes | None:
@@ -64,11 +63,11 @@ class Digests:
             return None
         try:
             with open(self._place(name), "rb", buffering=0) as stream:
-                data, used = stream.read(longest + _DIGEST), os.fstat(stream.fileno()).st_mtime_ns
+                data, used = stream.read(longest + CHECKED), os.fstat(stream.fileno()).st_mtime_ns
         except OSError:  # not there, or not to be read: the caller reads its own file then
             return None
-        body = data[:-_DIGEST]
-        if data[-_DIGEST:] != _checksum(name, body):
+        body = data[:-CHECKED]
+        if data[-CHECKED:] != checksum(name, body):
             return None
         self._note_use(name, used)
         return body
@@ -79,7 +78,7 @@ class Digests:
             return
         try:
             with replacing(self._place(name), self._temporaries) as new:
-                new.write_bytes(body + _checksum(name, body))
+                new.write_bytes(body + checksum(name, body))
         except OSError:  # no room, no permission: this process remembers it all the same
             self._set_aside()
 
@@ -104,8 +103,7 @@ class Digests:
                 logging.getLogger("cachekit").warning("%s was no directory; set aside as %s", self._directory, aside)
 
     def _place(self, name: bytes) -> Path:
-        digits = hashlib.sha256(name).hexdigest()
-        return self._directory / digits[:2] / digits
+        return self._directory / place_of(name)
 
     def _note_use(self, name: bytes, used: int) -> None:
         if time.time_ns() - used >= _DAY and self._may_write():
@@ -118,11 +116,8 @@ class Digests:
         return self._mode() in ("on", "refresh")
 
 
-def _telling(known: Signature) -> bool:
+def telling(known: Signature) -> bool:
+    """Whether a signature tells one content from another for longer than a process lives."""
     # Times in whole seconds come from a file system that keeps no finer ones, or from an image built with set times:
     # there another content of the same size can have the same signature. On Windows the last instant is the creation's.
     return os.name == "posix" and known[4] % NANOSECONDS != 0
-
-
-def _checksum(name: bytes, body: bytes) -> bytes:
-    return hashlib.sha256(frame(name, body)).digest()

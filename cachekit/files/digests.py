@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cachekit.errors import CannotKey
+from cachekit.files.frames import frame as frame
 
 if TYPE_CHECKING:
     from cachekit.files.digest_cache import Digests
@@ -34,19 +35,8 @@ _WRITTEN_OUT_NS: Final = 60_000_000_000
 """The system writes a changed page out in less, by default after some 30 s."""
 _MEMO_LIMIT: Final = 65_536
 _ATTEMPTS: Final = 3
-_SHORT: Final = 512
-_LENGTHS: Final = [length.to_bytes(8, "big") for length in range(_SHORT)]
 _files: dict[str, tuple[Signature, bytes]] = {}
 _shelves: list[Digests] = []
-
-
-def frame(*parts: bytes) -> bytes:
-    """Join parts so that no byte can move from one to its neighbour."""
-    pieces = [len(parts).to_bytes(4, "big")]
-    for part in parts:
-        length = len(part)
-        pieces += (_LENGTHS[length] if length < _SHORT else length.to_bytes(8, "big"), part)
-    return b"".join(pieces)
 
 
 def keep_in(shelf: Digests) -> None:

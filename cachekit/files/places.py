@@ -22,7 +22,7 @@ _TAG: Final = (
     "# This file is a cache directory tag created by cachekit. See https://bford.info/cachedir/\n"
 )
 _OURS: Final = (
-    r"(cache|ledger|index|outbox)\.db(-wal|-shm|-journal|\.corrupt-\d+)?|outbox\.lock|generation|leases|kubo|"
+    r"(cache|ledger|index|outbox)\.db(-wal|-shm|-journal|\.corrupt-\d+)?|outbox\.lock|generation|leases|kubo|hits(-\d+)?|"
     rf"CACHEDIR\.TAG|\.gitignore|\.?{_STAMP}(-[0-9a-f-]+)?|(digests|notes)\.corrupt-\d+"
 )
 _VALUES: Final = "[0-9a-f]{2}"

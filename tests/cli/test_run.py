@@ -15,8 +15,8 @@ import pytest
 from stopping import heed
 
 from cachekit import configure
-from cachekit.cli import command as cli_command
 from cachekit.cli.parser import main
+from cachekit.commands import process
 
 SCRIPT = """
 import os, sys
@@ -164,7 +164,7 @@ def test_a_full_disk_costs_only_the_keeping(
         elif full == "copy":
             monkeypatch.setattr(shutil, "copy2", refuse)
         elif full == "printed":
-            monkeypatch.setattr(cli_command.os, "write", write)
+            monkeypatch.setattr(process.os, "write", write)
         elif full == "store":
             monkeypatch.setattr("cachekit.artifacts.store.bring", refuse)
         else:

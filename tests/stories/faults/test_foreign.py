@@ -32,6 +32,10 @@ from cachekit.tiers import records
 INPUTS: Final = 1_000_000 if os.environ.get("CACHEKIT_TEST_FAULTS") == "all" else 10_000
 DEEP: Final = b"[" * 5000
 HUGE: Final = 10**400
+OUTCOMES: Final = (
+    *(b'{"status":0,"modes":%s}' % modes for modes in (b"[[]]", b'[{"":0.5}]', b"[]", b"[1]")),
+    *(b"\xff", b"{}", b"[]", b'{"status":"0","modes":[{}]}', DEEP),
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +94,7 @@ def _found() -> Iterator[tuple[str, bytes]]:
     yield "notes, compressed", DEEP
     yield "notes, compressed", b'{"codes":{},"notes":[["k","a","c",[1],0,"",null]]}'
     yield from (("what was read of sources", data) for data in (b"{", b"-1", b"\xff", DEEP))
-    yield from (("command's permissions", data) for data in (b"[[]]", b"\xff", b"{}", b'[{"":0.5}]', b"[]", DEEP))
+    yield from (("command's permissions", data) for data in OUTCOMES)
     yield "exported explanation", json.dumps(dict.fromkeys(EXPORTED, {}) | {"call": 1}).encode()
     yield "arguments of explain", DEEP
     yield "settings file", b"x = " + DEEP

@@ -26,7 +26,8 @@ from cachekit.cache import notes
 from cachekit.cache.default import ROOT, configure, default
 from cachekit.calls.answers.replies import pack_reply, unpack_reply
 from cachekit.calls.streams.recording import PiecesCodec
-from cachekit.cli import command, explain
+from cachekit.cli import explain
+from cachekit.commands import outputs
 from cachekit.config.resolve import resolve
 from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.files import places
@@ -385,12 +386,12 @@ def _modes(place: Path) -> Reader:
     output.write_text("hello")
     kept = place / "kept"
     kept.mkdir()
-    command.collect([output], kept)
-    file = kept / command._MODES
+    outputs.write_about(kept, 0, outputs.collect([output], kept))
+    file = kept / outputs.ABOUT
 
     def read(data: bytes) -> Any:
         file.write_bytes(data)
-        command.place(kept, [output])
+        outputs.place(kept, [output], outputs.read_about(kept, 1)[1])
         return output.read_text()
 
     return reader("command's permissions", read, [file.read_bytes()], UsageError, IntegrityError, costs=20)
