@@ -62,7 +62,8 @@ def _store(function: Any, number: int, value: Any) -> None:
     cache, target = default(), function._self_target
     assert cache.disk is not None
     codec, payload = target.codec.dump(value)
-    cache.disk.put(target.key(((QUESTION, number), {}), cache.settings.namespace, 0), Record(codec, payload, time_ns()))
+    key, _ = target.key(((QUESTION, number), {}), cache.settings.namespace, 0)
+    cache.disk.put(key, Record(codec, payload, time_ns()))
 
 
 def main(place: str) -> None:

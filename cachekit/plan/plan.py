@@ -105,12 +105,13 @@ def _asked(request: Request, stale: list[Record]) -> Steps:
     return old
 
 
-def look(request: Request, tiers: tuple[str, ...], stale: list[Record]) -> Steps:
-    """Found in the first tier that has a fresh record, filled back into the faster ones; else None, and `stale` grows."""
+def look(request: Request, tiers: tuple[str, ...], stale: list[Record], empty: tuple[str, ...] = ()) -> Steps:
+    """Found in the first tier that has a fresh record, filled back into the faster ones; else None, and `stale` grows.
+    `empty` names tiers that have none."""
     missed: list[str] = []
     for tier in tiers:
         try:
-            record = yield Read(tier)
+            record = None if tier in empty else (yield Read(tier))
         except TierError as error:
             yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
             continue
@@ -275,8 +276,8 @@ def _first_in_line(request: Request, stale: list[Record], looked: bool) -> Steps
         found = yield from look(request, request.near, stale)
         if found:
             return found
-    near = request.near[:-1] if looked and not request.news() else request.near
-    return (yield from look(request, near + request.far, stale))
+    empty = request.near[-1:] if looked and not request.news() else ()
+    return (yield from look(request, request.near + request.far, stale, empty))
 
 
 def missed(request: Request) -> Steps:

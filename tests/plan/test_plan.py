@@ -113,6 +113,13 @@ def test_the_disk_is_looked_at_again_where_somebody_stored(news: bool) -> None:
     assert read == (["memory", "disk"] if news else ["memory", "ipfs"])
 
 
+def test_a_tier_that_is_not_looked_at_again_is_filled_all_the_same() -> None:
+    """What the team has is written to the disk, which is known to have nothing, and then to memory."""
+    script = Script(join=LEAD, lease=True, read_ipfs=record())
+    assert script.run(plans.plan(request(news=lambda: False), looked=True)) == 1
+    assert [step.tier for step in script.steps if isinstance(step, Write)] == ["disk", "memory"]
+
+
 def test_a_failed_tier_is_told_and_stepped_over() -> None:
     """A tier that fails costs an event; the next one answers."""
     script = Script(read_memory=TierUnavailable("x"), read_disk=record())
