@@ -8,6 +8,7 @@ What must happen to every open cache when the process ends.
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 import time
 import weakref
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from cachekit.cache.counters import INBOX_LIMIT, Stats
 from cachekit.errors import TierError
+from cachekit.files import forks
 from cachekit.ipfs.worker import Worker
 from cachekit.model import Event
 
@@ -148,22 +150,40 @@ class Living(Protocol):
     def close(self, bound: float = ..., /) -> None: ...
 
 
-_open: Final[weakref.WeakSet[Living]] = weakref.WeakSet()
-_watched: list[bool] = []
+class _End:
+    """Closes every open cache when the process ends, or when a worker of multiprocessing does: that one skips atexit."""
+
+    def __init__(self) -> None:
+        self._open: weakref.WeakSet[Living] = weakref.WeakSet()
+        self._awaited = False
+        forks.enrol(self)
+
+    def watch(self, cache: Living) -> None:
+        """Closes `cache` at the end, for as long as anybody else holds it."""
+        self._open.add(cache)
+        if not self._awaited:
+            # Asked for once a process, and never at import.
+            self._awaited = True
+            atexit.register(self.close)
+            self.renew_after_fork()
+
+    def renew_after_fork(self) -> None:
+        """Waits for the end of the worker that this process is, or becomes: it forgets then what it was asked before."""
+        util = sys.modules.get("multiprocessing.util")  # without it there is no worker
+        if util is not None:
+            util.register_after_fork(self, _End.await_worker)
+            self.await_worker()
+
+    def await_worker(self) -> None:
+        if sys.modules["multiprocessing.process"].parent_process() is not None:
+            # Behind the finalizers of the user, who may call us.
+            sys.modules["multiprocessing.util"].Finalize(None, self.close, exitpriority=-100)
+
+    def close(self) -> None:
+        end = time.monotonic() + EXIT_BOUND
+        for cache in list(self._open):
+            # Each gets what the ones before left: a program with many caches ends no later than one with one.
+            cache.close(max(0.0, end - time.monotonic()))
 
 
-def watch(cache: Living) -> None:
-    """Closes `cache` at exit, for as long as anybody else holds it."""
-    _open.add(cache)
-    if _watched:
-        return
-    # Asked for once a process, and never at import.
-    _watched.append(True)
-    atexit.register(_close_all)
-
-
-def _close_all() -> None:
-    end = time.monotonic() + EXIT_BOUND
-    for cache in list(_open):
-        # Each gets what the ones before left: a program with many caches ends no later than one with one.
-        cache.close(max(0.0, end - time.monotonic()))
+watch: Final = _End().watch

@@ -1,18 +1,27 @@
 """What a forked child must not share with its parent: locks that a thread held which is not there, and SQLite's files.
 
-Every part that has such a thing is enrolled here, and one hook serves them all.
+Every part that has such a thing is enrolled here, and one hook serves them all. Python's own locks of modules are such
+a thing too: what another thread was importing at the fork, the child would wait for without end at its first import.
+So a fork waits for imports, and where one of ours takes longer, the child begins it anew.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Final, Protocol
 
 PAUSE: Final = 0.5
 """Seconds that a fork waits at most for other threads to leave what must not be cut in two by it."""
+
+_POOLS: Final = "concurrent.futures.thread"
+
+IMPORT_PAUSE: Final = 2.0
+"""Seconds that a fork waits at most for what other threads are importing."""
 
 
 class Renewable(Protocol):
@@ -69,9 +78,20 @@ class Lock:
 
 
 def _before() -> None:
+    _await_imports()
     end = time.monotonic() + PAUSE
     for part in _pausing:
         part.pause_for_fork(end)
+
+
+def _await_imports() -> None:
+    known, end = _POOLS in sys.modules, time.monotonic() + IMPORT_PAUSE
+    while _imported_elsewhere() and time.monotonic() < end:
+        time.sleep(0.001)
+    # Imported meanwhile it is told of the end of this fork, and not of its beginning: it would release what nobody holds.
+    lock = None if known else getattr(sys.modules.get(_POOLS), "_global_shutdown_lock", None)
+    if lock is not None:
+        lock.acquire(timeout=PAUSE)
 
 
 def _in_parent() -> None:
@@ -80,5 +100,20 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
+    for name in _imported_elsewhere():
+        if name.partition(".")[0] == __package__.partition(".")[0]:
+            sys.modules.pop(name, None)
+            _module_locks().pop(name, None)
     for part in (*_pausing, *_parts):
         part.renew_after_fork()
+
+
+def _imported_elsewhere() -> list[str]:
+    """The modules that other threads have begun to import."""
+    me = threading.get_ident()
+    return [name for name, lock in list(_module_locks().items()) if getattr(lock(), "owner", None) not in (None, me)]
+
+
+def _module_locks() -> dict[str, Callable[[], object]]:
+    # Python says it nowhere else. Where it has another way one day, a fork waits for no import, as without us.
+    return getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import compare
 import harness
+import soak
 
 ROOT = Path(__file__).parents[2]
 LOCAL = [
@@ -106,3 +107,9 @@ def test_another_cachekit_than_the_checkouts_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"which is not in {tmp_path}" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the soak reads what a process takes from /proc")
+def test_the_soak_ends() -> None:
+    """Threads, processes, forks and tasks on one directory for two seconds: nothing hangs, and no value is wrong."""
+    _check(soak.soak(2.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -83,3 +84,40 @@ def _totals(directory: Path) -> dict[str, int]:
     done = subprocess.run(command, env=environment(directory), capture_output=True, text=True, check=True)
     totals = json.loads(done.stdout)["total"]
     return {name: totals[name] for name in ("calls", "misses")}
+
+
+WORKERS = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+from cachekit import distributed_cache
+
+@distributed_cache
+def f(x): return [x]
+
+if __name__ == "__main__":
+    kind, method = sys.argv[1:]
+    context = multiprocessing.get_context(method)
+    f(0)
+    if kind == "pool":
+        with context.Pool(3) as pool:
+            pool.map(f, [0, 1, 2, 3] * 10)
+            pool.close()
+            pool.join()
+    else:
+        with ProcessPoolExecutor(3, mp_context=context) as executor:
+            list(executor.map(f, [0, 1, 2, 3] * 10))
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize("kind", ["pool", "executor"])
+def test_the_machine_counts_what_workers_of_multiprocessing_did(tmp_path: Path, kind: str, method: str) -> None:
+    """Workers that end by themselves add to the machine's totals, though their processes skip atexit."""
+    program = tmp_path / "program.py"
+    program.write_text(WORKERS, encoding="utf-8")
+    around = environment(tmp_path / "cache")
+    subprocess.run([sys.executable, program, kind, method], env=around, check=True, timeout=60)
+    told = subprocess.run(
+        [sys.executable, "-m", "cachekit", "stats", "--json"], env=around, check=True, capture_output=True, timeout=60
+    )
+    assert json.loads(told.stdout)["total"]["calls"] == 41

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from cachekit import UsageError
 
-LEVELS: Final = ("error", "warning", "note", "none")
+LEVELS: Final[tuple[str, ...]] = ("error", "warning", "note", "none")
 _UNSAID: Final = "warning"
 """What a result and its rule leave unsaid (3.27.10)."""
 _BANDS: Final = ((9.0, "critical"), (7.0, "high"), (4.0, "medium"), (0.0, "low"))

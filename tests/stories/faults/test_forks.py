@@ -78,9 +78,11 @@ from cachekit.files.sqlite import all_or_nothing
 f(1)
 entered, leave = threading.Event(), threading.Event()
 def hold():
-    with ROOT.cache().disk._file.connections.use() as connection, all_or_nothing(connection):
+    with ROOT.cache().disk._file.connections.use() as connection:
+        connection.execute("BEGIN IMMEDIATE")
         entered.set()
         leave.wait()
+        connection.execute("ROLLBACK")
 thread = threading.Thread(target=hold, daemon=True)
 thread.start()
 entered.wait()
@@ -130,3 +132,41 @@ with sqlite3.connect(HERE / "cache.db") as connection:
     say(connection.execute("PRAGMA integrity_check").fetchone()[0])
 """
     assert told(BUSY + script, own_cache) == ["0", "2 []", "ok"]
+
+
+IMPORTING = """
+from importlib.machinery import SourceFileLoader
+
+@distributed_cache
+def f(x): return [x]
+
+began, leave = threading.Event(), threading.Event()
+
+def get_code(loader, name, read=SourceFileLoader.get_code):
+    if name == "cachekit.config.resolve" and threading.current_thread() is thread:
+        began.set()
+        leave.wait(float(sys.argv[1]))
+    return read(loader, name)
+
+SourceFileLoader.get_code = get_code
+thread = threading.Thread(target=f, args=(1,))
+thread.start()
+assert began.wait(20)
+child = os.fork()
+if child == 0:
+    os._exit(0 if f(2) == [2] else 1)
+leave.set()
+end = time.monotonic() + 20
+while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+    time.sleep(0.005)
+if ended == (0, 0):
+    os.kill(child, signal.SIGKILL)
+thread.join()
+say(f(1), "hung" if ended == (0, 0) else os.waitstatus_to_exitcode(ended[1]))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.2, 60], ids=["soon done", "not done"])
+def test_a_child_imports_what_a_thread_was_importing(own_cache: Path, seconds: float) -> None:
+    """A fork while a thread makes its first call: the child has our modules, whether that import ends in time or not."""
+    assert told(IMPORTING, own_cache, seconds) == ["[1] 0"]
