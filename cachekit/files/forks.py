@@ -101,7 +101,7 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     for name in _imported_elsewhere():
-        if name.partition(".")[0] == __package__.partition(".")[0]:
+        if name.partition(".")[0] == __name__.partition(".")[0]:
             sys.modules.pop(name, None)
             _module_locks().pop(name, None)
     for part in (*_pausing, *_parts):

@@ -43,7 +43,8 @@ class Summary:
 
 def summary(sarif: str | os.PathLike[str] | Json) -> Summary:
     """What a SARIF file, or its JSON, has found. Raises UsageError for what is no SARIF 2.1.0."""
-    levels, security, rules, suppressed = dict.fromkeys(LEVELS, 0), {name: 0 for _, name in _BANDS}, dict[str, int](), 0
+    levels: dict[str, int] = dict.fromkeys(LEVELS, 0)
+    security, rules, suppressed = {name: 0 for _, name in _BANDS}, dict[str, int](), 0
     for run in _runs(sarif):
         for result in _list(run, "results"):
             if result.get("baselineState") in _GONE:
