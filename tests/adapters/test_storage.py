@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -598,3 +599,39 @@ def test_entries_are_plain_json(own_cache: Path) -> None:
     StorageWrapper(force_fallback=True).write_file(b"x", "name")
     (entry,) = (own_cache / "storage" / "entries").iterdir()
     assert json.loads(entry.read_text())["name"] == "name"
+
+
+def test_a_link_or_pipe_where_a_copy_stood_is_neither_followed_nor_waited_for(tmp_path: Path) -> None:
+    """What somebody else put in a content's or an entry's place is a miss, even where the bytes are the same."""
+    storage = StorageWrapper(cache_dir=tmp_path / "ours", enable_distributed=False)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"same")
+    content = Path(storage.write_file(b"same", "linked"))
+    content.unlink()
+    content.symlink_to(outside)
+    assert storage.read_file("linked") is None
+    Path(storage.write_file(b"pipe", "piped"))
+    (entry,) = [one for one in (tmp_path / "ours" / "entries").iterdir() if b'"piped"' in one.read_bytes()]
+    entry.unlink()
+    os.mkfifo(entry)
+    found = list[object]()
+    again = StorageWrapper(cache_dir=tmp_path / "ours", enable_distributed=False)
+    reader = threading.Thread(target=lambda: found.extend((again.read_file("piped"), again.list_files())), daemon=True)
+    reader.start()
+    reader.join(10)
+    assert found == [None, ["linked"]]
+
+
+@pytest.mark.parametrize("part", ["contents", "entries"])
+def test_nothing_is_written_or_read_through_a_linked_directory(tmp_path: Path, part: str) -> None:
+    """A link where one of the storage's own directories belongs leads nowhere: what is behind it stays as it is."""
+    ours, outside = tmp_path / "ours", tmp_path / "outside"
+    StorageWrapper(cache_dir=ours, enable_distributed=False).write_file(b"data", "name")
+    (ours / part).rename(outside)
+    (ours / part).symlink_to(outside)
+    before = sorted(outside.iterdir())
+    storage = StorageWrapper(cache_dir=ours, enable_distributed=False)
+    assert storage.read_file("name") is None
+    with pytest.raises(OSError):
+        storage.write_file(b"more", "other")
+    assert sorted(outside.iterdir()) == before

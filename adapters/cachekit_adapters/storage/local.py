@@ -10,17 +10,20 @@ A name is only a name. It is hashed, and never looked up on disk.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-_READING: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_FLAGS: Final = ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")  # a link leads elsewhere; a pipe has no end
+_READING: Final = sum(getattr(os, name, 0) for name in _FLAGS) | os.O_RDONLY
 _MOST_SEEN: Final = 10_000
 _CONTENT: Final = re.compile(r"([0-9a-f]{32})-([0-9a-f]{64})-[0-9a-f]{8}")
 
@@ -59,6 +62,8 @@ class LocalFiles:
         """Keeps `data` under the entry's name, in the place of what had it; where it stands. Raises OSError."""
         for directory in (self._contents, self._entries):
             os.makedirs(directory, mode=0o700, exist_ok=True)
+        if self._elsewhere():
+            raise OSError(errno.ELOOP, "a link in its place would be written through", str(self.directory))
         entry = entry._replace(write=secrets.token_hex(4))
         path = self._path(entry)
         _replace(path, data)
@@ -81,6 +86,8 @@ class LocalFiles:
             status = os.stat(path)
             stamp = status.st_mtime_ns, status.st_ino
             if seen is None or seen.stamp != stamp:
+                if self._elsewhere():
+                    return None
                 entry = Entry(**json.loads(_read(path)))
                 if entry.name != name:
                     return None
@@ -103,7 +110,7 @@ class LocalFiles:
     def at(self, path: str) -> tuple[str, bytes] | None:
         """Place and bytes of a path that `write` returned; None for every other one, which is not even looked at."""
         found = _CONTENT.fullmatch(path[len(self._contents) :]) if path.startswith(self._contents) else None
-        data = _verified(path, found[2]) if found else None
+        data = _verified(path, found[2]) if found and not self._elsewhere() else None
         return None if found is None or data is None else (found[1], data)
 
     def drop(self, name: str) -> bool:
@@ -123,10 +130,14 @@ class LocalFiles:
     def _path(self, entry: Entry) -> str:
         return f"{self._contents}{_place(entry.name)}-{entry.digest}-{entry.write}"
 
+    def _elsewhere(self) -> bool:
+        """Whether somebody put a link where one of our two directories belongs."""
+        return os.path.islink(self._contents[:-1]) or os.path.islink(self._entries[:-1])
+
     def all(self) -> Iterator[Entry]:
         """Every entry, in no order."""
         with contextlib.suppress(OSError):
-            for place in os.listdir(self._entries):
+            for place in () if self._elsewhere() else os.listdir(self._entries):
                 with contextlib.suppress(OSError, ValueError, TypeError):
                     yield Entry(**json.loads(_read(self._entries + place)))
 
@@ -143,7 +154,10 @@ def _place(name: str) -> str:
 def _read(path: str) -> bytes:
     descriptor = os.open(path, _READING)
     try:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "no regular file", path)
+        size = status.st_size
         data = os.read(descriptor, size)
         while len(data) < size and (more := os.read(descriptor, size - len(data))):  # 2 GiB and more
             data += more
