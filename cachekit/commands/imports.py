@@ -45,6 +45,8 @@ class Walk:
         self.sites = _both([*(paths[name] for name in ("purelib", "platlib")), *_sites()])
         self._standard = _both([paths["stdlib"], paths["platstdlib"]])
         self._own = [path for path in sys.path if os.path.isdir(path) and not self._is_foreign(path)]
+        self._here = _names(self._own)
+        self._folders: dict[str, list[str]] = {}
 
     def of_script(self, path: str) -> None:
         self.modules["__main__"] = path
@@ -92,9 +94,26 @@ class Walk:
                     for alias in node.names:
                         self._find(base + "." + alias.name)
             elif isinstance(node, ast.Call) and node.args and "import" in ast.dump(node.func):
-                called = node.args[0]  # import_module("name")
-                if isinstance(called, ast.Constant) and isinstance(called.value, str) and NAME.fullmatch(called.value):
-                    self._find(called.value)
+                called = [one.value for one in node.args if isinstance(one, ast.Constant)]  # import_module("name")
+                if called and isinstance(called[0], str):
+                    self._called(*map(str, called[:2]))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                self._named(node.value, package)
+
+    def _called(self, name: str, anchor: str = "") -> None:
+        whole = anchor + name if name.startswith(".") else name
+        if NAME.fullmatch(whole):
+            self._find(whole)
+
+    def _named(self, text: str, package: str) -> None:
+        """A text that names a module of own code: in `__all__`, a table of plugins, an argument of what imports it."""
+        name = text.partition(":")[0].lstrip(".")
+        if NAME.fullmatch(name):
+            first = name.partition(".")[0]
+            if first in self._here:
+                self._find(name)
+            if package and first in _names(self._folders.get(package, ())):
+                self._find(package + "." + name)
 
     def _find(self, name: str) -> None:
         """Notes a module and the packages above it."""
@@ -132,6 +151,7 @@ class Walk:
             return False
         self.modules[name] = origin
         package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+        self._folders.setdefault(name, list(spec.submodule_search_locations or []))
         self._waiting.append((name, origin, package))
         return True
 
@@ -151,6 +171,14 @@ class Walk:
 def _both(names: list[str]) -> list[str]:
     both = {os.path.join(place, "") for name in names for place in (os.path.abspath(name), os.path.realpath(name))}
     return sorted(both, key=len, reverse=True)
+
+
+def _names(places: Any) -> set[str]:
+    """What could be modules in these directories."""
+    found: set[str] = set()
+    for place in filter(os.path.isdir, places):
+        found.update(name.partition(".")[0] for name in os.listdir(place))
+    return found
 
 
 def _sites() -> list[str]:
@@ -226,6 +254,8 @@ def _plain(name: str) -> str:
 def main(kind: str, word: str) -> None:
     walk = Walk({"script": os.path.dirname(os.path.realpath(word))}.get(kind, os.getcwd()))
     {"script": walk.of_script, "module": walk.of_module, "code": walk.of_code}[kind](word)
+    for name in () if sys.flags.no_site else ("sitecustomize", "usercustomize"):
+        walk.of_module(name)
     walk.finish()
     versions, lost = distributions(walk.installed)
     places = [place.rstrip(os.sep) for place in walk.sites]
@@ -234,6 +264,7 @@ def main(kind: str, word: str) -> None:
         json.dumps(
             {
                 "version": sys.version,
+                "executable": os.path.realpath(sys.executable),
                 "modules": {**walk.modules, **lost},
                 "distributions": versions,
                 "watched": [

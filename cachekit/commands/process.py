@@ -19,7 +19,9 @@ from cachekit.commands.command import Command
 from cachekit.errors import UsageError
 
 _PIECE: Final = 1 << 16
-_SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
+_SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+_TYPED: Final = ("SIGINT", "SIGQUIT")
+"""Those that a terminal sends to its whole foreground group."""
 _LOOK: Final = 0.2
 _PATIENCE: Final = 1.0
 """Seconds for the last words of a command that a signal ended: what it started may hold the pipe for as long as it likes."""
@@ -192,8 +194,9 @@ class _Relay:
         self._send(number)
 
     def _send(self, number: int) -> None:
-        # Ctrl-C reaches a terminal's whole foreground group, the command too, and some break off at the second one.
-        if self._process is not None and not (number == signal.SIGINT and _in_foreground()):
+        # Ctrl-C has reached the command already then, and some break off at the second one.
+        typed = signal.Signals(number).name in _TYPED
+        if self._process is not None and not (typed and _in_foreground()):
             self._process.send_signal(number)
 
 

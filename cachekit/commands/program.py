@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-_PYTHON: Final = re.compile(r"(python|pypy)[0-9.]*w?(\.exe)?")
+_PYTHON: Final = re.compile(r"(python|pypy|graalpy)[0-9.]*[tdw]*(\.exe)?")
 _READING: Final = re.compile(r"(ba|da|z|k|c|tc|fi)?sh|node|nodejs|bun|ruby|perl|php|lua|Rscript|awk|sed|tclsh")
 """Programs that run the file that their first argument names."""
 _CALLING: Final = re.compile(
-    r"env|nice|ionice|nohup|setsid|stdbuf|time|timeout|xvfb-run|uv|poetry|pipenv|pdm|hatch|conda"
+    r"env|nice|ionice|chrt|taskset|numactl|nohup|setsid|setarch|stdbuf|time|timeout|prlimit|unshare|flock|sudo|doas"
+    r"|chronic|unbuffer|catchsegv|strace|ltrace|valgrind|perf|gdb|xargs|parallel|xvfb-run|mpirun|mpiexec|srun"
+    r"|uv|poetry|pipenv|pdm|hatch|conda"
 )
 """Programs that run the program that one of their arguments names."""
 _HEAD: Final = 512
@@ -167,7 +169,9 @@ def _python(program: Program, path: str, arguments: Sequence[str], cwd: str) -> 
         beside = _beside(os.path.dirname(os.path.realpath(word)) if script else cwd)
         return {"executable": _content(os.path.realpath(path)), **script, "modules": beside}
     program.watched.update(dict.fromkeys([*found["watched"], *found["modules"].values()]))
-    program.sure = program.sure and bool(found["sure"])
+    # What stands there may choose among several (pyenv): by what nobody watches.
+    itself = found["executable"] == os.path.realpath(path)
+    program.sure = program.sure and itself and bool(found["sure"])
     program.outside, program.searched = tuple(found["outside"]), frozenset(found["searched"])
     return {
         "python": found["version"],

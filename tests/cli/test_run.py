@@ -215,6 +215,9 @@ time.sleep(60)
         (signal.SIGTERM, "plain", 143),
         (signal.SIGHUP, "plain", 129),
         (signal.SIGINT, "plain", 130),
+        (signal.SIGQUIT, "plain", 131),
+        (signal.SIGUSR1, "plain", 138),
+        (signal.SIGUSR2, "plain", 140),
         (signal.SIGTERM, "gentle", 0),
     ],
 )

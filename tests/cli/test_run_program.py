@@ -280,3 +280,53 @@ def test_trace_lists_what_was_read(desk: Desk) -> None:
         assert [line for line in done.stderr.splitlines() if "not declared" in line] == [
             "cachekit: read and not declared: data.txt"
         ], done.stderr
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from package import *\nprint(part.said)",
+        "import importlib\nprint(importlib.import_module('.part', 'package').said)",
+        "import importlib\nprint(importlib.import_module(name='package.part').said)",
+        "from importlib import import_module as get\nprint(get('package.part').said)",
+        "import runpy\nprint(runpy.run_module('package.part')['said'])",
+        "NAMES = ['package.part:said']\nprint(__import__(NAMES[0].split(':')[0]).part.said)",
+    ],
+)
+def test_a_module_that_a_text_names_counts(desk: Desk, script: str) -> None:
+    """`__all__`, a relative name, a keyword, an import under another name, and a table: an edit there runs it again."""
+    desk.write("script.py", script)
+    desk.write("package/__init__.py", "__all__ = ['part']\n")
+    for word in ("one", "second"):
+        desk.write("package/part.py", f"said = '{word}'\n")
+        assert desk.says("--", sys.executable, "script.py")[0] == f"{word}\n"
+
+
+def test_what_a_python_imports_at_its_start_counts(desk: Desk) -> None:
+    """An edited `sitecustomize` on PYTHONPATH, which no line of the script names."""
+    command = ("--", sys.executable, "-c", "import sys; print(sys.said)")
+    for word in ("one", "second"):
+        desk.write("start/sitecustomize.py", f"import sys\nsys.said = '{word}'\n")
+        assert (
+            desk.says(*command, PYTHONPATH=f"{desk.place / 'start'}{os.pathsep}{desk.environ['PYTHONPATH']}")[0]
+            == f"{word}\n"
+        )
+
+
+@pytest.mark.parametrize("caller", ["taskset 1", "setarch -R", "flock lock", "nice -n 1"])
+def test_a_program_that_another_one_calls_counts(desk: Desk, caller: str) -> None:
+    """What sets something and then runs the rest of its words is looked through."""
+    if shutil.which(caller.split()[0]) is None:
+        pytest.skip("not here")
+    for word in ("one", "second"):
+        desk.write("bin/tool", f"#!/bin/sh\necho {word}\n", 0o755)
+        assert desk.says("--", *caller.split(), "tool")[0] == f"{word}\n"
+
+
+def test_a_python_that_chooses_among_several_is_asked_each_time(desk: Desk) -> None:
+    """A shim such as pyenv's decides by a variable or a file that nobody watches: no note is left of it."""
+    text = f'#!/bin/sh\nPYTHONPATH={desk.place}/$CHOSEN exec {sys.executable} "$@"\n'
+    desk.write("bin/python3", text, 0o755)
+    for word in ("one", "second"):
+        desk.write(f"{word}/told.py", f"said = '{word}'\n")
+        assert desk.says("--", "python3", "-c", "import told; print(told.said)", CHOSEN=word)[0] == f"{word}\n"

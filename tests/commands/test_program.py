@@ -12,7 +12,7 @@ import pytest
 
 from cachekit import UsageError, configure, run_command
 from cachekit.commands.command import argv_of
-from cachekit.commands.program import Program, _asked, program_of, undeclared
+from cachekit.commands.program import _PYTHON, Program, _asked, program_of, undeclared
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,12 @@ from cachekit.commands.program import Program, _asked, program_of, undeclared
 def test_what_a_python_is_asked_to_run(words: str, asked: tuple[list[str], str, str]) -> None:
     """A script, a module, code or nothing, behind whatever options; flags that decide about imports are kept."""
     assert _asked(words.split()) == asked
+
+
+@pytest.mark.parametrize("name", ["python", "python3.14", "python3.14t", "python3.13d", "pypy3", "pythonw.exe"])
+def test_what_is_called_as_a_python_is_one(name: str) -> None:
+    """With a version, free threads, and checks compiled in."""
+    assert _PYTHON.fullmatch(name)
 
 
 def test_a_program_that_is_not_there_has_no_facts() -> None:
