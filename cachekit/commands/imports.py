@@ -112,7 +112,7 @@ class Walk:
             first = name.partition(".")[0]
             if first in self._here:
                 self._find(name)
-            if package and first in _names(self._folders.get(package, ())):
+            if package and first in _names(list(self._folders.get(package, ()))):
                 self._find(package + "." + name)
 
     def _find(self, name: str) -> None:
@@ -173,7 +173,7 @@ def _both(names: list[str]) -> list[str]:
     return sorted(both, key=len, reverse=True)
 
 
-def _names(places: Any) -> set[str]:
+def _names(places: list[str]) -> set[str]:
     """What could be modules in these directories."""
     found: set[str] = set()
     for place in filter(os.path.isdir, places):
