@@ -19,14 +19,13 @@ from cachekit.ipfs.content import trees
 from cachekit.ipfs.content.cids import file_cid
 from cachekit.ipfs.content.gateways import Gateways
 from cachekit.ipfs.content.sources import Sources
-from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.credential import KEY_BYTES, WriterKey
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.rows import Pin
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
-from cachekit.ipfs.outbox import MAX_PAYLOAD_BYTES, Item, Outbox
+from cachekit.ipfs.outbox import Item, Outbox
 from cachekit.ipfs.reading import LISTENING_SECONDS, Puller, payload_of, record_of
 from cachekit.ipfs.sending import Sender, again
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
@@ -226,20 +225,6 @@ class IpfsTier:
             if not known:
                 self._table.dereference(_BY_HAND, key, time.time_ns())
             raise
-
-    def fetch(
-        self,
-        cid: str,
-        *,
-        limit: int = MAX_PAYLOAD_BYTES,
-        timeout: float = 60.0,
-        peers: bool = False,
-        gateways: Gateways | None = None,
-    ) -> bytes:
-        """The verified bytes of a CID. TierError `not_found` where nobody asked has some part of it, `oversized` for more
-        than `limit` bytes.
-        """
-        return read_file(cid, self.sources(timeout, peers=peers, gateways=gateways).block, limit=limit)
 
     def sources(self, timeout: float, *, peers: bool, gateways: Gateways | None) -> Sources:
         """Who has blocks, asked within `timeout` seconds."""

@@ -109,7 +109,7 @@ class LocalFiles:
 
     def at(self, path: str) -> tuple[str, bytes] | None:
         """Place and bytes of a path that `write` returned; None for every other one, which is not even looked at."""
-        found = _CONTENT.fullmatch(path[len(self._contents) :]) if path.startswith(self._contents) else None
+        found = self._ours(path)
         data = _verified(path, found[2]) if found and not self._elsewhere() else None
         return None if found is None or data is None else (found[1], data)
 
@@ -124,8 +124,12 @@ class LocalFiles:
 
     def name_of(self, path: str) -> str | None:
         """The name under which the content at a path of ours was written."""
-        found = _CONTENT.fullmatch(path[len(self._contents) :]) if path.startswith(self._contents) else None
+        found = self._ours(path)
         return next((entry.name for entry in self.all() if _place(entry.name) == found[1]), None) if found else None
+
+    def _ours(self, path: str) -> re.Match[str] | None:
+        """Place and digest in a path that `write` could have returned."""
+        return _CONTENT.fullmatch(path[len(self._contents) :]) if path.startswith(self._contents) else None
 
     def _path(self, entry: Entry) -> str:
         return f"{self._contents}{_place(entry.name)}-{entry.digest}-{entry.write}"
