@@ -58,7 +58,7 @@ HOMES = {
     "tenacity": {"plan.retrying"},
     "diskcache": {"tiers.disk_writer"},
     "ipfshttpclient": {"ipfs.kubo.client"},
-    "cryptography": {"ipfs.credential"},
+    "cryptography": {"ipfs.trust.credential"},
     "fcntl": {"files.locks"},
     "platformdirs": {"files.places"},
     "tqdm": {"artifacts.progress"},

@@ -110,8 +110,8 @@ def _credential(team: Team) -> Finding:
 
 
 def _credential_alone(resolved: Resolved) -> Finding:
-    from cachekit.ipfs.credential import load_credential
     from cachekit.ipfs.sharing import credential_file
+    from cachekit.ipfs.trust.credential import load_credential
 
     settings = resolved.settings
     try:

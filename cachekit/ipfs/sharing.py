@@ -16,13 +16,13 @@ from cachekit.config.resolve import Resolved, config_dir, data_dir
 from cachekit.errors import TierError, UsageError
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.artifacts import SharedFiles
-from cachekit.ipfs.credential import Credential, WriterKey, load_credential
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.node.process import listens, own_pid
 from cachekit.ipfs.node.repo import recorded_api
-from cachekit.ipfs.outbox import Outbox
+from cachekit.ipfs.outbox.queue import Outbox
 from cachekit.ipfs.tier import IpfsTier
+from cachekit.ipfs.trust.credential import Credential, WriterKey, load_credential
 from cachekit.model import Key, Mark, Record, TierState
 from cachekit.tiers.ledger import Ledger, veiled
 

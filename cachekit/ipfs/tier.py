@@ -19,15 +19,15 @@ from cachekit.ipfs.content import trees
 from cachekit.ipfs.content.cids import file_cid
 from cachekit.ipfs.content.gateways import Gateways
 from cachekit.ipfs.content.sources import Sources
-from cachekit.ipfs.credential import KEY_BYTES, WriterKey
 from cachekit.ipfs.index.index import Index
+from cachekit.ipfs.index.reading import LISTENING_SECONDS, Puller, payload_of, record_of
 from cachekit.ipfs.index.rows import Pin
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
-from cachekit.ipfs.outbox import Item, Outbox
-from cachekit.ipfs.reading import LISTENING_SECONDS, Puller, payload_of, record_of
-from cachekit.ipfs.sending import Sender, again
+from cachekit.ipfs.outbox.queue import Item, Outbox
+from cachekit.ipfs.outbox.sending import Sender, again
+from cachekit.ipfs.trust.credential import KEY_BYTES, WriterKey
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 

@@ -18,7 +18,7 @@ from faults import Exchange, black_hole, refusing, serving
 from programs import HEAD, environment, small_disk, told, without_privileges
 from stopping import stop
 
-from cachekit.ipfs.outbox import Outbox
+from cachekit.ipfs.outbox.queue import Outbox
 from cachekit.model import Mark
 
 SQUARE = """

@@ -18,13 +18,13 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageErr
 from cachekit.ipfs.breaker import Breaker
 from cachekit.ipfs.content.cids import binary_cid, file_cid, raw_cid
 from cachekit.ipfs.content.unixfs import read_file
-from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index.index import ROOT
 from cachekit.ipfs.index.rows import cid_of
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
-from cachekit.ipfs.outbox import Outbox
+from cachekit.ipfs.outbox.queue import Outbox
 from cachekit.ipfs.tier import IpfsTier
+from cachekit.ipfs.trust.credential import Credential, WriterKey
 from cachekit.model import NANOSECONDS, Key, Mark, Record
 
 MIB = 1 << 20
@@ -33,7 +33,7 @@ _CHILD = """
 import os, sys, time
 from pathlib import Path
 from cachekit.model import Key, Record
-from cachekit.ipfs.outbox import Outbox
+from cachekit.ipfs.outbox.queue import Outbox
 outbox = Outbox(Path(sys.argv[1]) / "outbox.db")
 key = Key("team", bytes.fromhex(sys.argv[2]))
 outbox.add(key, Record("text", b"survived", time.time_ns()))

@@ -17,10 +17,10 @@ from cachekit.ipfs.content.chunks import ChunkCipher
 from cachekit.ipfs.content.pins import Pins
 from cachekit.ipfs.content.transfer import IDLE_SECONDS, Remote, Transfer
 from cachekit.ipfs.content.unixfs import read_file
-from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
-from cachekit.ipfs.outbox import Item
+from cachekit.ipfs.outbox.queue import Item
+from cachekit.ipfs.trust.credential import Credential
 from cachekit.model import ARTIFACT
 
 _MANIFEST_BYTES: Final = 128 << 20

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from cachekit.errors import IntegrityError
 from cachekit.ipfs.content.cids import CHUNK_BYTES
-from cachekit.ipfs.credential import Cipher, Credential
+from cachekit.ipfs.trust.credential import Cipher, Credential
 
 OVERHEAD_BYTES: Final = 12 + 16
 """Nonce and tag of one chunk."""

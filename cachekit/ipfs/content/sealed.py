@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from cachekit.errors import IntegrityError, UsageError
-from cachekit.ipfs.credential import Credential
+from cachekit.ipfs.trust.credential import Credential
 
 MARK: Final = b"\x00cachekit sealed v1\x00"
 _MOST_BYTES: Final = 2**31 - 64

@@ -16,11 +16,11 @@ from typing import Final
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.sqlite import locked
 from cachekit.ipfs.breaker import Deadline
-from cachekit.ipfs.credential import WriterKey
 from cachekit.ipfs.index.rows import SKEW, SegmentFile, alive
 from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_LINES, Line, encode
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.trust.credential import WriterKey
 
 ROOT: Final = "/cachekit/v1"
 COMPACT_AT: Final = 48

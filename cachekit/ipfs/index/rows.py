@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from cachekit.errors import IntegrityError
 from cachekit.ipfs.content.cids import DAG_PB, RAW, cid_from
-from cachekit.ipfs.credential import KEY_BYTES, TAG_BYTES
 from cachekit.ipfs.index.segments import (
     ENTRY,
     KEY_MARK,
@@ -20,6 +19,7 @@ from cachekit.ipfs.index.segments import (
     checked,
     split_tags,
 )
+from cachekit.ipfs.trust.credential import KEY_BYTES, TAG_BYTES
 from cachekit.model import FOREVER, NANOSECONDS
 
 if TYPE_CHECKING:

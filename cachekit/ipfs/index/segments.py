@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from cachekit.errors import IntegrityError
-from cachekit.ipfs.credential import TAG_BYTES, Credential, WriterKey, verify
+from cachekit.ipfs.trust.credential import TAG_BYTES, Credential, WriterKey, verify
 
 MAX_BYTES: Final = 1 << 20
 MAX_TAGS: Final = 4

@@ -12,10 +12,10 @@ from typing import Final
 
 from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
-from cachekit.ipfs.credential import TAG_BYTES, Credential, writer_id
 from cachekit.ipfs.index import rows
 from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Held, Kind, Pin, SegmentFile, Space
 from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, TAG_MARK, UNPIN_MARK, Line, Segment, decode
+from cachekit.ipfs.trust.credential import TAG_BYTES, Credential, writer_id
 from cachekit.model import EVERYWHERE, Mark
 from cachekit.tiers.ledger import veiled
 

@@ -9,7 +9,7 @@ import pytest
 
 from cachekit.errors import IntegrityError
 from cachekit.ipfs.content.chunks import OVERHEAD_BYTES, PLAIN_BYTES, ChunkCipher, sealed_size
-from cachekit.ipfs.credential import Credential
+from cachekit.ipfs.trust.credential import Credential
 
 MIB = 1 << 20
 CREDENTIAL = Credential.create()

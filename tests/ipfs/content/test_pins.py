@@ -18,7 +18,7 @@ from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.cids import file_cid
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
-from cachekit.ipfs.outbox import Outbox
+from cachekit.ipfs.outbox.queue import Outbox
 
 LONG = 30.0
 

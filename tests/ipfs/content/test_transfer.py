@@ -18,8 +18,8 @@ from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.ipfs.content.chunks import PLAIN_BYTES, ChunkCipher, sealed_size
 from cachekit.ipfs.content.cids import file_cid, raw_cid
 from cachekit.ipfs.content.transfer import Remote, Transfer
-from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.trust.credential import Credential
 
 MIB = 1 << 20
 SHORT = 0.3

@@ -14,8 +14,8 @@ from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.content.chunks import ChunkCipher, pieces, sealed_size
 from cachekit.ipfs.content.cids import DAG_PB, FileCid, binary_cid, cid_from, file_cid, raw_cid
 from cachekit.ipfs.content.unixfs import leaves, read_file
-from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.trust.credential import Credential
 
 MIB = 1 << 20
 LONG = 20.0

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from cachekit.errors import TierError
-from cachekit.ipfs.credential import Credential
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.rows import SKEW, SegmentFile
 from cachekit.ipfs.index.segments import PINNED, UNPIN_MARK, Line
 from cachekit.ipfs.index.table import Table
+from cachekit.ipfs.trust.credential import Credential
 from cachekit.model import EVERYWHERE, Mark
 from cachekit.tiers.ledger import veiled
 
@@ -218,7 +218,7 @@ def test_a_corrupt_file_is_set_aside(tmp_path: Path, reports: list[str]) -> None
 
 def test_a_slow_index_is_taken_in_step_by_step(tmp_path: Path, table: Table, reports: list[str]) -> None:
     """A deadline ends the reading without an error, and the next call goes on where it stopped."""
-    from cachekit.ipfs.credential import WriterKey
+    from cachekit.ipfs.trust.credential import WriterKey
 
     tree, writer = StandIn(), WriterKey.load(tmp_path, ONE)
     index, other = Index(tree, table), Index(tree, Table(tmp_path / "other.db", ONE))  # type: ignore[arg-type]
@@ -236,7 +236,7 @@ def test_a_slow_index_is_taken_in_step_by_step(tmp_path: Path, table: Table, rep
 
 def test_threads_refreshing_at_once_agree(tmp_path: Path, table: Table, reports: list[str]) -> None:
     """While a writer publishes: nothing is missed and nothing looks like a rollback."""
-    from cachekit.ipfs.credential import WriterKey
+    from cachekit.ipfs.trust.credential import WriterKey
 
     tree, writer = StandIn(), WriterKey.load(tmp_path, ONE)
     index, other = Index(tree, table), Index(tree, Table(tmp_path / "other.db", ONE))  # type: ignore[arg-type]

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cachekit.errors import IntegrityError
-from cachekit.ipfs.credential import Credential, WriterKey
 from cachekit.ipfs.index import segments
 from cachekit.ipfs.index.segments import Line, decode, encode
+from cachekit.ipfs.trust.credential import Credential, WriterKey
 
 ONE = Credential.create()
 _singles = st.floats(0, 1e9, width=32)

@@ -16,8 +16,8 @@ from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.ipfs.content.chunks import ChunkCipher
 from cachekit.ipfs.content.cids import DAG_PB, FileCid, binary_cid, cid_from, digest_of, file_cid, raw_cid
 from cachekit.ipfs.content.unixfs import leaves, read_file
-from cachekit.ipfs.credential import Credential, WriterKey, load_credential, public_of, writer_id
 from cachekit.ipfs.index import rows, segments
+from cachekit.ipfs.index.reading import record_of
 from cachekit.ipfs.index.rows import SegmentFile, alive
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, TAG_MARK, Line
 from cachekit.ipfs.index.table import Table
@@ -27,8 +27,8 @@ from cachekit.ipfs.kubo.http import Address, Bounded, Dialer, KeptConnection
 from cachekit.ipfs.kubo.streams import download
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.node import repo
-from cachekit.ipfs.outbox import Outbox
-from cachekit.ipfs.reading import record_of
+from cachekit.ipfs.outbox.queue import Outbox
+from cachekit.ipfs.trust.credential import Credential, WriterKey, load_credential, public_of, writer_id
 
 OWNER = Credential(b"s" * 32, public_of(b"o" * 32), b"o" * 32)
 WRITER = WriterKey(b"w" * 32, public_of(b"w" * 32), OWNER.certify(public_of(b"w" * 32)), Path("writer.key"))

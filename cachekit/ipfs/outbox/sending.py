@@ -14,12 +14,12 @@ from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.artifacts import Holdings
 from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
 from cachekit.ipfs.content.pins import Pins
-from cachekit.ipfs.credential import WriterKey
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
-from cachekit.ipfs.outbox import Item, Outbox
+from cachekit.ipfs.outbox.queue import Item, Outbox
+from cachekit.ipfs.trust.credential import WriterKey
 from cachekit.model import ARTIFACT, Mark
 
 _COLLECTED: Final = ("not_found", "collecting")

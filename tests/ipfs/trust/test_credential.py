@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachekit.errors import IntegrityError, UsageError
-from cachekit.ipfs.credential import Credential, WriterKey, load_credential, verify
+from cachekit.ipfs.trust.credential import Credential, WriterKey, load_credential, verify
 
 ONE, OTHER = Credential.create(), Credential.create()
 
@@ -91,8 +91,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_processes_that_create_at_once_agree(tmp_path: Path) -> None:
     """Eight start together; all print one credential and one writer, and no temporary is left."""
     code = (
-        "import sys; from pathlib import Path; from cachekit.ipfs.credential import load_credential;"
-        "from cachekit.ipfs.credential import WriterKey; sys.stdin.read(1);"
+        "import sys; from pathlib import Path; from cachekit.ipfs.trust.credential import load_credential;"
+        "from cachekit.ipfs.trust.credential import WriterKey; sys.stdin.read(1);"
         "c = load_credential(None, Path(sys.argv[1]) / 'credential');"
         "print(c.to_text(), WriterKey.load(Path(sys.argv[1]), c).id)"
     )

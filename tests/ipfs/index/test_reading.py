@@ -16,7 +16,7 @@ import pytest
 
 import cachekit
 from cachekit.cache.default import default
-from cachekit.ipfs.credential import Credential
+from cachekit.ipfs.trust.credential import Credential
 
 ROOT = Path(__file__).parents[2]
 MODULE = """

@@ -14,7 +14,7 @@ import pytest
 
 from cachekit.errors import TierError, TierFull, TierUnavailable
 from cachekit.ipfs.breaker import Deadline
-from cachekit.ipfs.outbox import MAX_PAYLOAD_BYTES, Outbox
+from cachekit.ipfs.outbox.queue import MAX_PAYLOAD_BYTES, Outbox
 from cachekit.model import Key, Mark, Record
 
 
@@ -98,7 +98,7 @@ def test_nothing_is_lost_by_kill_9(tmp_path: Path) -> None:
     """What was acknowledged before the kill is there for the next process."""
     code = (
         "import sys, itertools; from pathlib import Path\n"
-        "from cachekit.model import *; from cachekit.ipfs.outbox import Outbox\n"
+        "from cachekit.model import *; from cachekit.ipfs.outbox.queue import Outbox\n"
         "box = Outbox(Path(sys.argv[1]))\n"
         "for n in itertools.count(1):\n"
         "    box.add(Key('team', bytes(32)), Record('text', b'x' * 2000, n)); print(n, flush=True)\n"

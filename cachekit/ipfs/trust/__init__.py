@@ -1,0 +1,1 @@
+"""Who may read, who may make others believe, and what a member is."""
