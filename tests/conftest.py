@@ -14,6 +14,10 @@ from cachekit.ipfs.node import daemon, install
 
 pytest.register_assert_rewrite("tiers.conformance")
 
+# A test edits a file and starts another Python within the same second: that one would believe the .pyc of a source of
+# equal length, as Python does.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
 REQUIRED = os.environ.get("CACHEKIT_REQUIRE", "").split(",")
 
 

@@ -46,6 +46,7 @@ class Settings:
     ipfs_auth: str | None = field(repr=False)
     ipfs_timeout: float
     gateways: tuple[str, ...]
+    peers: tuple[str, ...]
     secret: str | None = field(repr=False)
     secret_file: Path | None
     log: Log
@@ -149,6 +150,15 @@ def _multiaddr(value: Any) -> str:
     return address
 
 
+def _peers(value: Any) -> tuple[str, ...]:
+    peers = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+    for peer in peers:
+        address, _, identity = _text(peer).rpartition("/p2p/")
+        if _multiaddr(address).startswith("/unix/") or not re.fullmatch(r"[1-9A-HJ-NP-Za-z]{40,60}", identity):
+            raise ValueError
+    return tuple(peers)
+
+
 def _urls(value: Any) -> tuple[str, ...]:
     urls = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
     for url in urls:
@@ -186,6 +196,8 @@ TABLE: Final = (
              "the total deadline of a read from IPFS", "`0.25`"),
     Variable("gateways", _urls, (), "http(s) URLs, separated by spaces or commas, or a list of them",
              "HTTP gateways that `fetch` asks for what no daemon has; they see the CID", "none"),
+    Variable("peers", _peers, (), "multiaddrs such as '/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…', separated by spaces or commas",
+             "the daemons of the team that ours connects with", "those of `cachekit node join`"),
     Variable("secret", _text, None, "the credential string of a namespace", "the credential a team shares",
              "from the file", secret=True, optional=True),
     Variable("secret_file", _path, None, "a path", "holds what `CACHEKIT_SECRET` carries; created where missing",

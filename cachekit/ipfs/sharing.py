@@ -6,6 +6,7 @@ The door for sharing between daemons: whatever finds other writers' roots will f
 from __future__ import annotations
 
 import functools
+import platform
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,14 +14,22 @@ from typing import Final
 
 from cachekit.artifacts.store import ArtifactStore
 from cachekit.config.resolve import Resolved, config_dir, data_dir
+from cachekit.config.settings import Settings
 from cachekit.errors import TierError, UsageError
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.artifacts import SharedFiles
+from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.table import Table
+from cachekit.ipfs.kubo.network import Network
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.node.process import listens, own_pid
 from cachekit.ipfs.node.repo import recorded_api
+from cachekit.ipfs.node.team import read_team
 from cachekit.ipfs.outbox.queue import Outbox
+from cachekit.ipfs.swarm.announcing import Announcer
+from cachekit.ipfs.swarm.book import Book
+from cachekit.ipfs.swarm.following import Follower
+from cachekit.ipfs.swarm.swarm import Swarm
 from cachekit.ipfs.tier import IpfsTier
 from cachekit.ipfs.trust.credential import Credential, WriterKey, load_credential
 from cachekit.model import Key, Mark, Record, TierState
@@ -48,6 +57,8 @@ class Team:
         self.credential = load_credential(settings.secret, settings.secret_file or credential_file())
         find = None if settings.ipfs_api else functools.partial(discovered, environ)
         self.transport = KuboTransport(settings.ipfs_api or discovered(environ), auth=settings.ipfs_auth, find=find)
+        self._node = read_team(data_dir())
+        self.transport.peers = bool(settings.peers or self._node)
         self.breaker = Breaker(self.transport.version)
         self.table = Table(settings.dir / "index.db", self.credential, report, _heeding(ledger))
         self.outbox = Outbox(settings.dir / "outbox.db", report)
@@ -59,12 +70,42 @@ class Team:
             self.breaker,
             writable=settings.ipfs != "ro" and self.credential.writes,
             timeout=settings.ipfs_timeout,
-            writer=lambda: WriterKey.load(config_dir(), self.credential),
+            writer=self._writer,
             report=report,
             files=self.files.send,
+            swarm=self._swarm(settings, report) if settings.peers or self._node is not None else None,
         )
         ledger.veil = _veiling(self.credential)
         self.tier.listen(settings.namespace)
+
+    def _swarm(self, settings: Settings, report: Callable[[str], None]) -> Callable[[Index], Swarm]:
+        network, book = Network(self.transport), Book(settings.dir / "swarm.db", report)
+        writable = settings.ipfs != "ro" and self.credential.writes
+        node = self._node
+
+        def announcer(topics: Callable[[], bool]) -> Announcer:
+            return Announcer(network, self.table, book, self._writer, topics, report)
+
+        def me() -> tuple[str, str, str]:
+            name = node.name if node is not None and node.name else platform.node()
+            return (self._writer().id if writable else "", name, "writer" if writable else "reader")
+
+        return lambda index: Swarm(
+            network,
+            Follower(network, index, self.table, book, report),
+            announcer if writable else None,
+            book,
+            self.credential,
+            self.breaker,
+            settings.dir / "swarm.lock",
+            me=me,
+            peers=(*settings.peers, *(node.peers if node is not None else ())),
+            reachable=functools.partial(reachable, settings.peers, () if node is None else node.dialled),
+            report=report,
+        )
+
+    def _writer(self) -> WriterKey:
+        return WriterKey.load(config_dir(), self.credential)
 
     @property
     def api(self) -> str:
@@ -85,6 +126,21 @@ class Team:
         self.breaker.close()
         if deadline.rest:
             self.transport.close()
+
+
+def reachable(peers: Sequence[str], dialled: Sequence[str], listens: Sequence[str]) -> list[str]:
+    """The addresses that others may dial: those that were said, else those of `listens` beyond this machine.
+
+    Its own loopback is offered only where the team is on it, as its `peers` are.
+    """
+    identity = listens[0].rpartition("/p2p/")[2] if listens else ""
+    if dialled and identity:
+        return [address if "/p2p/" in address else f"{address}/p2p/{identity}" for address in dialled]
+    return [one for one in listens if not _is_loopback(one) or any(map(_is_loopback, peers))]
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("/ip4/127.", "/ip6/::1/"))
 
 
 def _heeding(ledger: Ledger) -> Callable[[Sequence[Mark]], None]:

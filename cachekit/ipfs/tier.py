@@ -6,17 +6,12 @@ Writes are behind the call: `put` queues durably, a thread and `flush` send.
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline
-from cachekit.ipfs.content import trees
-from cachekit.ipfs.content.cids import file_cid
 from cachekit.ipfs.content.gateways import Gateways
 from cachekit.ipfs.content.sources import Sources
 from cachekit.ipfs.index.index import Index
@@ -25,9 +20,11 @@ from cachekit.ipfs.index.rows import Pin
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.outbox.by_hand import BY_HAND, ByHand
 from cachekit.ipfs.outbox.queue import Item, Outbox
-from cachekit.ipfs.outbox.sending import Sender, again
-from cachekit.ipfs.trust.credential import KEY_BYTES, WriterKey
+from cachekit.ipfs.outbox.sending import Sender
+from cachekit.ipfs.swarm.swarm import Swarm
+from cachekit.ipfs.trust.credential import WriterKey
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 
@@ -36,10 +33,6 @@ _FAIR_SECONDS: Final = 1.0
 _BELIEVED_SECONDS: Final = 1.0
 _INDEX_SHARE: Final = 0.6
 """Of the time of a `get`: an index that takes longer must leave some for the payload."""
-_ANY_BYTES: Final = 1 << 60
-"""The size of what nobody measured: it may take all the time that there is."""
-_BY_HAND: Final = ""
-"""The namespace under which `store` counts its pins; no decorated call can have it."""
 
 
 class IpfsTier:
@@ -48,7 +41,7 @@ class IpfsTier:
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
     `files` sends an artifact's files, until a deadline; whether it could.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
-    that an open breaker answered.
+    that an open breaker answered. `swarm` makes what connects this daemon's index with those of others.
     """
 
     name = "ipfs"
@@ -66,6 +59,7 @@ class IpfsTier:
         writer: Callable[[], WriterKey],
         report: Callable[[str], None] = lambda _reason: None,
         files: Callable[[Item, Deadline], bool] = lambda _item, _deadline: False,
+        swarm: Callable[[Index], Swarm] | None = None,
     ) -> None:
         self.barred = 0
         self._transport = transport
@@ -76,7 +70,10 @@ class IpfsTier:
         self._timeout = timeout
         self._report = report
         self._index = Index(transport, table)
-        self._sender = Sender(transport, self._index, table, outbox, writer, report, files)
+        self.swarm = None if swarm is None else swarm(self._index)
+        announce = {} if self.swarm is None else {"announce": self.swarm.announce}
+        self._sender = Sender(transport, self._index, table, outbox, writer, report, files, **announce)
+        self.by_hand = ByHand(transport, table, breaker, self._sender)
         self._puller = Puller(self._index, table, breaker, timeout, report)
         delays = BATCHING_SECONDS, RETRY_SECONDS
         self._sending = Worker("cachekit-outbox", self._flushed_quietly, delays, lasting=True)
@@ -95,9 +92,12 @@ class IpfsTier:
         if entry is None:
             return None
         payload = self._breaker.call(lambda: payload_of(self._transport, entry, deadline.left()))
-        if payload is None:
+        if payload is None and self.swarm is not None:
+            payload = self.swarm.payload(key.namespace, entry, deadline)
+        elif payload is None:
             # Collected. A segment once read is not read again, so nobody asks for it twice.
             self._table.forget(key.namespace, key.digest)
+        if payload is None:
             return None
         return record_of(self._table, key.namespace, entry, payload)
 
@@ -120,17 +120,23 @@ class IpfsTier:
         deadline = Deadline(timeout)
         self._puller.worker.end()
         self._sending.end()
+        if self.swarm is not None:
+            self.swarm.close()
         with contextlib.suppress(TierError):
             if self._breaker.allows() and (self._outbox.pending() or self._table.needless()):
                 self.flush(timeout)
         self._sending.join(deadline.rest)
         self._puller.worker.join(deadline.rest)
+        if self.swarm is not None:
+            self.swarm.join(deadline.rest)
 
     def renew_after_fork(self) -> None:
         """Threads do not survive a fork: the child listens for itself; it sends when it has something to send."""
         self._index.renew_after_fork()
         self._breaker.renew_after_fork()
         self._puller.worker.wake()
+        if self.swarm is not None:
+            self.swarm.renew_after_fork()
 
     # -- beyond the protocol ----------------------------------------------------------------------------
 
@@ -181,50 +187,11 @@ class IpfsTier:
             taken = 1
         for pin in self._referring(what):
             # Queued first: who dies in between has unpinned it. What is stored by hand is nobody else's business.
-            if pin.namespace != _BY_HAND:
+            if pin.namespace != BY_HAND:
                 self._outbox.add_unpin(pin.namespace, pin.key, pin.cid, at)
             taken += self._table.dereference(pin.namespace, pin.key, at)
         self._sending.wake()
         return taken
-
-    def store(self, data: bytes, *, pin: bool = False, timeout: float = 60.0) -> str:
-        """Publish bytes as they are, unencrypted; gives the CID. Waits for the daemon."""
-        deadline = Deadline(timeout)
-        if not pin:
-            return self._breaker.call(lambda: self._sender.upload(data, deadline))
-        cid = file_cid(data)
-        self._referred(cid, lambda key: self._sender.store(data, _BY_HAND, key, "store", deadline))
-        return cid
-
-    def add(self, path: Path, *, pin: bool = False, timeout: float = 60.0) -> str:
-        """The same for a file of any size, or a directory."""
-        deadline = Deadline(timeout)
-        cid, size = self._breaker.call(lambda: trees.add(path, self._transport, deadline))
-
-        def kept(key: bytes) -> None:
-            hold = functools.partial(self._sender.hold, _BY_HAND, key, cid, size, "store", deadline)
-            again(hold, deadline, restore=lambda: trees.add(path, self._transport, deadline))
-
-        if pin:
-            self._referred(cid, kept)
-        return cid
-
-    def pin(self, cid: str, *, timeout: float = 60.0) -> None:
-        """Have the daemon keep what it has under `cid`; TierError `not_found` where it lacks some of it."""
-        deadline = Deadline(timeout)
-        self._referred(cid, lambda key: self._sender.hold(_BY_HAND, key, cid, _ANY_BYTES, "store", deadline))
-
-    def _referred(self, cid: str, keep: Callable[[bytes], None]) -> None:
-        known = [one.key for one in self._table.references(cid) if one.namespace == _BY_HAND]
-        # No other directory's, and none that was taken off: at random.
-        key = known[0] if known else os.urandom(KEY_BYTES)
-        self._table.reference(_BY_HAND, key, cid, time.time_ns())
-        try:
-            self._breaker.call(lambda: keep(key))
-        except TierError:
-            if not known:
-                self._table.dereference(_BY_HAND, key, time.time_ns())
-            raise
 
     def sources(self, timeout: float, *, peers: bool, gateways: Gateways | None) -> Sources:
         """Who has blocks, asked within `timeout` seconds."""
@@ -237,11 +204,14 @@ class IpfsTier:
         namespace may take `timeout` seconds. Raises TierError.
         """
         self._breaker.call(lambda: self._puller.refresh_all(timeout, namespace))
-        return self._puller.taken()
+        others = 0 if self.swarm is None else self.swarm.look_again(Deadline(timeout))
+        return self._puller.taken() + others
 
     def listen(self, namespace: str) -> None:
         """From now on, look every few seconds for what other machines invalidated in `namespace` and all others."""
         self._puller.start(namespace)
+        if self.swarm is not None:
+            self.swarm.start()
 
     def _referring(self, what: str | Key) -> list[Pin]:
         if isinstance(what, str):

@@ -411,7 +411,7 @@ def test_other_bytes_are_an_integrity_error(machine: Callable[..., Machine], kub
     """What does not have the CID that was asked for is not decoded, and the breaker stays closed."""
 
     class Lying(Counting):
-        def block_get(self, cid: str, *, timeout: float) -> bytes:
+        def block_get(self, cid: str, *, timeout: float, peers: bool = False) -> bytes:
             return b"something else"
 
     credential, key = Credential.create(), _key()
@@ -500,7 +500,7 @@ def test_stored_bytes_are_fetched(pair: tuple[Machine, Machine], size: int) -> N
     """By their CID, which is the one Kubo computes."""
     a, b = pair
     data = os.urandom(size)
-    cid = a.tier.store(data)
+    cid = a.tier.by_hand.store(data)
     assert cid == file_cid(data)
     assert fetched(b, cid) == data
 
@@ -511,7 +511,7 @@ def test_a_missing_part_is_an_error(pair: tuple[Machine, Machine], node: Any) ->
 
     a, _ = pair
     data = os.urandom(3 * MIB)
-    cid = a.tier.store(data)
+    cid = a.tier.by_hand.store(data)
     rpc(node.api, "block/rm", {"arg": raw_cid(data[MIB : 2 * MIB])})
     with pytest.raises(TierError) as caught:
         fetched(a, cid)

@@ -18,6 +18,7 @@ from cachekit.files.sqlite import locked
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.index.rows import SKEW, SegmentFile, alive
 from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_LINES, Line, encode
+from cachekit.ipfs.index.shelves import MfsShelf, Shelf
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.trust.credential import WriterKey
@@ -28,9 +29,6 @@ COMPACT_AT: Final = 48
 
 _LARGE_BYTES: Final = MAX_BYTES // 2
 _MOST_LARGE: Final = 32
-_WRITING_SECONDS: Final = 0.1
-"""Far longer than it takes Kubo to write a segment."""
-_SEGMENT: Final = re.compile(r"\d{16}")
 _WRITER: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -72,22 +70,35 @@ class Index:
             unfinished()
         return taken
 
-    def publish(self, namespace: str, lines: Sequence[Line], writer: WriterKey, timeout: float) -> None:
+    def take(self, namespace: str, shelf: Shelf, writer: str, deadline: Deadline) -> tuple[int, bool]:
+        """Take in what a writer of another daemon has that is new; how many entries, and whether that was all."""
+        pull = Pull(self._transport, self._table, namespace, deadline)
+        with self._pulling:
+            highest = self._table.writers(namespace).get(writer, (0, ""))[0]
+            taken = pull.writer(writer, "", highest, shelf)
+        self._table.heed(namespace)
+        return taken, pull.complete
+
+    def publish(
+        self, namespace: str, lines: Sequence[Line], writer: WriterKey, timeout: float
+    ) -> list[tuple[str, bytes]]:
         """Make `lines` visible to everybody, as segments of `writer`; merges its segments when they are many.
 
-        Holds a lock of this machine's writer key. Raises TierError; a segment that was written stays.
+        Gives the new segments, with their CIDs. Holds a lock of this machine's writer key. Raises TierError; a segment
+        that was written stays.
         """
         deadline = Deadline(timeout)
         with locked(writer.path.with_suffix(".lock"), deadline.at):
             if not Pull(self._transport, self._table, namespace, deadline).own(writer.id):
                 raise TierUnavailable("there was no time to read our own segments", reason="unfinished")
             push = Push(self._transport, self._table, namespace, writer, deadline)
-            push.append(lines)
+            written = push.append(lines)
             push.compact()
         # Here, in the background, or else the next lookup has to find out that only our own segment was new. Should it
         # fail, that is what happens.
         with contextlib.suppress(TierError):
             self.refresh(namespace, deadline.left())
+        return written
 
 
 @dataclass
@@ -112,11 +123,11 @@ class Pull:
         for name, cid, _ in listed or []:
             present.add(name)
             if not _WRITER.fullmatch(name):
-                self.table.refuse(self.namespace, SegmentFile("", name, cid, 0), "unexpected_file")
+                self.table.refuse(self.namespace, SegmentFile("", name, cid, 0, 0), "unexpected_file")
                 continue
             highest, seen = known.get(name, (0, ""))
             if seen != cid:
-                taken += self._writer(name, cid, highest)
+                taken += self.writer(name, cid, highest, self._mfs(name))
         for writer, (_, cid) in known.items():
             if cid and writer not in present:
                 self._rolled_back(writer, "")
@@ -129,24 +140,28 @@ class Pull:
     def own(self, writer: str) -> bool:
         """This machine's; False if time was too short for all of it."""
         highest = self.table.writers(self.namespace).get(writer, (0, ""))[0]
-        self._writer(writer, "", highest)
+        self.writer(writer, "", highest, self._mfs(writer))
         return self.complete
 
-    def _writer(self, writer: str, cid: str, highest: int) -> int:
+    def _mfs(self, writer: str) -> MfsShelf:
+        return MfsShelf(self.transport, self.path, writer, self.deadline, self.last_start)
+
+    def writer(self, writer: str, cid: str, highest: int, shelf: Shelf) -> int:
+        """What `shelf` has and the table has not; how many entries that were. `cid` is noted where that is all."""
         seen, taken = self.table.files(self.namespace, writer), 0
-        listed = self._listed(writer, seen)
-        if listed and max(_sequence(name) for name, _, _ in listed) < highest:
+        listed = shelf.list(lambda name, file_cid: seen.get(name, ("", ""))[0] == file_cid)
+        if listed and max(file.sequence for file in listed) < highest:
             self._rolled_back(writer, cid)
             return 0
         # In the order of their sequences: wherever this is interrupted, all up to the highest seen is read.
-        for name, file_cid, size in sorted(listed):
-            if seen.get(name, ("", ""))[0] == file_cid:
+        for file in sorted(listed, key=lambda file: file.name):
+            if seen.get(file.name, ("", ""))[0] == file.cid:
                 continue
             if time.monotonic() >= self.last_start:
                 self.complete = False
                 return taken
-            taken += self._file(SegmentFile(writer, name, file_cid, _sequence(name)), size, highest)
-        self.table.keep_files(self.namespace, writer, [name for name, _, _ in listed])
+            taken += self._file(file, highest, shelf)
+        self.table.keep_files(self.namespace, writer, [file.name for file in listed])
         if cid:
             self.table.set_writer(self.namespace, writer, cid)
         return taken
@@ -155,25 +170,14 @@ class Pull:
         self.table.report("rollback")
         self.table.set_writer(self.namespace, writer, cid)
 
-    def _listed(self, writer: str, seen: dict[str, tuple[str, str]]) -> list[tuple[str, str, int]]:
-        patience = min(time.monotonic() + _WRITING_SECONDS, self.last_start)
-        while True:
-            listed = self.transport.list(f"{self.path}/{writer}", timeout=self.deadline.left()) or []
-            # Kubo shows a file that is just being written as an empty one.
-            unsettled = [name for name, cid, size in listed if not size and seen.get(name, ("", ""))[0] != cid]
-            if not unsettled or time.monotonic() >= patience:
-                return listed
-            time.sleep(_WRITING_SECONDS / 10)
-
-    def _file(self, file: SegmentFile, size: int, highest: int) -> int:
-        reason = "" if 0 < size <= MAX_BYTES else "oversized" if size else "empty_segment"
+    def _file(self, file: SegmentFile, highest: int, shelf: Shelf) -> int:
+        reason = "" if 0 < file.size <= MAX_BYTES else "oversized" if file.size else "empty_segment"
         if file.sequence < 0:
             reason = "unexpected_file"
         if reason:
             self.table.refuse(self.namespace, file, reason)
             return 0
-        path = f"{self.path}/{file.writer}/{file.name}"
-        data = self.transport.read(path, limit=MAX_BYTES, timeout=self.deadline.left())
+        data = shelf.read(file)
         if data is None:
             return 0
         try:
@@ -201,8 +205,9 @@ class Push:
         """The writer's directory."""
         return f"{path_of(self.table, self.namespace)}/{self.writer.id}"
 
-    def append(self, lines: Sequence[Line]) -> None:
-        """New segments with `lines`, above all that were ever seen."""
+    def append(self, lines: Sequence[Line]) -> list[tuple[str, bytes]]:
+        """New segments with `lines`, above all that were ever seen; each with its CID."""
+        written = []
         sequence = self.table.writers(self.namespace).get(self.writer.id, (0, ""))[0]
         taken = self.table.files(self.namespace, self.writer.id)
         for at in range(0, len(lines), MAX_LINES):
@@ -218,7 +223,9 @@ class Push:
             )
             self.transport.write(f"{self.path}/{name}", data, timeout=self.deadline.left())
             cid = self.transport.stat(f"{self.path}/{name}", timeout=self.deadline.left()) or ""
-            self.table.accept(self.namespace, SegmentFile(self.writer.id, name, cid, sequence), part)
+            self.table.accept(self.namespace, SegmentFile(self.writer.id, name, cid, sequence, len(data)), part)
+            written.append((cid, data))
+        return written
 
     def compact(self) -> None:
         """Where the writer's segments are many, merge them into few."""
@@ -257,10 +264,6 @@ class Push:
 def path_of(table: Table, namespace: str) -> str:
     """Where the segments of a namespace are, in MFS."""
     return f"{ROOT}/{table.credential.namespace_id(namespace)}"
-
-
-def _sequence(name: str) -> int:
-    return int(name) if _SEGMENT.fullmatch(name) else -1
 
 
 def _free_after(sequence: int, taken: dict[str, tuple[str, str]]) -> int:

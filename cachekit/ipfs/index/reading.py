@@ -27,12 +27,17 @@ LISTENING_SECONDS: Final = 5.0
 _ALL_SECONDS: Final = 10.0
 
 
-def payload_of(transport: KuboTransport, entry: Line, timeout: float) -> bytes | None:
-    """The payload of an entry as the daemon has it, unverified; None where any of it was collected. Raises TierError."""
+def payload_of(transport: KuboTransport, entry: Line, timeout: float, *, peers: bool = False) -> bytes | None:
+    """The payload of an entry as the daemon has it, unverified; None where any of it was collected. Raises TierError.
+
+    With `peers` the daemon asks those that it knows, all the time that there is.
+    """
     cid, deadline = cid_of(entry), Deadline(timeout)
     if not entry.flags & UNIXFS:
-        return transport.block_get(cid, timeout=timeout)
+        return transport.block_get(cid, timeout=timeout, peers=peers)
     try:
+        if peers:
+            return transport.cat(cid, size=entry.size, timeout=timeout, peers=True)
         return transport.cat(cid, size=entry.size, timeout=timeout)
     except IntegrityError as error:
         if error.reason != "truncated":

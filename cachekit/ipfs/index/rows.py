@@ -84,12 +84,13 @@ class Space(NamedTuple):
 
 
 class SegmentFile(NamedTuple):
-    """A segment as it stands in a writer's directory."""
+    """A segment as it stands in a writer's directory; `size` in bytes."""
 
     writer: str
     name: str
     cid: str
     sequence: int
+    size: int
 
 
 def cid_of(entry: Line) -> str:

@@ -18,6 +18,7 @@ from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.node.binary import environment, last_line
 from cachekit.ipfs.node.process import answering_version, asked_to_shut_down, locked, own_pid
 from cachekit.ipfs.node.repo import api_address, clear_traces, configure, create, recorded_api
+from cachekit.ipfs.node.team import read_team
 
 _POLL_SECONDS = 0.05
 
@@ -51,7 +52,7 @@ def start(data_dir: Path, *, binary: Path, socket: bool = False, timeout: float 
             return now
         api = api_address(node, socket)
         create(binary, node)
-        configure(node / "repo", api)
+        configure(node / "repo", api, read_team(data_dir))
         clear_traces(node)
         return _launch(data_dir, binary, deadline)
 
@@ -127,7 +128,7 @@ def _spawn(node: Path, binary: Path) -> subprocess.Popen[bytes]:
         try:
             process = subprocess.Popen(
                 command,
-                env=environment(repo),
+                env=environment(repo) | ({"LIBP2P_FORCE_PNET": "1"} if (repo / "swarm.key").exists() else {}),
                 cwd=node,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -12,7 +12,7 @@ from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.artifacts import Holdings
-from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
+from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid, raw_cid
 from cachekit.ipfs.content.pins import Pins
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Line
@@ -26,6 +26,8 @@ _COLLECTED: Final = ("not_found", "collecting")
 _BAD_ANSWERS: Final = ("truncated", "not_kubo", "oversized")
 """Of the daemon, or of who stands before it: the next one may be good, and what was to be sent still is."""
 _AGAIN_SECONDS: Final = 0.01
+_SMALL_BYTES: Final = 16 << 10
+"""A payload up to this goes along with the word that it exists."""
 
 
 class _Staged(NamedTuple):
@@ -39,7 +41,8 @@ class _Staged(NamedTuple):
 class Sender:
     """Sends batches, one process at a time. `writer` is asked for when there is something to sign.
 
-    `files` sends an artifact's files, until a deadline; whether it could.
+    `files` sends an artifact's files, until a deadline; whether it could. `announce` tells other daemons what a namespace
+    has by now, with the blocks that may go along.
     """
 
     transport: KuboTransport
@@ -49,6 +52,7 @@ class Sender:
     writer: Callable[[], WriterKey]
     report: Callable[[str], None]
     files: Callable[[Item, Deadline], bool]
+    announce: Callable[[str, Mapping[str, bytes], Deadline], None] = lambda _namespace, _blocks, _deadline: None
 
     @property
     def pins(self) -> Pins:
@@ -95,8 +99,10 @@ class Sender:
         return cid
 
     def _send(self, batch: Sequence[Item], deadline: Deadline, *, patient: bool) -> None:
-        lines = dict[str, list[Line]]()
+        lines, small = dict[str, list[Line]](), dict[str, bytes]()
         for one in self._stored(batch, deadline, patient=patient):
+            if len(one.stored) <= _SMALL_BYTES:
+                small[one.cid] = one.stored
             if one.item.pin:
                 self._pin(one, deadline)
             lines.setdefault(one.item.namespace, []).append(one.entry)
@@ -104,7 +110,8 @@ class Sender:
             if item.kind != "entry":
                 lines.setdefault(item.namespace, []).append(self._mark(item))
         for namespace, published in lines.items():
-            self.index.publish(namespace, published, self.writer(), deadline.left())
+            written = self.index.publish(namespace, published, self.writer(), deadline.left())
+            self.announce(namespace, {**dict(raw_blocks(written)), **small}, deadline)
         for item in batch:
             if item.kind == "unpin":
                 self._take_over(item.namespace, item.key, item.text, deadline)
@@ -208,6 +215,11 @@ class Sender:
             manifest = Holdings(self.transport, self.table).manifest(namespace, root, deadline)
             files = [file.cid for file in manifest.files if file.cid] if manifest is not None else []
             self.table.hold(namespace, key, root, [*files, root])
+
+
+def raw_blocks(written: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Those of the segments that are one block, which their bytes are."""
+    return ((cid, data) for cid, data in written if raw_cid(data) == cid)
 
 
 def again(work: Callable[[], None], deadline: Deadline, restore: Callable[[], object] = lambda: None) -> None:

@@ -138,7 +138,7 @@ def _index(place: Path) -> Iterator[Reader]:
     yield reader("segment", lambda data: segments.decode(data, OWNER, "team"), [segment], IntegrityError, verifies=True)
     table = Table(place / "index.db", OWNER)
     table.remember("team")
-    file = SegmentFile(WRITER.id, f"{7:016d}", "cid", 7)
+    file = SegmentFile(WRITER.id, f"{7:016d}", "cid", 7, 1)
 
     def signed(data: bytes) -> Any:
         """A segment of a writer who is certified, and signs whatever comes."""
