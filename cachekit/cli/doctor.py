@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
@@ -98,6 +99,7 @@ def _team(cache: Cache, resolved: Resolved, environ: Mapping[str, str]) -> Itera
         yield daemon
         if daemon.text.startswith("Kubo"):
             yield _namespaces(cache.team, resolved.settings.namespace)
+            yield from _swarm(cache.team)
             if resolved.settings.ipfs != "ro" and cache.team.credential.writes:
                 yield from _waiting(cache.team)
 
@@ -166,6 +168,31 @@ def _waiting(team: Team) -> Iterator[Finding]:
         yield Finding("outbox", "failed", text, "`cachekit flush` sends them, or says what hinders it")
 
 
+def _swarm(team: Team) -> Iterator[Finding]:
+    from cachekit.ipfs.kubo.network import too_old
+
+    swarm = team.tier.swarm
+    if swarm is None:
+        return
+    try:
+        if not swarm.network.has_topics(_SECONDS):
+            old = too_old(team.transport.known_version())
+            text = f"{old or 'the daemon has no pubsub'}: entries of other machines come by name, within half a minute"
+            remedy = "`cachekit node install` gets a newer one" if old else "`ipfs config --json Pubsub.Enabled true`"
+            yield Finding("topics", "note", text, remedy)
+        connected = len(swarm.network.peers(_SECONDS))
+    except TierError as error:
+        yield Finding("team", "failed", f"the daemon does not say who is connected: {error}", "restart the daemon")
+        return
+    if connected:
+        yield Finding("team", "ok", f"{connected} daemons of the team are connected; `cachekit node status` names them")
+    else:
+        text = "no daemon of the team is connected"
+        yield Finding(
+            "team", "failed", text, "see that one of CACHEKIT_PEERS, or who invited you, runs and can be dialled"
+        )
+
+
 def _namespaces(team: Team, namespace: str) -> Finding:
     from cachekit.ipfs.index.index import ROOT
 
@@ -173,11 +200,13 @@ def _namespaces(team: Team, namespace: str) -> Finding:
         listed = team.transport.list(ROOT, timeout=_SECONDS) or []
     except TierError as error:
         return Finding("namespaces", "failed", f"the index cannot be listed: {error}", "ask again; restart the daemon")
-    spaces = {name for name, _, _ in listed}
+    spaces = {name for name, _, _ in listed if re.fullmatch(r"[0-9a-f]{32}", name)}
+    swarm = team.tier.swarm
+    spaces |= {head.space for head in swarm.book.heads()} if swarm is not None else set()
     if not spaces:
         return Finding("namespaces", "ok", "the daemon holds no entries yet")
     if team.credential.namespace_id(namespace) in spaces:
-        return Finding("namespaces", "ok", f"the daemon holds entries of {namespace!r} under this secret")
+        return Finding("namespaces", "ok", f"there are entries of {namespace!r} under this secret")
     text = f"other namespaces are there ({len(spaces)}), none under this secret and the name {namespace!r}"
     return Finding(
         "namespaces", "note", text, "where you expected hits, compare CACHEKIT_SECRET and CACHEKIT_NAMESPACE"

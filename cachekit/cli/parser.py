@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cachekit.cli import artifacts, explain, look, node, remove, run
+from cachekit.cli import artifacts, explain, look, node, remove, run, team
 from cachekit.cli.report import INTERRUPTED, NO, USAGE, YES, Nothing, Report, explained
 from cachekit.errors import CachekitError, UsageError
 
@@ -183,7 +183,16 @@ def _add_ipfs(commands: Any) -> None:
         "--socket", action="store_true", help="on a unix socket instead of a loopback port"
     )
     _command(actions, "stop", node.stop, "end the private node")
-    _command(actions, "status", node.status, "whether the private node runs and answers")
+    _command(actions, "status", team.status, "whether the private node runs and answers; the team, and who is offline")
+    inviting = _command(actions, "invite", team.invite, "a token with which another machine joins; prints it alone")
+    inviting.add_argument("--read-only", action="store_true", help="its machine reads, and publishes nothing")
+    inviting.add_argument("--name", help="what the team calls that machine; its host's name by default")
+    inviting.add_argument("--address", metavar="HOST[:PORT]", help="where others reach this machine; found if left out")
+    joining = _command(actions, "join", team.join, "make this machine's node one of a team")
+    joining.add_argument(
+        "token", metavar="TOKEN", help="as `cachekit node invite` printed it; treat it like a password"
+    )
+    joining.add_argument("--name", help="what the team calls this machine")
 
 
 def _command(

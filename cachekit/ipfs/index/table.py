@@ -60,6 +60,10 @@ class Table:
         entry = self.find(namespace, digest)
         return entry if entry is not None and rows.alive(entry, time.time_ns()) else None
 
+    def counts(self) -> dict[str, int]:
+        """writer → how many entries of all namespaces are known that it wrote last."""
+        return dict(self._database.rows("SELECT writer, count(*) FROM entries GROUP BY writer"))
+
     def forget(self, namespace: str, digest: bytes) -> None:
         """Drop what is known about a key."""
         key = self.credential.index_key(namespace, digest)

@@ -37,6 +37,7 @@ class Follower:
         self._table = table
         self._book = book
         self._report = report
+        self._taken = 0
 
     def hear(self, texts: list[bytes], sender: str, *, new: bool) -> list[Head]:
         """The heads among `texts` that are news, verified and noted. Raises TierError where they cannot be noted."""
@@ -83,6 +84,13 @@ class Follower:
             self._book.blame(head.writer, reason)
         if complete:
             self._book.done(head)
+        # Not in one line: what another thread adds during the call would be lost.
+        self._taken += taken
+        return taken
+
+    def taken(self) -> int:
+        """How many entries were taken in since this was last asked, by whatever thread."""
+        taken, self._taken = self._taken, 0
         return taken
 
     def keep(self, head: Head, deadline: Deadline) -> None:

@@ -27,7 +27,8 @@ _MOST_SENDERS: Final = 4096
 
 
 class Hearing:
-    """`news` is called where something is to be done soon; `owes` whether somebody lacks heads that we have."""
+    """`news` is called where something is to be done soon; `owes`: somebody lacks heads that we have; so are we by who
+    is new (`is_greeted`)."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class Hearing:
         news: Callable[[], None],
         report: Callable[[str], None],
     ) -> None:
-        self.owes = False
+        self.owes = self.is_greeted = False
         self._envelope = envelope
         self._follower = follower
         self._book = book
@@ -105,10 +106,16 @@ class Hearing:
             self._book.greet(Member(str(peer)[:_LONGEST], "", "", "", rumour, "", "", 0, 0))
         settled = time.monotonic() - self._changed > _SETTLED_SECONDS
         if state != state_of(self._book.heads()) and (says.get("joining") or settled):
-            online = sum(one.online for one in self._book.members())
-            if random.random() < _ANSWERS / max(1.0, online):  # noqa: S311 - spreads load, guards nothing
-                self.owes = True
-                self._news()
+            self.owes = self.owes or self._is_chosen()
+        if says.get("joining"):
+            self.is_greeted = self._is_chosen()
+        if self.owes or self.is_greeted:
+            self._news()
+
+    def _is_chosen(self) -> bool:
+        """Whether we are among the few who answer what all could."""
+        online = sum(one.online for one in self._book.members())
+        return random.random() < _ANSWERS / max(1.0, online)  # noqa: S311 - spreads load, guards nothing
 
     def _on_claim(self, sender: str, message: Message) -> None:
         says = message.says

@@ -125,7 +125,8 @@ class Swarm:
             if head.name and deadline.rest:
                 with contextlib.suppress(TierError):
                     self._follower.look(head.name, deadline)
-        return self._take_lacking(deadline)
+        self._take_lacking(deadline)
+        return self._follower.taken()
 
     def close(self) -> None:
         """Listen no more; another process of the machine goes on."""
@@ -207,6 +208,9 @@ class Swarm:
             joining = "hello" not in self._due
             seconds = HELLO_SECONDS if any(one.online for one in self.book.members()) else _ALONE_SECONDS
             self._every("hello", seconds, lambda: self._say_hello(joining=joining))
+            if self._ears.is_greeted:
+                self._ears.is_greeted = False
+                self._say_hello(joining=False)
             if self._ears.owes:
                 self._ears.owes = False
                 self._answer()
@@ -222,15 +226,13 @@ class Swarm:
             self._due[what] = now + seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
             work()
 
-    def _take_lacking(self, deadline: Deadline) -> int:
-        taken = 0
+    def _take_lacking(self, deadline: Deadline) -> None:
         for head in self.book.lacking("taken"):
             if deadline.rest:
                 try:
-                    taken += self._follower.take(head, {}, deadline)
+                    self._follower.take(head, {}, deadline)
                 except TierError as error:  # who has it may be away: the others' may still be had
                     self._report(f"unread_{error.reason}")
-        return taken
 
     def _connect(self) -> None:
         connected = self.network.peers(_CALL_SECONDS)
@@ -245,11 +247,11 @@ class Swarm:
     def _say_hello(self, *, joining: bool) -> None:
         self._own_peer, listens = self.network.identity(_CALL_SECONDS)
         writer, name, role = self._me()
-        state = state_of(self.book.heads())
-        says = {"id": writer, "name": name, "role": role, "addresses": self._reachable(listens), "state": state}
         # Who knows only one of us shall reach us all, whoever is away.
-        says["others"] = {one.peer: one.addresses[:2] for one in self.book.members()[:_MOST_NAMES] if one.said}
-        self.say("hello", {**says, "version": "1", "joining": joining})
+        others = {one.peer: one.addresses[:2] for one in self.book.members()[:_MOST_NAMES] if one.said}
+        says = {"id": writer, "name": name, "role": role, "addresses": self._reachable(listens), "others": others}
+        about = {"state": state_of(self.book.heads()), "version": "1", "joining": joining}
+        self.say("hello", {**says, **about})
 
     def _answer(self) -> None:
         heads = self.book.heads()
