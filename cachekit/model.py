@@ -274,11 +274,11 @@ class TierState:
 class Mark:
     """An invalidation: entries of `namespace` that it covers and that were created at or before `at` are dead.
 
-    kind: `namespace` (everything), `tag` (value: the tag), `key` (value: hex digest). A tag's namespace may be
-    `EVERYWHERE`.
+    kind: `namespace` (everything), `tag` (value: the tag), `key` (value: hex digest), `function` (value: its dotted name).
+    A tag's and a function's namespace may be `EVERYWHERE`.
     """
 
     namespace: str
-    kind: Literal["namespace", "tag", "key"]
+    kind: Literal["namespace", "tag", "key", "function"]
     value: str
     at: int

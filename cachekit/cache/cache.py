@@ -215,8 +215,7 @@ class Cache(Opened):
         removed = 0
         for mark in chosen:
             if disk is not None:
-                tag = mark.value if mark.kind == "tag" else ""
-                removed += self._ended("disk", partial(disk.drop_where, mark.namespace, tag))
+                removed += self._ended("disk", partial(disk.drop_marked, mark))
             if self.team is not None:
                 removed += self._ended("ipfs", partial(self.team.tier.mark, mark))
         if self.memory is not None:

@@ -22,30 +22,40 @@ if TYPE_CHECKING:
     from cachekit.tiers.disk import DiskTier
 
 
-def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key | str | None = None) -> bool:
+def invalidate(
+    *,
+    tag: str | None = None,
+    namespace: str | None = None,
+    key: Key | str | None = None,
+    function: str | Callable[..., Any] | None = None,
+) -> bool:
     """Makes stored answers count no more, in every process of the machine; returns whether there were any.
 
     Args:
         tag: entries with this tag, in all namespaces unless `namespace` names one.
         namespace: every entry of the namespace, or those of it that have `tag`.
         key: one entry: a Key, or its text, as `cachekit ls` prints it.
+        function: the entries of a decorated function, or of the one with that dotted name, as `cachekit stats` prints it.
 
     Other machines follow when they have read it from IPFS. Raises UsageError for no argument, for an empty name, and
     where the invalidation cannot be written.
     """
-    for name, value in (("tag", tag), ("namespace", namespace)):
+    for name, value in (("tag", tag), ("namespace", namespace), ("function", function)):
         if value == "" or value == EVERYWHERE:
             raise UsageError(
                 f"invalidate({name}={value!r}): the {name} must be named; clear() ends the namespace's hits"
             )
     cache = default()
+    if function is not None:
+        name = function if isinstance(function, str) else f"{function.__module__}.{function.__qualname__}"
+        return cache.drop_marked([Mark(namespace or EVERYWHERE, "function", name, time.time_ns())])
     if key is not None:
         return cache.drop(parse_key(key) if isinstance(key, str) else key)
     if tag is not None:
         return cache.drop_marked([Mark(namespace or EVERYWHERE, "tag", tag, time.time_ns())])
     if namespace is not None:
         return cache.drop_marked([Mark(namespace, "namespace", "", time.time_ns())])
-    raise UsageError("invalidate() takes tag=, namespace= or key=; clear() ends every hit of the namespace")
+    raise UsageError("invalidate() takes tag=, namespace=, function= or key=; clear() ends every hit of the namespace")
 
 
 def clear() -> bool:

@@ -127,9 +127,9 @@ def _add_removing(commands: Any) -> None:
     _key(invalidate, "?")
     invalidate.add_argument("--tag", help="entries with this tag; with --namespace only those of the namespace")
     invalidate.add_argument("--namespace", help="every entry of this namespace")
-    _command(commands, "clear", remove.clear, "end hits for every entry of the configured namespace").add_argument(
-        "--yes", action="store_true", help="do not ask"
-    )
+    clearing = _command(commands, "clear", remove.clear, "end hits for every entry of the configured namespace")
+    clearing.add_argument("function", nargs="?", metavar="FUNCTION", help="only this function's, as `stats` names it")
+    clearing.add_argument("--yes", action="store_true", help="do not ask")
     _command(commands, "gc", remove.gc, "drop what expired and what is over the limit")
 
 

@@ -31,6 +31,8 @@ def _removed(removed: bool) -> Report:
 
 def clear(options: argparse.Namespace) -> Report:
     name = default().settings.namespace
+    if options.function is not None:
+        return _removed(operations.invalidate(function=options.function))
     if not options.yes and (options.json or not sys.stdin.isatty()):
         raise UsageError(f"`cachekit clear` ends every hit of namespace {name!r}; say --yes where nobody can answer")
     question = f"End every hit of namespace {name!r}, for everybody who shares it? [y/N] "

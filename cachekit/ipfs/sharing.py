@@ -170,7 +170,8 @@ def veiling(resolved: Resolved) -> Callable[[Key, Record], Sequence[tuple[str, s
 def _veiling(credential: Credential) -> Callable[[Key, Record], list[tuple[str, str]]]:
     def veils(key: Key, record: Record) -> list[tuple[str, str]]:
         tags = [("tag", veiled(credential.tag_code(tag))) for tag in record.tags]
-        return [("key", veiled(credential.index_key(key.namespace, key.digest))), *tags]
+        function = ("function", veiled(credential.function_code(key.function)))
+        return [("key", veiled(credential.index_key(key.namespace, key.digest))), function, *tags]
 
     return veils
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.errors import IntegrityError, TierFull
-from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Record
+from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Mark, Record
 from cachekit.tiers import records
 from cachekit.tiers.disk_file import CacheFile
 from cachekit.tiers.disk_writer import BYTES, VALUE_FILE, Made, Writer, refuse
@@ -103,6 +103,12 @@ class DiskTier:
     def drop(self, key: Key) -> bool:
         return self._delete([key.digest]) > 0
 
+    def drop_marked(self, mark: Mark) -> int:
+        """Drops the entries that a mark of a namespace, a tag or a function covers; returns how many."""
+        if mark.kind == "function":
+            return self._drop_function(mark.namespace, records.function_text(mark.value))
+        return self.drop_where(mark.namespace, mark.value if mark.kind == "tag" else "")
+
     def drop_where(self, namespace: str, tag: str = "") -> int:
         """Drops the entries of a namespace (or EVERYWHERE) that have `tag`, or all of them; returns how many."""
         space = "" if namespace == EVERYWHERE else f"\x1f{namespace}\x1f"
@@ -110,6 +116,10 @@ class DiskTier:
         rows = self._file.rows(_TAGGED, (label or space,))
         chosen = [bytes(key) for key, text in rows if space in text]
         return self._delete(chosen)
+
+    def _drop_function(self, namespace: str, function: str) -> int:
+        named = ((digest, header.namespace) for digest, header in self.entries() if header.function == function)
+        return self._delete([digest for digest, space in named if namespace in (space, EVERYWHERE)])
 
     def entries(self) -> Iterator[tuple[bytes, Header]]:
         """(digest, header) of every entry, newest first; payloads are not read."""

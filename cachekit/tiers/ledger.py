@@ -129,6 +129,8 @@ class Ledger:
             (EVERYWHERE, "namespace", ""),
             (key.namespace, "namespace", ""),
             (key.namespace, "key", key.digest.hex()),
+            (key.namespace, "function", key.function),
+            (EVERYWHERE, "function", key.function),
         ]
         subjects += [(space, "tag", tag) for tag in record.tags for space in (key.namespace, EVERYWHERE)]
         if self._has_veiled and self.veil is not None:

@@ -28,6 +28,7 @@ _SUM_END: Final = 20
 _FIXED: Final = Struct("<4s16sBHHBIqqddQ")
 _START: Final = _FIXED.size
 _PIN: Final = 1
+_LONGEST_FUNCTION: Final = 1024
 _unpack: Final = _FIXED.unpack_from
 
 
@@ -59,7 +60,7 @@ class Header(NamedTuple):
 def encode(key: Key, record: Record) -> bytes:
     """One record as bytes. UsageError where a field is too small (namespace 64 kB, codec 255 B, instants 64 bit)."""
     # The name is for people: cut short, it still is one, whereas a namespace or a codec cut short would be another.
-    function = _text(key.function)[:1024]
+    function = _text(key.function)[:_LONGEST_FUNCTION]
     texts = _text(key.namespace), function, _text(record.codec), _dump_tags(record.tags)
     try:
         head = _FIXED.pack(
@@ -136,6 +137,11 @@ def _no_times() -> IntegrityError:
 
 
 @lru_cache(maxsize=256)
+def function_text(function: str) -> str:
+    """A function's dotted name as a header holds it."""
+    return _text(function)[:_LONGEST_FUNCTION].decode("utf-8", "replace")
+
+
 def _text(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 

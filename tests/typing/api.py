@@ -165,6 +165,7 @@ def functions() -> None:
     assert_type(bare.peek("a"), dict[str, int] | Missing)
     assert_type(bare.put({"a": 1}, "a", model="b"), bool)
     assert_type(bare.invalidate("a"), bool)
+    assert_type(bare.clear(), bool)
     assert_type(bare.key_for("a"), Key)
     assert_type(bare.explain("a"), Explanation)
     assert_type(bare.cache, Cache)

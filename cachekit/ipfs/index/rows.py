@@ -9,6 +9,7 @@ from cachekit.errors import IntegrityError
 from cachekit.ipfs.content.cids import DAG_PB, RAW, cid_from
 from cachekit.ipfs.index.segments import (
     ENTRY,
+    FUNCTION_MARK,
     KEY_MARK,
     NAMESPACE_MARK,
     PINNED,
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 SKEW: Final = 300 * NANOSECONDS
 """How far another machine's clock may run ahead of ours."""
 
-Kind = Literal["namespace", "tag", "key"]
-KINDS: Final[Mapping[Kind, int]] = {"namespace": NAMESPACE_MARK, "tag": TAG_MARK, "key": KEY_MARK}
+Kind = Literal["namespace", "tag", "key", "function"]
+KINDS: Final[Mapping[Kind, int]] = {
+    "namespace": NAMESPACE_MARK,
+    "tag": TAG_MARK,
+    "key": KEY_MARK,
+    "function": FUNCTION_MARK,
+}
 """A mark's kind as `model.Mark` says it, and as a segment does."""
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (space TEXT, key BLOB, writer TEXT, flags INTEGER, digest BLOB, size INTEGER,

@@ -27,6 +27,7 @@ NAMESPACE_MARK: Final = 1
 TAG_MARK: Final = 2
 KEY_MARK: Final = 3
 UNPIN_MARK: Final = 4
+FUNCTION_MARK: Final = 8
 
 _MAGIC: Final = b"ckix"
 _VERSION: Final = 1

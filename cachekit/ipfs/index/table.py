@@ -14,7 +14,7 @@ from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
 from cachekit.ipfs.index import rows
 from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Held, Kind, Pin, SegmentFile, Space
-from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, TAG_MARK, UNPIN_MARK, Line, Segment, decode
+from cachekit.ipfs.index.segments import ENTRY, FUNCTION_MARK, KEY_MARK, TAG_MARK, UNPIN_MARK, Line, Segment, decode
 from cachekit.ipfs.trust.credential import TAG_BYTES, Credential, writer_id
 from cachekit.model import EVERYWHERE, Mark
 from cachekit.tiers.ledger import veiled
@@ -77,6 +77,8 @@ class Table:
             value = self.credential.tag_code(mark.value)
         elif mark.kind == "key":
             value = self.credential.index_key(mark.namespace, bytes.fromhex(mark.value))
+        elif mark.kind == "function":
+            value = self.credential.function_code(mark.value)
         else:
             value = b""
         return Line(rows.padded(value), KINDS[mark.kind], created=mark.at)
@@ -234,5 +236,5 @@ class Table:
 
 
 def _veiled(namespace: str, kind: int, value: bytes, at: int) -> Mark:
-    code = {TAG_MARK: value[:TAG_BYTES], KEY_MARK: value}.get(kind)
+    code = {TAG_MARK: value[:TAG_BYTES], KEY_MARK: value, FUNCTION_MARK: value}.get(kind)
     return Mark(namespace, _NAMES[kind], "" if code is None else veiled(code), at)

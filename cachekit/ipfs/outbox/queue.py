@@ -31,7 +31,7 @@ class Item(NamedTuple):
     """
 
     id: int
-    kind: Literal["entry", "unpin", "namespace", "tag", "key"]
+    kind: Literal["entry", "unpin", "namespace", "tag", "key", "function"]
     namespace: str
     key: bytes = b""
     text: str = ""

@@ -103,6 +103,10 @@ class Credential:
         """What stands for a tag in segments: the same in all namespaces, so that one mark can cover it in all of them."""
         return self.tag(EVERYWHERE, tag)
 
+    def function_code(self, function: str) -> bytes:
+        """What stands for a function in segments: 16 bytes, the same in all namespaces."""
+        return hmac.digest(self.derived("function", EVERYWHERE), function.encode(), "sha256")[:KEY_BYTES]
+
     def seal(self, namespace: str, plaintext: bytes) -> bytes:
         """AES-256-GCM. Equal plaintext seals equally inside a namespace, so that equal content has one CID."""
         return self._cipher(namespace).seal(plaintext)

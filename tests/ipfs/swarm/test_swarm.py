@@ -54,10 +54,10 @@ def test_who_comes_later_is_told_what_the_others_know(team: list[Machine]) -> No
 
 
 def test_invalidations_travel(team: list[Machine]) -> None:
-    """A tag and a namespace end hits on the other machines as fast as entries come."""
+    """A tag, a namespace and a function end hits on the other machines as fast as entries come."""
     first, second = team[0].process(), team[1].process()
     second.until("len(swarm().book.members())", lambda known: known >= 1)
-    for end in ("invalidate(tag='word:gone')", "cachekit.clear()"):
+    for end in ("invalidate(tag='word:gone')", "cachekit.clear()", "answer.clear()"):
         first.ask("[answer('gone'), flush()]")
         second.until("repr(answer.peek('gone'))", lambda said: said != MISS, 5)
         first.ask(f"[{end}, flush()]")
