@@ -113,7 +113,7 @@ def _credential(team: Team) -> Finding:
 
 def _credential_alone(resolved: Resolved) -> Finding:
     from cachekit.ipfs.sharing import credential_file
-    from cachekit.ipfs.trust.credential import load_credential
+    from cachekit.ipfs.trust.tokens import load_credential
 
     settings = resolved.settings
     try:

@@ -187,7 +187,15 @@ def _add_ipfs(commands: Any) -> None:
     inviting = _command(actions, "invite", team.invite, "a token with which another machine joins; prints it alone")
     inviting.add_argument("--read-only", action="store_true", help="its machine reads, and publishes nothing")
     inviting.add_argument("--name", help="what the team calls that machine; its host's name by default")
+    inviting.add_argument("--expires", metavar="TIME", help="how long it may write, such as 90d; for ever by default")
     inviting.add_argument("--address", metavar="HOST[:PORT]", help="where others reach this machine; found if left out")
+    _command(actions, "revoke", team.revoke, "believe nothing new of a member").add_argument(
+        "name", metavar="NAME|ID", help="as it was invited, or a writer's id"
+    )
+    _command(actions, "rotate", team.rotate, "a new secret for what is stored from now on")
+    distrusting = _command(commands, "distrust", team.distrust, "end all that a member ever stored, on all machines")
+    distrusting.add_argument("name", metavar="NAME|ID", help="as it was invited, or a writer's id")
+    distrusting.add_argument("--since", metavar="TIME", help="only what it stored in the last, such as 2d")
     joining = _command(actions, "join", team.join, "make this machine's node one of a team")
     joining.add_argument(
         "token", metavar="TOKEN", help="as `cachekit node invite` printed it; treat it like a password"

@@ -31,7 +31,8 @@ from cachekit.ipfs.swarm.book import Book
 from cachekit.ipfs.swarm.following import Follower
 from cachekit.ipfs.swarm.swarm import Swarm
 from cachekit.ipfs.tier import IpfsTier
-from cachekit.ipfs.trust.credential import Credential, WriterKey, load_credential
+from cachekit.ipfs.trust.credential import Credential, WriterKey
+from cachekit.ipfs.trust.tokens import load_credential
 from cachekit.model import Key, Mark, Record, TierState
 from cachekit.tiers.ledger import Ledger, veiled
 

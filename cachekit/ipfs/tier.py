@@ -25,6 +25,7 @@ from cachekit.ipfs.outbox.queue import Item, Outbox
 from cachekit.ipfs.outbox.sending import Sender
 from cachekit.ipfs.swarm.swarm import Swarm
 from cachekit.ipfs.trust.credential import WriterKey
+from cachekit.ipfs.trust.roster import Roster
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 
@@ -207,6 +208,13 @@ class IpfsTier:
         others = 0 if self.swarm is None else self.swarm.look_again(Deadline(timeout))
         return self._puller.taken() + others
 
+    def publish_roster(self, roster: Roster, timeout: float = 10.0) -> None:
+        """Heed the owner's new roster here, and have the daemon and all members hear of it. Raises TierError."""
+        self._table.members.take(roster.text)
+        self._index.publish_roster(roster.text, timeout)
+        if self.swarm is not None:
+            self.swarm.say_roster(roster)
+
     def listen(self, namespace: str) -> None:
         """From now on, look every few seconds for what other machines invalidated in `namespace` and all others."""
         self._puller.start(namespace)
@@ -226,6 +234,9 @@ class IpfsTier:
             return entry
         self._refresh(key.namespace, deadline)
         entry = self._table.living(key.namespace, key.digest)
+        if entry is None and self.swarm is not None and not self.swarm.is_settled():
+            self.swarm.settle(deadline.rest * _INDEX_SHARE)
+            entry = self._table.living(key.namespace, key.digest)
         if entry is not None and self._puller.age(EVERYWHERE) > LISTENING_SECONDS:
             # Nobody listens, or not yet: a mark for all namespaces may stand where we did not look.
             self._refresh(EVERYWHERE, deadline)

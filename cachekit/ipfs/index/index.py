@@ -22,8 +22,10 @@ from cachekit.ipfs.index.shelves import MfsShelf, Shelf
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.trust.credential import WriterKey
+from cachekit.ipfs.trust.roster import MOST_BYTES as ROSTER_BYTES
 
 ROOT: Final = "/cachekit/v1"
+ROSTERS: Final = f"{ROOT}/rosters"
 COMPACT_AT: Final = 48
 """Segments of one writer from which on it merges them: well below the 64 that nobody may exceed."""
 
@@ -39,6 +41,7 @@ class Index:
         self._transport = transport
         self._table = table
         self._pulling = threading.Lock()
+        self._roster = ""
 
     def renew_after_fork(self) -> None:
         """A lock that another thread held at the fork would stay locked for ever."""
@@ -69,6 +72,23 @@ class Index:
         if not pull.complete:
             unfinished()
         return taken
+
+    def refresh_roster(self, timeout: float) -> None:
+        """Take in the owner's roster where another one stands in the daemon. Raises TierError."""
+        path = f"{ROSTERS}/{self._table.credential.owner_id}"
+        cid = self._transport.stat(path, timeout=timeout)
+        if cid is None or cid == self._roster:
+            return
+        text = self._transport.read(path, limit=ROSTER_BYTES, timeout=timeout)
+        try:
+            self._table.members.take(text or b"")
+        except IntegrityError as error:
+            self._table.report(error.reason)
+        self._roster = cid
+
+    def publish_roster(self, text: bytes, timeout: float) -> None:
+        """Have the daemon hold a roster, for all of its users. Raises TierError."""
+        self._transport.write(f"{ROSTERS}/{self._table.credential.owner_id}", text, timeout=timeout)
 
     def take(self, namespace: str, shelf: Shelf, writer: str, deadline: Deadline) -> tuple[int, bool]:
         """Take in what a writer of another daemon has that is new; how many entries, and whether that was all."""

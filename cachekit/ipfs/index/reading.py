@@ -53,6 +53,7 @@ def payload_of(transport: KuboTransport, entry: Line, timeout: float, *, peers: 
 
 def record_of(table: Table, namespace: str, entry: Line, payload: bytes) -> Record:
     """The record that `entry` promises; IntegrityError where the bytes are others, or no record."""
+    table.members.roster()  # with the later generations of the secret
     cid = file_cid(payload) if entry.flags & UNIXFS else raw_cid(payload)
     if cid != cid_of(entry):
         raise IntegrityError("the daemon gave other bytes than the index names", reason="wrong_bytes")
@@ -72,7 +73,7 @@ def record_of(table: Table, namespace: str, entry: Line, payload: bytes) -> Reco
         entry.expires,
         entry.grace,
         entry.seconds,
-        tags=tuple(map(veiled, entry.tags)),
+        tags=(*map(veiled, entry.tags), *table.written_tags(namespace, entry)),
         pin=bool(pinned),
     )
 
@@ -122,6 +123,7 @@ class Puller:
     def refresh_all(self, timeout: float, *first: str) -> None:
         """`refresh` for `first` and all that was ever asked for on this machine, each within `timeout` seconds."""
         deadline = Deadline(_ALL_SECONDS)
+        self._index.refresh_roster(timeout)
         for name in dict.fromkeys([*first, *self._times, EVERYWHERE, *self._table.namespaces()]):
             self.refresh(name, timeout)
             if not deadline.rest:

@@ -13,6 +13,8 @@ from typing import Final
 from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
 from cachekit.ipfs.index import rows
+from cachekit.ipfs.index.members import SCHEMA as MEMBERS_SCHEMA
+from cachekit.ipfs.index.members import Members
 from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Held, Kind, Pin, SegmentFile, Space
 from cachekit.ipfs.index.segments import ENTRY, FUNCTION_MARK, KEY_MARK, TAG_MARK, UNPIN_MARK, Line, Segment, decode
 from cachekit.ipfs.trust.credential import TAG_BYTES, Credential, writer_id
@@ -46,7 +48,8 @@ class Table:
         self.credential = credential
         self.report = report
         self._heed = heed
-        self._database = Database(path, SCHEMA, report)
+        self._database = Database(path, SCHEMA + MEMBERS_SCHEMA, report)
+        self.members = Members(self._database, credential, heed)
 
     # -- what answers a key -------------------------------------------------------------------------
 
@@ -59,6 +62,16 @@ class Table:
         """The same, unless it is expired. What a mark ended is never found."""
         entry = self.find(namespace, digest)
         return entry if entry is not None and rows.alive(entry, time.time_ns()) else None
+
+    def written_tags(self, namespace: str, entry: Line) -> tuple[str, ...]:
+        """The tags by which copies of an entry end when its writer is distrusted."""
+        writer = self.writer_of(namespace, entry.key)
+        return self.members.tags(writer, entry.created) if writer else ()
+
+    def writer_of(self, namespace: str, key: bytes) -> str:
+        """The id of who wrote the entry of a key, '' where it is not known."""
+        found = self._database.rows("SELECT writer FROM entries WHERE space = ? AND key = ?", self._id(namespace), key)
+        return str(found[0][0]) if found else ""
 
     def counts(self) -> dict[str, int]:
         """writer → how many entries of all namespaces are known that it wrote last."""
@@ -165,13 +178,17 @@ class Table:
         segment = decode(data, self.credential, namespace)
         if writer_id(segment.writer) != writer or segment.sequence != int(name):
             raise IntegrityError(f"segment {name} is not where its writer put it", reason="misplaced")
+        place = f"{self._id(namespace)}/{writer}"
+        if not self.members.roster().allows((writer, segment.issuer.id), place, segment.sequence):
+            raise IntegrityError(f"segment {name} is of a member that was revoked", reason="revoked")
+        self.members.note(writer, segment.issuer)
         return segment
 
     def accept(self, namespace: str, file: SegmentFile, lines: Sequence[Line]) -> int:
         """Take in a verified segment; how many entries it had that are not dead already."""
         latest = time.time_ns() + SKEW
-        credible = [line for line in lines if line.created <= latest]
-        if len(credible) < len(lines):
+        credible = self.members.trusted(file.writer, [line for line in lines if line.created <= latest])
+        if any(line.created > latest for line in lines):
             self.report("future")
         space = self._space(namespace)
         with self._database.transaction() as connection:

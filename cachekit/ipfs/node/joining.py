@@ -32,7 +32,7 @@ def founded(data_dir: Path, binary: Path, place: str, name: str) -> tuple[NodeTe
     """
     known = read_team(data_dir)
     if known is None:
-        team = NodeTeam.found(f"/ip4/0.0.0.0/tcp/{_free(int(place.rpartition('/')[2]))}", (place,), name)
+        team = NodeTeam.found(f"/ip4/0.0.0.0/tcp/{place.rpartition('/')[2]}", (place,), name)
     else:
         team = replace(known, dialled=(place,))
     running = entered(data_dir, binary, team)
@@ -81,8 +81,12 @@ def _split(address: str, known: NodeTeam | None) -> tuple[str, int]:
     found = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+|[0-9a-fA-F:]{3,})(?::(\d{1,5}))?", address)
     if found is None or int(found[2] or 1) not in range(1, 65536):
         raise UsageError(f"--address {address!r} is no HOST or HOST:PORT; {_ASK}")
-    port = found[2] or (known.listen.rpartition("/")[2] if known is not None else PORT)
-    return found[1].strip("[]"), int(port)
+    if known is not None:
+        return found[1].strip("[]"), int(found[2] or known.listen.rpartition("/")[2])
+    free = _free(int(found[2] or PORT))
+    if found[2] and free != int(found[2]):
+        raise UsageError(f"another program of this machine listens at port {found[2]}; choose another, or leave it out")
+    return found[1].strip("[]"), free
 
 
 def _own_host() -> str:

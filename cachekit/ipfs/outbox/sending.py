@@ -134,6 +134,7 @@ class Sender:
         codec = item.text.encode("ascii")
         plain = b"".join((bytes([len(codec)]), codec, item.payload))
         credential = self.table.credential
+        self.table.members.roster()  # with the later generations of the secret
         stored = credential.seal(item.namespace, plain) if item.encrypt else plain
         cid = file_cid(stored)
         large = UNIXFS if len(stored) > CHUNK_BYTES else 0

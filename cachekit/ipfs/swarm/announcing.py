@@ -14,13 +14,14 @@ from cachekit.ipfs.index.index import path_of
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.network import Network
 from cachekit.ipfs.swarm.book import Book
-from cachekit.ipfs.swarm.heads import MOST_BYTES, Head, sign
+from cachekit.ipfs.swarm.heads import Head, sign
 from cachekit.ipfs.swarm.messages import Envelope, topic_of
 from cachekit.ipfs.trust.credential import WriterKey
 
 _CARRIED_BYTES: Final = 128 << 10
 """Of blocks that travel with a head, so that who hears it need not ask for them."""
 _LENGTH: Final = struct.Struct(">H")
+_LONGEST: Final = 1 << 16
 
 
 class Announcer:
@@ -101,24 +102,24 @@ class Announcer:
         own = [head for head in self._book.heads() if head.writer == writer.id]
         if not self._name or not own:
             return
-        block = packed(own)
+        block = packed([*(head.text for head in own), self._table.members.roster().text])
         cid = raw_cid(block)
         self._network.transport.import_blocks([(binary_cid(cid), block)], timeout=deadline.left())
         self._network.point(_key(writer), cid, deadline.left())
 
 
-def packed(heads: list[Head]) -> bytes:
-    """Heads one after the other, as a block that a name names."""
-    return b"".join(_LENGTH.pack(len(head.text)) + head.text for head in heads)
+def packed(texts: list[bytes]) -> bytes:
+    """Heads, and the roster, one after the other, as a block that a name names; without what is too long for it."""
+    return b"".join(_LENGTH.pack(len(text)) + text for text in texts if 0 < len(text) < _LONGEST)
 
 
 def unpacked(block: bytes) -> list[bytes]:
-    """The texts of heads in such a block; what is cut or absurd ends the list."""
+    """The texts in such a block; what is cut or absurd ends the list."""
     texts, at = list[bytes](), 0
     while at + _LENGTH.size < len(block):
         length = _LENGTH.unpack_from(block, at)[0]
         at += _LENGTH.size
-        if length > MOST_BYTES or at + length > len(block):
+        if at + length > len(block):
             break
         texts.append(block[at : at + length])
         at += length

@@ -173,7 +173,7 @@ class Book:
         self._database.close()
 
 
-def state_of(heads: Sequence[Head]) -> str:
-    """One word for what somebody knows: equal for those who know the same heads."""
+def state_of(heads: Sequence[Head], roster: int) -> str:
+    """One word for what somebody knows: equal for those who know the same heads, and the roster of the same number."""
     known = sorted((head.space, head.writer, head.sequence) for head in heads)
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([roster, known]).encode()).hexdigest()[:16]

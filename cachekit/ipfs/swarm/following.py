@@ -17,14 +17,17 @@ from cachekit.ipfs.index.shelves import RootShelf
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.network import Network
 from cachekit.ipfs.swarm.announcing import unpacked
-from cachekit.ipfs.swarm.book import Book
+from cachekit.ipfs.swarm.book import Book, state_of
 from cachekit.ipfs.swarm.heads import Head, read
+from cachekit.ipfs.trust.roster import MAGIC as ROSTER
+from cachekit.ipfs.trust.roster import Roster
 from cachekit.model import EVERYWHERE
 
 KEPT: Final = "/cachekit/v1/kept"
 """In the daemon's MFS: the trees of other daemons' writers, so that a collection leaves them and others find them here."""
 MISSING_SECONDS: Final = 60.0
 """How long a payload that nobody had is not looked for again."""
+_CALL_SECONDS: Final = 2.0
 _HEADS_BYTES: Final = 1 << 20
 
 
@@ -111,7 +114,29 @@ class Follower:
         block = self._blocks({}, deadline)(cid)
         if block is None or len(block) > _HEADS_BYTES or hashlib.sha256(block).digest() != digest_of(cid):
             return []
-        return self.hear(unpacked(block), name, new=False)
+        texts = unpacked(block)
+        for text in texts:
+            if text.startswith(ROSTER):
+                self.take_roster(text, name)
+        return self.hear([text for text in texts if not text.startswith(ROSTER)], name, new=False)
+
+    def take_roster(self, text: bytes, sender: str) -> None:
+        """Believe a newer roster of the owner, and have the daemon hold it. Raises TierError."""
+        try:
+            news = self._table.members.take(text)
+        except IntegrityError as error:
+            self.refuse(sender, error.reason)
+            return
+        if news:
+            self._index.publish_roster(text, _CALL_SECONDS)
+
+    def state(self) -> str:
+        """One word for all that is known here."""
+        return state_of(self._book.heads(), self.roster().number)
+
+    def roster(self) -> Roster:
+        """The newest that is known here."""
+        return self._table.members.roster()
 
     def payload(self, namespace: str, entry: Line, deadline: Deadline) -> bytes | None:
         """What a member's daemon has for an entry, unverified; None where nobody had it, and for a while after that."""

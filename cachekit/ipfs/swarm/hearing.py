@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from cachekit.errors import UNREADABLE, IntegrityError, TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.kubo.network import MOST_BYTES
-from cachekit.ipfs.swarm.book import Book, Member, state_of
+from cachekit.ipfs.swarm.book import Book, Member
 from cachekit.ipfs.swarm.following import Follower
 from cachekit.ipfs.swarm.messages import Envelope, Message
 from cachekit.model import NANOSECONDS
@@ -38,7 +39,9 @@ class Hearing:
         news: Callable[[], None],
         report: Callable[[str], None],
     ) -> None:
-        self.owes = self.is_greeted = False
+        self.owes = self.owes_roster = self.is_greeted = False
+        self.settled = threading.Event()
+        """Set once somebody knew no more than we."""
         self._envelope = envelope
         self._follower = follower
         self._book = book
@@ -46,10 +49,12 @@ class Hearing:
         self._report = report
         self._recent = dict[str, list[float]]()
         self._changed = 0.0
+        self._said = ""
         self._kinds: dict[str, Callable[[str, Message], None]] = {
             "hello": self._on_hello,
             "heads": self._on_heads,
             "claim": self._on_claim,
+            "roster": self._on_roster,
         }
 
     def hear(self, sender: str, data: bytes) -> None:
@@ -92,6 +97,13 @@ class Hearing:
             self._follower.take(head, message.blocks, Deadline(_TAKE_SECONDS))
         if news:
             self._news()
+        self.look(message.says.get("state"))
+
+    def look(self, state: str | None = None) -> None:
+        """Whether we know by now what somebody else said that it knows."""
+        self._said = state or self._said
+        if self._said == self._follower.state() and not self._book.lacking():
+            self.settled.set()
 
     def _on_hello(self, sender: str, message: Message) -> None:
         if abs(time.time_ns() - message.at) > _SKEW_SECONDS * NANOSECONDS:
@@ -104,18 +116,24 @@ class Hearing:
         for peer, where in dict(says.get("others", {})).items():
             rumour = tuple(str(address)[:_LONGEST] for address in where)[:2]
             self._book.greet(Member(str(peer)[:_LONGEST], "", "", "", rumour, "", "", 0, 0))
-        settled = time.monotonic() - self._changed > _SETTLED_SECONDS
-        if state != state_of(self._book.heads()) and (says.get("joining") or settled):
+        quiet = time.monotonic() - self._changed > _SETTLED_SECONDS
+        if state != self._follower.state() and (says.get("joining") or quiet):
             self.owes = self.owes or self._is_chosen()
+        if int(says.get("roster", 0)) < self._follower.roster().number:
+            self.owes_roster = self._is_chosen()
+        self.look(state)
         if says.get("joining"):
             self.is_greeted = self._is_chosen()
-        if self.owes or self.is_greeted:
+        if self.owes or self.owes_roster or self.is_greeted:
             self._news()
 
     def _is_chosen(self) -> bool:
         """Whether we are among the few who answer what all could."""
         online = sum(one.online for one in self._book.members())
         return random.random() < _ANSWERS / max(1.0, online)  # noqa: S311 - spreads load, guards nothing
+
+    def _on_roster(self, sender: str, message: Message) -> None:
+        self._follower.take_roster(bytes.fromhex(message.says["roster"]), sender)
 
     def _on_claim(self, sender: str, message: Message) -> None:
         says = message.says

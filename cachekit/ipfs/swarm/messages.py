@@ -13,10 +13,11 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from cachekit.errors import UNREADABLE, IntegrityError
 from cachekit.ipfs.content.cids import binary_cid, digest_of, text_of
-from cachekit.ipfs.trust.credential import Cipher, Credential
+from cachekit.ipfs.trust.ciphers import Cipher
+from cachekit.ipfs.trust.credential import Credential
 from cachekit.model import EVERYWHERE
 
-Kind = Literal["hello", "heads", "claim"]
+Kind = Literal["hello", "heads", "claim", "roster"]
 _KINDS: Final[tuple[str, ...]] = get_args(Kind)
 _START: Final = struct.Struct(">BqI")
 _BLOCK: Final = struct.Struct(">36sI")

@@ -19,11 +19,12 @@ from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.index.segments import Line
 from cachekit.ipfs.kubo.network import Network, Subscription
 from cachekit.ipfs.swarm.announcing import Announcer
-from cachekit.ipfs.swarm.book import Book, state_of
+from cachekit.ipfs.swarm.book import Book
 from cachekit.ipfs.swarm.following import Follower
 from cachekit.ipfs.swarm.hearing import Hearing
 from cachekit.ipfs.swarm.messages import Envelope, Kind, topic_of
 from cachekit.ipfs.trust.credential import Credential
+from cachekit.ipfs.trust.roster import Roster
 from cachekit.ipfs.worker import Worker
 
 _CALL_SECONDS: Final = 2.0
@@ -33,6 +34,8 @@ HELLO_SECONDS: Final = 10.0
 _ALONE_SECONDS: Final = 1.0
 """How often it says hello whom nobody has answered yet."""
 _CONNECT_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 1.5
+"""How long `sync` waits for somebody to say what it knows."""
 POLL_SECONDS: Final = 30.0
 """How often the names of writers are looked up whose heads nobody says any more."""
 _MOST_CONNECTED: Final = 64
@@ -82,6 +85,7 @@ class Swarm:
     def _begin(self) -> None:
         self._lock: IO[str] | None = None
         self._nudge = threading.Event()
+        self._begun = threading.Event()
         self._listening = threading.Event()
         self._subscription: Subscription | None = None
         self._topics: bool | None = None
@@ -118,9 +122,25 @@ class Swarm:
         """The payload of an entry from whoever has it; None where nobody did in time, lately or now. Raises TierError."""
         return self._follower.payload(namespace, entry, deadline)
 
+    def say_roster(self, roster: Roster) -> None:
+        """Have all members hear of a roster. Raises TierError."""
+        self.say("roster", {"roster": roster.text.hex()})
+
+    def is_settled(self) -> bool:
+        """Whether `settle` has nothing to wait for."""
+        return self._ears.settled.is_set()
+
+    def settle(self, seconds: float) -> None:
+        """Wait until we know what somebody else knows, once and at most so long; another process that listens does already."""
+        if self._lock is not None or not self._begun.is_set():
+            self._ears.settled.wait(seconds)
+        self._ears.settled.set()
+
     def look_again(self, deadline: Deadline) -> int:
         """Ask everybody, by name and by topic, for what is lacking here, and take it in; how many entries. Raises TierError."""
+        self._ears.settled.clear()
         self._say_hello(joining=True)
+        self.settle(min(_ANSWER_SECONDS, deadline.rest))
         for head in self.book.heads():
             if head.name and deadline.rest:
                 with contextlib.suppress(TierError):
@@ -184,6 +204,7 @@ class Swarm:
             if self._breaker.allows() and self._holds_lock():
                 self._hearing.begin()
                 self._tend()
+            self._begun.set()
         except TierError as error:
             self._breaker.judge(error)
         except Exception:  # a thread that dies of the unforeseen would leave the team unheard, unnoticed
@@ -211,10 +232,14 @@ class Swarm:
             if self._ears.is_greeted:
                 self._ears.is_greeted = False
                 self._say_hello(joining=False)
+            if self._ears.owes_roster:
+                self._ears.owes_roster = False
+                self.say_roster(self._follower.roster())
             if self._ears.owes:
                 self._ears.owes = False
                 self._answer()
         self._take_lacking(Deadline(_TAKE_SECONDS))
+        self._ears.look()
         for head in self.book.lacking("kept")[:4]:
             self._follower.keep(head, Deadline(_CALL_SECONDS))
         self._every("poll", POLL_SECONDS, self._poll)
@@ -250,14 +275,16 @@ class Swarm:
         # Who knows only one of us shall reach us all, whoever is away.
         others = {one.peer: one.addresses[:2] for one in self.book.members()[:_MOST_NAMES] if one.said}
         says = {"id": writer, "name": name, "role": role, "addresses": self._reachable(listens), "others": others}
-        about = {"state": state_of(self.book.heads()), "version": "1", "joining": joining}
+        roster = self._follower.roster().number
+        about = {"roster": roster, "state": self._follower.state(), "version": "1", "joining": joining}
         self.say("hello", {**says, **about})
 
     def _answer(self) -> None:
         heads = self.book.heads()
         if heads:
             random.shuffle(heads)
-            self.say("heads", {"heads": [head.text.hex() for head in heads[:_LARGEST_ANSWER]]})
+            texts = [head.text.hex() for head in heads[:_LARGEST_ANSWER]]
+            self.say("heads", {"heads": texts, "state": self._follower.state()})
 
     def _poll(self) -> None:
         names = [head.name for head in self.book.heads() if head.name]
