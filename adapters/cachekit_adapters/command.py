@@ -104,7 +104,7 @@ def run(
         )
     if reason and verdict.changes:
         invalidate(tag=name)
-    return _completed(argv, done.status, done.stdout, done.stderr, check=check, text=text)
+    return _completed(argv, done.returncode, done.stdout, done.stderr, check=check, text=text)
 
 
 def _there(names: Iterable[str], cwd: StrPath | None) -> list[str]:
@@ -115,10 +115,8 @@ def _there(names: Iterable[str], cwd: StrPath | None) -> list[str]:
 def _completed(
     argv: Sequence[StrPath], status: int, stdout: bytes, stderr: bytes, *, check: bool, text: bool
 ) -> subprocess.CompletedProcess[Any]:
-    # A shell's 128 and the signal is subprocess's minus the signal.
-    code = 128 - status if status > 128 else status
     said = [part.decode("utf-8", "replace") if text else part for part in (stdout, stderr)]
-    done = subprocess.CompletedProcess[Any](list(argv), code, *said)
+    done = subprocess.CompletedProcess[Any](list(argv), status, *said)
     if check:
         done.check_returncode()
     return done

@@ -324,3 +324,11 @@ def test_secrets_of_a_command_are_not_written_down(tmp_path: Path) -> None:
     assert stats().as_dict()["stores"] == 1
     assert b"opensesame" not in kept
     assert b"hunter2hunter2" not in kept
+
+
+@pytest.mark.parametrize("status", [129, 143, 255])
+def test_a_high_status_is_no_signal(status: int) -> None:
+    """What a program exits with is told as it is: ssh's 255, git's 129; kept or not."""
+    words = ["sh", "-c", f"exit {status}"]
+    found = [command.run(words, store_failures=True).returncode for _ in range(2)]
+    assert [*found, command.run(words).returncode] == [status] * 3
