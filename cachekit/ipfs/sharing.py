@@ -13,9 +13,13 @@ from typing import Final
 
 from cachekit.artifacts.store import ArtifactStore
 from cachekit.config.resolve import Resolved, config_dir, data_dir
+from cachekit.config.settings import Settings
 from cachekit.errors import TierError, UsageError
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.artifacts import SharedFiles
+from cachekit.ipfs.content.engine import Engine
+from cachekit.ipfs.directory.mounted import Mounted
+from cachekit.ipfs.directory.web import Web
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.node.process import listens, own_pid
@@ -46,8 +50,7 @@ class Team:
         settings = resolved.settings
         self._resolved = resolved
         self.credential = load_credential(settings.secret, settings.secret_file or credential_file())
-        find = None if settings.ipfs_api else functools.partial(discovered, environ)
-        self.transport = KuboTransport(settings.ipfs_api or discovered(environ), auth=settings.ipfs_auth, find=find)
+        self.transport = engine_of(settings, environ)
         self.breaker = Breaker(self.transport.version)
         self.table = Table(settings.dir / "index.db", self.credential, report, _heeding(ledger))
         self.outbox = Outbox(settings.dir / "outbox.db", report)
@@ -57,7 +60,7 @@ class Team:
             self.table,
             self.outbox,
             self.breaker,
-            writable=settings.ipfs != "ro" and self.credential.writes,
+            writable=settings.ipfs != "ro" and self.credential.writes and self.transport.writable,
             timeout=settings.ipfs_timeout,
             writer=lambda: WriterKey.load(config_dir(), self.credential),
             report=report,
@@ -68,16 +71,16 @@ class Team:
 
     @property
     def api(self) -> str:
-        """The multiaddr of the daemon's RPC."""
+        """Where the engine is: the multiaddr of the daemon's RPC, or the URL of a directory."""
         return self.transport.api
 
     def state(self) -> TierState:
-        """Asks the daemon for its version once; the reason names the deciding variable, or the error."""
+        """Asks the engine for its version once; the reason names the deciding variable, or the error."""
         try:
             version = self.transport.version()
         except TierError as error:
             return TierState(False, f"{self.api}: {error}")
-        return TierState(True, f"{self._resolved.reason('ipfs')}; Kubo {version} at {self.api}")
+        return TierState(True, f"{self._resolved.reason('ipfs')}; {self.transport.kind} {version} at {self.api}")
 
     def close(self, bound: float) -> None:
         deadline = Deadline(bound)
@@ -85,6 +88,16 @@ class Team:
         self.breaker.close()
         if deadline.rest:
             self.transport.close()
+
+
+def engine_of(settings: Settings, environ: Mapping[str, str]) -> Engine:
+    """The directory that `CACHEKIT_STORE` names, else the Kubo that is found. Raises UsageError; asks nobody yet."""
+    if settings.store is None:
+        find = None if settings.ipfs_api else functools.partial(discovered, environ)
+        return KuboTransport(settings.ipfs_api or discovered(environ), auth=settings.ipfs_auth, find=find)
+    if settings.store.startswith("file:"):
+        return Mounted(settings.store, founding=settings.ipfs != "ro")
+    return Web(settings.store, auth=settings.ipfs_auth)
 
 
 def _heeding(ledger: Ledger) -> Callable[[Sequence[Mark]], None]:

@@ -17,6 +17,7 @@ from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content import trees
 from cachekit.ipfs.content.cids import file_cid
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.gateways import Gateways
 from cachekit.ipfs.content.sources import Sources
 from cachekit.ipfs.index.index import Index
@@ -24,7 +25,6 @@ from cachekit.ipfs.index.reading import LISTENING_SECONDS, Puller, payload_of, r
 from cachekit.ipfs.index.rows import Pin
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.queue import Item, Outbox
 from cachekit.ipfs.outbox.sending import Sender, again
 from cachekit.ipfs.trust.credential import KEY_BYTES, WriterKey
@@ -56,7 +56,7 @@ class IpfsTier:
 
     def __init__(
         self,
-        transport: KuboTransport,
+        transport: Engine,
         table: Table,
         outbox: Outbox,
         breaker: Breaker,
