@@ -94,9 +94,9 @@ def _team(cache: Cache, resolved: Resolved, environ: Mapping[str, str]) -> Itera
         yield Finding("daemon", "failed", cache.status()["ipfs"].reason, "repair what the reason names")
     else:
         yield _credential(cache.team)
-        daemon = _daemon(cache.team, resolved, environ)
-        yield daemon
-        if daemon.text.startswith("Kubo"):
+        engine = _store(cache.team) if resolved.settings.store else _daemon(cache.team, resolved, environ)
+        yield engine
+        if engine.text.startswith(cache.team.transport.kind):
             yield _namespaces(cache.team, resolved.settings.namespace)
             if resolved.settings.ipfs != "ro" and cache.team.credential.writes:
                 yield from _waiting(cache.team)
@@ -137,6 +137,22 @@ def _daemon(team: Team, resolved: Resolved, environ: Mapping[str, str]) -> Findi
     return Finding("daemon", "ok", text)
 
 
+def _store(team: Team) -> Finding:
+    engine = team.transport
+    try:
+        version = engine.version()
+    except TierError as error:
+        remedy = _STORE_REMEDIES.get(error.reason, "compare CACHEKIT_STORE; CACHEKIT_IPFS=off does without")
+        return Finding("store", "failed", f"{team.api}: {error}", remedy)
+    return Finding("store", "ok", f"{engine.kind} {version} at {team.api}{'' if engine.writable else ', only read'}")
+
+
+_STORE_REMEDIES: Final = {
+    "no_store": "mount it, or make the directory; CACHEKIT_STORE names it; CACHEKIT_IPFS=off does without",
+    "timeout": "it hangs: look at the mount or the server; CACHEKIT_IPFS=off does without",
+    "forbidden": "CACHEKIT_IPFS_AUTH is what the web server asks for, such as user:password",
+    "tls": "the server's certificate must be one that this machine trusts",
+}
 _REMEDIES: Final = {
     "refused": "`cachekit node start` starts one; CACHEKIT_IPFS_API names another; CACHEKIT_IPFS=off does without",
     "timeout": "it hangs: end it and start it again; CACHEKIT_IPFS=off does without",
@@ -172,12 +188,13 @@ def _namespaces(team: Team, namespace: str) -> Finding:
     try:
         listed = team.transport.list(ROOT, timeout=_SECONDS) or []
     except TierError as error:
-        return Finding("namespaces", "failed", f"the index cannot be listed: {error}", "ask again; restart the daemon")
+        remedy = "ask again; restart the daemon, if it is one"
+        return Finding("namespaces", "failed", f"the index cannot be listed: {error}", remedy)
     spaces = {name for name, _, _ in listed}
     if not spaces:
-        return Finding("namespaces", "ok", "the daemon holds no entries yet")
+        return Finding("namespaces", "ok", "no entries there yet")
     if team.credential.namespace_id(namespace) in spaces:
-        return Finding("namespaces", "ok", f"the daemon holds entries of {namespace!r} under this secret")
+        return Finding("namespaces", "ok", f"there are entries of {namespace!r} under this secret")
     text = f"other namespaces are there ({len(spaces)}), none under this secret and the name {namespace!r}"
     return Finding(
         "namespaces", "note", text, "where you expected hits, compare CACHEKIT_SECRET and CACHEKIT_NAMESPACE"

@@ -31,6 +31,7 @@ from cachekit.model import Key, Mark, Record, TierState
 from cachekit.tiers.ledger import Ledger, veiled
 
 DEFAULT_API: Final = "/ip4/127.0.0.1/tcp/5001"
+_COLLECTING_SECONDS: Final = 60.0
 
 
 class Team:
@@ -81,6 +82,12 @@ class Team:
         except TierError as error:
             return TierState(False, f"{self.api}: {error}")
         return TierState(True, f"{self._resolved.reason('ipfs')}; {self.transport.kind} {version} at {self.api}")
+
+    def collect(self) -> int:
+        """Has the engine drop the blocks that nobody needs; how many, 0 where this machine may not write. TierError."""
+        if not (self.tier.writable and self.breaker.allows()):
+            return 0
+        return self.breaker.call(lambda: self.transport.collect(timeout=_COLLECTING_SECONDS))
 
     def close(self, bound: float) -> None:
         deadline = Deadline(bound)

@@ -48,7 +48,7 @@ class IpfsTier:
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
     `files` sends an artifact's files, until a deadline; whether it could.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
-    that an open breaker answered.
+    that an open breaker answered; `writable` is whether this machine may write there.
     """
 
     name = "ipfs"
@@ -72,7 +72,7 @@ class IpfsTier:
         self._table = table
         self._outbox = outbox
         self._breaker = breaker
-        self._writable = writable
+        self.writable = writable
         self._timeout = timeout
         self._report = report
         self._index = Index(transport, table)
@@ -103,7 +103,7 @@ class IpfsTier:
 
     def put(self, key: Key, record: Record, *, encrypt: bool = True) -> None:
         """Queue durably, also while the daemon is away; nothing for a key that stays here or where we may not write."""
-        if not (self._writable and key.shareable):
+        if not (self.writable and key.shareable):
             return
         if len(set(record.tags)) > MAX_TAGS:
             self._report("too_many_tags")
@@ -138,7 +138,7 @@ class IpfsTier:
         """End what `mark` covers; how many entries that were here. Queued for the other machines where we may write."""
         ended = self._table.mark(mark)
         self._table.heed(mark.namespace)
-        if self._writable:
+        if self.writable:
             self._outbox.add_mark(mark)
             self._sending.wake()
         return ended
@@ -150,9 +150,9 @@ class IpfsTier:
         """
         deadline = Deadline(timeout)
         try:
-            sent = self._sender.send(deadline, patient=patient) if self._writable else 0
+            sent = self._sender.send(deadline, patient=patient) if self.writable else 0
             # Who may not write has bytes of his own to unpin all the same.
-            if not self._writable and self._table.needless():
+            if not self.writable and self._table.needless():
                 self._sender.release(deadline)
         except TierError as error:
             # Where hardly any time was given, a timeout says nothing about the daemon.

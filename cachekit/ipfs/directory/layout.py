@@ -31,6 +31,7 @@ PINS: Final = "pins"
 LISTING: Final = "listing"
 LISTING_BYTES: Final = 4 << 20
 BLOCK_BYTES: Final = 2 << 20
+MARK_BYTES: Final = 64
 _CID_BYTES: Final = 64
 
 

@@ -14,6 +14,7 @@ from cachekit.ipfs.directory.layout import (
     BLOCKS,
     LISTING,
     LISTING_BYTES,
+    MARK_BYTES,
     PINS,
     STORE,
     TREE,
@@ -28,7 +29,6 @@ from cachekit.ipfs.directory.layout import (
 
 PROBE_SECONDS: Final = 2.0
 NAME_BYTES: Final = 4096
-_MARK_BYTES: Final = 64
 
 
 class Stored:
@@ -42,7 +42,7 @@ class Stored:
 
     def version(self) -> str:
         """How the directory is laid out. TierUnavailable where it is not there, or none of cachekit's."""
-        return marked(self._get(STORE, _MARK_BYTES, PROBE_SECONDS), self.api)
+        return marked(self._get(STORE, MARK_BYTES, PROBE_SECONDS), self.api)
 
     def block_get(self, cid: str, *, timeout: float, peers: bool = False) -> bytes | None:
         """The block of `cid`; there is nobody else to ask."""

@@ -11,7 +11,8 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from cachekit.errors import IntegrityError, TierUnavailable
-from cachekit.ipfs.directory.layout import BLOCKS, STORE, Where
+from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.directory.layout import BLOCKS, MARK_BYTES, STORE, Where, marked
 from cachekit.ipfs.directory.stored import Stored, read_only
 from cachekit.ipfs.kubo.answers import boundary
 from cachekit.ipfs.kubo.client import authorization
@@ -51,6 +52,7 @@ class Web(Stored):
 
     def _get(self, where: Where, limit: int, timeout: float) -> bytes | None:
         # Listings change: nobody between us and the server may answer with an old one.
+        deadline = Deadline(timeout)
         headers = {} if where[0] == BLOCKS else {"Cache-Control": "no-cache"}
         url = "/".join((self._prefix, *(quote(name, safe="") for name in where)))
         try:
@@ -63,8 +65,8 @@ class Web(Stored):
         data = self._judged(response, body, limit)
         if data is None and where != STORE and not self._found:
             # Behind a wrong address everything would be a miss, and nobody told.
-            self.version()
-        self._found = True
+            marked(self._get(STORE, MARK_BYTES, deadline.rest), self.api)
+        self._found = self._found or data is not None
         return data
 
     def _judged(self, response: HTTPResponse, body: bytes, limit: int) -> bytes | None:
