@@ -165,7 +165,7 @@ def _store(value: Any) -> str:
     path, host = unquote(parts.path), parts.hostname
     known = parts.scheme in ("http", "https") and host if parts.scheme != "file" else host is None and path[:1] == "/"
     # A password in an address would be shown wherever the address is.
-    if not known or not (parts.port or 1) > 0 or "@" in parts.netloc or parts.query or parts.fragment or "\0" in path:
+    if not known or parts.port == 0 or "@" in parts.netloc or parts.query or parts.fragment or "\0" in path:
         raise ValueError
     return text
 
