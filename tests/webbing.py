@@ -15,6 +15,7 @@ class Quiet(SimpleHTTPRequestHandler):
     """Kept-alive connections, and nothing on stderr; `asked` has the paths."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     asked: list[str] = []
 
     def log_message(self, *_: Any) -> None:

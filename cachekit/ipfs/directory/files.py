@@ -12,12 +12,13 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from cachekit.errors import IntegrityError, TierError, TierFull, TierUnavailable
 from cachekit.files.locks import NO_ROOM
+from cachekit.files.parallel import at_once
 from cachekit.ipfs.directory.layout import Where
 
 TEMPORARY: Final = ".tmp-"
@@ -25,6 +26,7 @@ TEMPORARY: Final = ".tmp-"
 USED_SECONDS: Final = 24 * 3600.0
 """How exactly it is known when something was last used: a read that marked each use would be a write."""
 
+_AT_ONCE: Final = 8
 _OPEN: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _READING: Final = _OPEN | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 _WRITING: Final = _OPEN | os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -65,20 +67,39 @@ class Files:
 
     def put(self, where: Where, data: bytes) -> None:
         """Make `data` the file at `where`, on the disk for good; directories are made as needed."""
-        with _told():
-            path = self._at(where, make=True)
+        self.put_all([(where, data)], lambda: None)
+
+    def put_all(self, files: Sequence[tuple[Where, bytes]], go_on: Callable[[], None]) -> None:
+        """The same for several; what `go_on` raises ends it, and none of them is there."""
+        made = list[tuple[Path, Path]]()
+
+        def written(file: tuple[Where, bytes], others_go_on: Callable[[], None]) -> None:
+            others_go_on()
+            go_on()
+            path = self._at(file[0], make=True)
             new = path.with_name(TEMPORARY + secrets.token_hex(16))
+            made.append((new, path))
+            with os.fdopen(os.open(new, _WRITING, 0o666), "wb") as opened:
+                opened.write(file[1])
+                opened.flush()
+                os.fsync(opened.fileno())
+
+        with _told():
             try:
-                with os.fdopen(os.open(new, _WRITING, 0o666), "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(new, path)
+                # Each waits for the disk, which takes several at once in hardly more time than one.
+                if len(files) > 1:
+                    at_once(written, files, name="cachekit-store", workers=_AT_ONCE)
+                else:
+                    written(files[0], go_on)
+                for new, path in made:
+                    os.replace(new, path)
             except BaseException:
-                with contextlib.suppress(OSError):
-                    new.unlink()
+                for new, _ in made:
+                    with contextlib.suppress(OSError):
+                        new.unlink()
                 raise
-            _sync(path.parent)
+            for directory in dict.fromkeys(path.parent for _, path in made):
+                _sync(directory)
 
     def use(self, where: Where, size: int) -> bool:
         """Whether a file of `size` bytes is there; from now on it was just used, if we may say so."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,7 +57,7 @@ class Mounted(Stored):
 
     def __init__(self, api: str, *, founding: bool = True) -> None:
         self.api = api
-        self._files = Files(Path(unquote(urlsplit(api).path)))
+        self._files = Files(_path_of(api))
         self._founding = founding
         self._patience = Patience()
 
@@ -75,9 +76,15 @@ class Mounted(Stored):
         """Store (binary CID, block) pairs, each forced to the disk; IntegrityError for a block under another's CID."""
 
         def stored(go_on: Callable[[], None]) -> None:
+            lacking = list[tuple[Where, bytes]]()
             for cid, block in blocks:
                 go_on()
-                self._keep(cid, block)
+                where = sharded(BLOCKS, text_of(cid))
+                if not self._has(cid, where, block):
+                    lacking.append((where, block))
+            if lacking:
+                self._expect()
+                self._files.put_all(list(dict(lacking).items()), go_on)
 
         if blocks:
             self._within(timeout, stored)
@@ -197,26 +204,26 @@ class Mounted(Stored):
         root = self._files.root
         if not root.is_dir():
             raise TierUnavailable(f"{root} is not there: is it mounted?", reason="no_store")
-        if self._founding:
-            try:
-                return self._files.put(STORE, MARK)
-            except TierError as error:
-                message = f"{root} is no store of cachekit's, and cannot be made one: {error}"
-                raise TierUnavailable(message, reason="no_store") from error
-        raise TierUnavailable(f"{root} is no store of cachekit's: nobody has written there yet", reason="no_store")
+        names = {name for name, _ in self._files.entries(())} - {"lost+found"}
+        if STORE[0] in names:  # just founded by somebody else
+            return
+        if names or not self._founding:
+            why = "other things are in it" if names else "nobody has written there yet"
+            raise TierUnavailable(f"{root} is no store of cachekit's: {why}", reason="no_store")
+        try:
+            self._files.put(STORE, MARK)
+        except TierError as error:
+            message = f"{root} is no store of cachekit's, and cannot be made one: {error}"
+            raise TierUnavailable(message, reason="no_store") from error
 
     def _block(self, cid: str) -> bytes | None:
         return self._files.read(sharded(BLOCKS, cid), BLOCK_BYTES)
 
-    def _keep(self, cid: bytes, block: bytes) -> None:
+    def _has(self, cid: bytes, where: Where, block: bytes) -> bool:
         if hashlib.sha256(block).digest() != cid[-32:]:
             raise IntegrityError("a block under another block's CID", reason="wrong_bytes")
-        where = sharded(BLOCKS, text_of(cid))
         # Read, for what a broken disk made of it would keep the right bytes out for ever.
-        if self._files.use(where, len(block)) and self._files.read(where, len(block)) == block:
-            return
-        self._expect()
-        self._files.put(where, block)
+        return self._files.use(where, len(block)) and self._files.read(where, len(block)) == block
 
     def _emptied(self, nodes: list[tuple[bytes, bytes]], timeout: float) -> None:
         self.import_blocks(nodes, timeout=timeout)
@@ -259,6 +266,11 @@ class Mounted(Stored):
                 data = self._files.read((TREE, *names, name), BLOCK_BYTES)
                 if data is not None:
                     yield name, Entry(file_cid(data), len(data), found.st_mtime_ns)
+
+
+def _path_of(api: str) -> Path:
+    path = unquote(urlsplit(api).path)
+    return Path(path[1:] if os.name == "nt" and path[2:3] == ":" else path)
 
 
 def _leaves(pieces: Iterable[bytes]) -> Iterator[bytes]:

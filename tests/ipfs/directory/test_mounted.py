@@ -326,6 +326,18 @@ def test_who_only_reads_founds_no_store(root: Path) -> None:
     assert not os.listdir(root)
 
 
+def test_a_directory_with_other_things_becomes_no_store(root: Path, store: Mounted) -> None:
+    """A wrong address writes nothing into somebody's home; what a new file system has in it is no hindrance."""
+    (root / "lost+found").mkdir()
+    (root / "thesis.tex").write_text("x")
+    with pytest.raises(TierUnavailable) as caught:
+        keep(store, b"x")
+    assert caught.value.reason == "no_store"
+    assert sorted(os.listdir(root)) == ["lost+found", "thesis.tex"]
+    (root / "thesis.tex").unlink()
+    assert store.version()
+
+
 def test_a_store_of_a_newer_layout_is_left_alone(root: Path, store: Mounted) -> None:
     """An older cachekit says so instead of reading it wrong."""
     (root / "store").write_bytes(b"cachekit 2\n")
