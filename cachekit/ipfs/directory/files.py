@@ -27,6 +27,8 @@ USED_SECONDS: Final = 24 * 3600.0
 """How exactly it is known when something was last used: a read that marked each use would be a write."""
 
 _AT_ONCE: Final = 8
+_FILE_RIGHTS: Final = 0o666
+_DIRECTORY_RIGHTS: Final = 0o7777
 _OPEN: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _READING: Final = _OPEN | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 _WRITING: Final = _OPEN | os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -37,7 +39,7 @@ _BAD: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO)
 class Files:
     """The files below `root`, which must be there. Everything raises TierError; nothing here is bounded in time.
 
-    Read and write for whoever may by the modes of `root`: files are made with the process's umask.
+    Whoever may read or write `root` itself may so below: what is made gets its rights, whatever the umask.
     """
 
     def __init__(self, root: Path) -> None:
@@ -79,12 +81,13 @@ class Files:
             path = self._at(file[0], make=True)
             new = path.with_name(TEMPORARY + secrets.token_hex(16))
             made.append((new, path))
-            with os.fdopen(os.open(new, _WRITING, 0o666), "wb") as opened:
+            with os.fdopen(os.open(new, _WRITING, 0o600), "wb") as opened:
+                self._share(new, _FILE_RIGHTS)
                 opened.write(file[1])
                 opened.flush()
                 os.fsync(opened.fileno())
 
-        with _told():
+        with _told("read_only"):
             try:
                 # Each waits for the disk, which takes several at once in hardly more time than one.
                 if len(files) > 1:
@@ -102,12 +105,15 @@ class Files:
                 _sync(directory)
 
     def use(self, where: Where, size: int) -> bool:
-        """Whether a file of `size` bytes is there; from now on it was just used, if we may say so."""
+        """Whether a file of `size` bytes is there that counts as used, to the day, from now on."""
         found = self.found(where)
         if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != size:
             return False
-        with contextlib.suppress(OSError):
-            os.utime(self._at(where))
+        try:
+            if time.time() - found.st_mtime > USED_SECONDS:
+                os.utime(self._at(where))
+        except OSError:  # another user's, who gave us no right to say so
+            return False
         return True
 
     def found(self, where: Where) -> os.stat_result | None:
@@ -130,7 +136,7 @@ class Files:
 
     def remove(self, where: Where) -> None:
         """Remove a file, or a directory with all below it; nothing there is fine."""
-        with _told(), contextlib.suppress(FileNotFoundError):
+        with _told("read_only"), contextlib.suppress(FileNotFoundError):
             path = self._at(where)
             if stat.S_ISDIR(os.lstat(path).st_mode):
                 shutil.rmtree(path)
@@ -150,6 +156,10 @@ class Files:
         kinds = stat.S_IFREG, stat.S_IFDIR
         return sorted((name, one) for name, one in found if stat.S_IFMT(one.st_mode) in kinds)
 
+    def _share(self, path: Path, rights: int) -> None:
+        with contextlib.suppress(OSError):  # some network drives have rights of their own
+            path.chmod(stat.S_IMODE(self.root.stat().st_mode) & rights)
+
     def _at(self, where: Where, *, make: bool = False) -> Path:
         """The path; raises FileNotFoundError, and IntegrityError where a link, or no directory, stands on the way."""
         path = self.root
@@ -162,6 +172,7 @@ class Files:
                     raise
                 with contextlib.suppress(FileExistsError):
                     path.mkdir()
+                    self._share(path, _DIRECTORY_RIGHTS)
                     _sync(path.parent)
                 mode = os.lstat(path).st_mode
             if stat.S_ISREG(mode) and not make:
@@ -173,7 +184,7 @@ class Files:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _told(refused: str = "forbidden") -> Iterator[None]:
     """What the operating system says, in cachekit's words."""
     try:
         yield
@@ -183,7 +194,7 @@ def _told() -> Iterator[None]:
         if error.errno in NO_ROOM:
             raise TierFull(f"no room in the store: {error}") from error
         if error.errno in _REFUSED:
-            raise TierError(f"the store refuses it: {error}", reason="read_only") from error
+            raise TierError(f"the store refuses it: {error}", reason=refused) from error
         if error.errno in _BAD:
             raise IntegrityError(f"the store has what is no file: {error}", reason="strange_file") from error
         # A mount whose server is gone: EIO, ESTALE, ENOTCONN, EHOSTDOWN, ETIMEDOUT, ...

@@ -144,8 +144,9 @@ class Mounted(Stored):
             for part in all_below(cid, self._block):
                 go_on()
                 found = self._files.found(sharded(BLOCKS, part))
-                if found is None or not self._files.use(sharded(BLOCKS, part), found.st_size):
+                if found is None:
                     raise TierError(f"the store lacks {part}", reason="not_found")
+                self._files.use(sharded(BLOCKS, part), found.st_size)
             self._files.put(sharded(PINS, cid), name.encode())
 
         self._within(timeout, pinned)

@@ -193,6 +193,21 @@ def test_blocks_are_forced_to_the_disk_before_they_have_their_name(
     assert told[-3:] == ["file", "name", "directory"]
 
 
+def test_what_is_made_has_the_rights_of_the_directory(root: Path, store: Mounted) -> None:
+    """A team's group may write what one of them made, although his umask says otherwise; a private store stays private."""
+    before = os.umask(0o077)
+    try:
+        for mode in (0o2770, 0o700):
+            root.chmod(mode)
+            space = f"/cachekit/{mode:o}/ns/w"
+            store.write(f"{space}/1", b"x", timeout=LONG)
+            file = root / f"tree{space}/1"
+            assert stat.S_IMODE(file.stat().st_mode) == mode & 0o666
+            assert stat.S_IMODE(file.parent.stat().st_mode) == mode
+    finally:
+        os.umask(before)
+
+
 # -- what others did to it --------------------------------------------------------------------------------------------
 
 
@@ -350,8 +365,10 @@ def test_a_directory_that_may_not_be_written_is_read_only() -> None:
     """Reading goes on; writing is a TierError that says nothing against the engine."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        root.chmod(0o755)
         store = Mounted(root.as_uri())
-        cid = keep(store, b"here")
+        cid, hidden = keep(store, b"here"), keep(store, b"hidden")
+        place(root, hidden).chmod(0o600)
         for directory in (root, *(path for path in root.rglob("*") if path.is_dir())):
             directory.chmod(0o555)
         pid = os.fork()
@@ -359,20 +376,28 @@ def test_a_directory_that_may_not_be_written_is_read_only() -> None:
             try:
                 if os.geteuid() == 0:
                     os.setuid(65534)  # root may write anywhere
-                os._exit(_read_only(store, cid))
+                os._exit(_read_only(store, cid, hidden))
             finally:
                 os._exit(9)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def _read_only(store: Mounted, cid: str) -> int:
+def _read_only(store: Mounted, cid: str, hidden: str) -> int:
+    """0 where all is as it should be; in a child that has no rights."""
     if store.block_get(cid, timeout=LONG) != b"here":
         return 1
-    try:
-        keep(store, b"there")
-    except TierError as error:
-        return 0 if (type(error), error.reason) == (TierError, "read_only") else 2
-    return 3
+    for call, reason in (
+        (lambda: keep(store, b"there"), "read_only"),
+        *([(lambda: store.block_get(hidden, timeout=LONG), "forbidden")] if os.geteuid() == 65534 else []),
+    ):
+        try:
+            call()
+        except TierError as error:
+            if (type(error), error.reason) != (TierError, reason):
+                return 2
+        else:
+            return 3
+    return 0
 
 
 @pytest.mark.parametrize(
@@ -483,6 +508,24 @@ def test_who_uses_a_block_keeps_it(root: Path, store: Mounted, use: str) -> None
         store.unpin(cid, timeout=LONG)
     assert store.collect(timeout=LONG) == 0
     assert store.block_get(cid, timeout=LONG) == b"old but good"
+
+
+def test_a_block_of_another_user_is_stored_as_ours(root: Path, store: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where we may not say that it is used, it becomes ours, and is young; a pin takes it as it is."""
+    cid = keep(store, b"of another user")
+    aged(place(root, cid), UNUSED_SECONDS + 60)
+
+    def refused(*_: Any) -> None:
+        raise PermissionError(1, "not yours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "utime", refused)
+        assert store.block_get(cid, timeout=LONG) == b"of another user"
+        store.pin(cid, "x", timeout=LONG)
+        store.unpin(cid, timeout=LONG)
+        keep(store, b"of another user")
+    assert store.collect(timeout=LONG) == 0
+    assert store.block_get(cid, timeout=LONG) == b"of another user"
 
 
 def test_what_killed_writers_left_is_collected(root: Path, store: Mounted) -> None:
