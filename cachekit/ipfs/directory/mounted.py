@@ -236,13 +236,16 @@ class Mounted(Stored):
             above, name = names[:-level], names[-level]
             # Higher up only the name counts: what changed need not be known to every other namespace's readers.
             if level <= _LEVELS or name not in (decode(self._listed(above) or b"") or {}):
-                self._list_one(above, go_on)
+                self._list_one(above, name, go_on)
 
-    def _list_one(self, names: Where, go_on: Callable[[], None]) -> None:
+    def _list_one(self, names: Where, changed: str, go_on: Callable[[], None]) -> None:
         while True:
             go_on()
             listed = self._listed(names)
-            made = encode(dict(self._entries(names, decode(listed or b"") or {})))
+            known = decode(listed or b"") or {}
+            # Within one tick of the disk's clock a file of the same size looks the same.
+            known.pop(changed, None)
+            made = encode(dict(self._entries(names, known)))
             if made == listed:
                 return
             # And once more from the start: another machine may have listed in between, without what we just wrote.

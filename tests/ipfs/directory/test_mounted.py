@@ -121,6 +121,22 @@ def test_a_listing_that_was_overwritten_in_between_is_made_again(
     assert [name for name, _, _ in store.list(SPACE, timeout=LONG) or []] == ["a", "b"]
 
 
+def test_a_file_replaced_within_the_clocks_tick_is_another(
+    root: Path, store: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size and its time are the same as before; its listing says what is there now."""
+    put = files.Files.put
+
+    def putting(self: files.Files, where: Any, data: bytes) -> None:
+        put(self, where, data)
+        os.utime(root.joinpath(*where), (1e9, 1e9))
+
+    monkeypatch.setattr(files.Files, "put", putting)
+    for data in (b"one", b"two"):
+        store.write(f"{SPACE}/a/1", data, timeout=LONG)
+        assert store.stat(f"{SPACE}/a/1", timeout=LONG) == raw_cid(data)
+
+
 def test_a_writer_killed_at_any_moment_leaves_nothing_half(root: Path, store: Mounted) -> None:
     """SIGKILL, again and again: whatever is listed is there whole, and the next writer finishes."""
     for round_ in range(6):
