@@ -45,14 +45,14 @@ class Collection:
         `go_on` is called now and then; what it raises ends the sweep.
         """
         kept, removed = self._kept(go_on), 0
-        for shard in self._directories((BLOCKS,)):
+        for shard in _directories(self.files, (BLOCKS,)):
             go_on()
             for name, found in self.files.entries(shard):
                 if now - found.st_mtime > UNUSED_SECONDS and name not in kept and _is_block(shard, name):
                     self.files.remove((*shard, name))
                     removed += 1
         for kind in (BLOCKS, TREE, LINKS, PINS):
-            for directory in self._all_directories((kind,)):
+            for directory in all_directories(self.files, (kind,)):
                 go_on()
                 for left in self.files.abandoned(directory, now - USED_SECONDS):
                     self.files.remove(left)
@@ -72,20 +72,23 @@ class Collection:
         return kept
 
     def _roots(self) -> Iterator[str]:
-        for shard in self._directories((PINS,)):
+        for shard in _directories(self.files, (PINS,)):
             yield from (name for name, _ in self.files.entries(shard))
-        for directory in self._all_directories((LINKS,)):
+        for directory in all_directories(self.files, (LINKS,)):
             for name, found in self.files.entries(directory):
                 if stat.S_ISREG(found.st_mode):
                     yield (self.files.read((*directory, name), _NAME_BYTES) or b"").decode(errors="replace")
 
-    def _directories(self, where: Where) -> list[Where]:
-        return [(*where, name) for name, found in self.files.entries(where) if stat.S_ISDIR(found.st_mode)]
 
-    def _all_directories(self, where: Where) -> Iterator[Where]:
-        yield where
-        for inner in self._directories(where):
-            yield from self._all_directories(inner)
+def all_directories(files: Files, where: Where) -> Iterator[Where]:
+    """A directory and all below it, each before those in it."""
+    yield where
+    for inner in _directories(files, where):
+        yield from all_directories(files, inner)
+
+
+def _directories(files: Files, where: Where) -> list[Where]:
+    return [(*where, name) for name, found in files.entries(where) if stat.S_ISDIR(found.st_mode)]
 
 
 def _is_block(shard: Where, name: str) -> bool:

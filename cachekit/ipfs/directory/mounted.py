@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.cids import CHUNK_BYTES, FileCid, binary_cid, file_cid, raw_cid, text_of
-from cachekit.ipfs.directory.collecting import Collection, all_below
+from cachekit.ipfs.directory.collecting import Collection, all_below, all_directories
 from cachekit.ipfs.directory.files import Files
 from cachekit.ipfs.directory.layout import (
     BLOCK_BYTES,
@@ -181,6 +181,10 @@ class Mounted(Stored):
         """Remove the blocks that nobody used for 30 days, unless a pin or a link keeps them; how many."""
 
         def collected(go_on: Callable[[], None]) -> int:
+            self._expect()
+            # Who was killed between listing and looking once more may have left another's news out.
+            for _, *names in reversed(list(all_directories(self._files, (TREE,)))):
+                self._list_one(tuple(names), "", go_on)
             return Collection(self._files, self._block).run(time.time(), go_on)
 
         return self._within(timeout, collected)

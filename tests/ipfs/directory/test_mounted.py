@@ -364,6 +364,8 @@ def test_a_directory_with_other_things_becomes_no_store(root: Path, store: Mount
     with pytest.raises(TierUnavailable) as caught:
         keep(store, b"x")
     assert caught.value.reason == "no_store"
+    with pytest.raises(TierUnavailable):
+        store.collect(timeout=LONG)
     assert sorted(os.listdir(root)) == ["lost+found", "thesis.tex"]
     (root / "thesis.tex").unlink()
     assert store.version()
@@ -557,3 +559,15 @@ def test_what_killed_writers_left_is_collected(root: Path, store: Mounted) -> No
     assert not any(path.exists() for path in left)
     assert foreign.exists()
     assert store.read(f"{SPACE}/a/1", limit=9, timeout=LONG) == b"x"
+
+
+def test_collecting_makes_listings_whole(root: Path, store: Mounted) -> None:
+    """What a killed writer's old listing hides is listed again."""
+    store.write(f"{SPACE}/a/1", b"x", timeout=LONG)
+    listing = root / "tree/cachekit/v1/ns" / LISTING
+    stale = listing.read_bytes()
+    store.write(f"{SPACE}/b/1", b"y", timeout=LONG)
+    before = store.stat(SPACE, timeout=LONG)
+    listing.write_bytes(stale)
+    store.collect(timeout=LONG)
+    assert store.stat(SPACE, timeout=LONG) == before
