@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -232,6 +233,32 @@ def test_a_missing_mount_costs_nothing_but_the_sharing(team: Machines) -> None:
     with team.on("two"):
         answer("life")
     assert CALLS == ["life"]
+
+
+def test_a_mount_that_hangs_costs_one_call_its_time(team: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """STAND-IN: reading comes back when the test says so. Later calls do not wait; then it is used again."""
+    with team.on("one"):
+        answer("before")
+        cachekit.flush(LONG)
+    back, reading = threading.Event(), files.Files.read
+
+    def hanging(*arguments: Any, **options: Any) -> Any:
+        back.wait(LONG)
+        return reading(*arguments, **options)
+
+    with team.on("two", ipfs_timeout=0.5):
+        with monkeypatch.context() as patch:
+            patch.setattr(files.Files, "read", hanging)
+            begun = time.monotonic()
+            for number in range(20):
+                answer(f"question {number}")
+            assert time.monotonic() - begun < 5
+            assert cachekit.stats().as_dict()["errors"]["ipfs"]["timeout"] >= 1
+            back.set()
+        _await(lambda: default().team.breaker.allows())  # type: ignore[union-attr]
+        calls = len(CALLS)
+        assert answer("before") == "the answer to before"
+        assert len(CALLS) == calls
 
 
 def test_a_full_disk_costs_nothing_but_the_sharing(team: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
