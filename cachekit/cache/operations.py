@@ -14,9 +14,10 @@ from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.files.places import set_aside
 from cachekit.files.temporary import remove
 from cachekit.keys.keyer import parse_key
-from cachekit.model import EVERYWHERE, Key, Mark
+from cachekit.model import EVERYWHERE, Event, Key, Mark
 
 if TYPE_CHECKING:
+    from cachekit.cache.cache import Cache
     from cachekit.cache.registry import Registry
     from cachekit.config.settings import Ipfs
     from cachekit.tiers.disk import DiskTier
@@ -85,7 +86,8 @@ def gc() -> dict[str, int]:
     """Deletes from this machine what expired, and what is over `CACHEKIT_SIZE_LIMIT`; pinned entries stay.
 
     Returns how many of each: {"dropped": entries, "artifacts": artifacts, "leftovers": what killed processes left,
-    contents of no artifact, digests of files that nobody asked for in 30 days, and what was set aside as corrupt}.
+    contents of no artifact, digests of files that nobody asked for in 30 days, what was set aside as corrupt, and blocks
+    in the directory of `CACHEKIT_STORE` that nobody used in 30 days}.
     Raises TierError where the disk lets nothing be deleted.
     """
     cache = default()
@@ -98,8 +100,18 @@ def gc() -> dict[str, int]:
     leftovers = len(aside) + cache.artifacts.collect(now) + cache.digests.collect(now) + cache.disk.collect(now)
     if cache.noted is not None:
         leftovers += cache.noted.collect(now)
+    leftovers += _collected(cache)
     trimmed = registry().trim(cache.settings.size_limit)
     return {"dropped": cache.disk.cull(everything_expired=True), "artifacts": trimmed, "leftovers": leftovers}
+
+
+def _collected(cache: Cache) -> int:
+    try:
+        return cache.team.collect() if cache.team is not None else 0
+    except TierError as error:
+        # What this machine has is collected all the same.
+        cache.tell(Event("error", "", "ipfs", error.reason, error=error))
+        return 0
 
 
 def warm(

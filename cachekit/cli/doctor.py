@@ -95,9 +95,9 @@ def _team(cache: Cache, resolved: Resolved, environ: Mapping[str, str]) -> Itera
         yield Finding("daemon", "failed", cache.status()["ipfs"].reason, "repair what the reason names")
     else:
         yield _credential(cache.team)
-        daemon = _daemon(cache.team, resolved, environ)
-        yield daemon
-        if daemon.text.startswith("Kubo"):
+        engine = _store(cache.team) if resolved.settings.store else _daemon(cache.team, resolved, environ)
+        yield engine
+        if engine.text.startswith(cache.team.transport.kind):
             yield _namespaces(cache.team, resolved.settings.namespace)
             yield from _swarm(cache.team)
             if resolved.settings.ipfs != "ro" and cache.team.credential.writes:
@@ -139,6 +139,22 @@ def _daemon(team: Team, resolved: Resolved, environ: Mapping[str, str]) -> Findi
     return Finding("daemon", "ok", text)
 
 
+def _store(team: Team) -> Finding:
+    engine = team.transport
+    try:
+        version = engine.version()
+    except TierError as error:
+        remedy = _STORE_REMEDIES.get(error.reason, "compare CACHEKIT_STORE; CACHEKIT_IPFS=off does without")
+        return Finding("store", "failed", f"{team.api}: {error}", remedy)
+    return Finding("store", "ok", f"{engine.kind} {version} at {team.api}{'' if engine.writable else ', only read'}")
+
+
+_STORE_REMEDIES: Final = {
+    "no_store": "mount it, or make the directory; CACHEKIT_STORE names it; CACHEKIT_IPFS=off does without",
+    "timeout": "it hangs: look at the mount or the server; CACHEKIT_IPFS=off does without",
+    "forbidden": "CACHEKIT_IPFS_AUTH is what the web server asks for, such as user:password",
+    "tls": "the server's certificate must be one that this machine trusts",
+}
 _REMEDIES: Final = {
     "refused": "`cachekit node start` starts one; CACHEKIT_IPFS_API names another; CACHEKIT_IPFS=off does without",
     "timeout": "it hangs: end it and start it again; CACHEKIT_IPFS=off does without",
@@ -176,7 +192,7 @@ def _swarm(team: Team) -> Iterator[Finding]:
         return
     try:
         if not swarm.network.has_topics(_SECONDS):
-            old = too_old(team.transport.known_version())
+            old = too_old(swarm.network.transport.known_version())
             text = f"{old or 'the daemon has no pubsub'}: entries of other machines come by name, within half a minute"
             remedy = "`cachekit node install` gets a newer one" if old else "`ipfs config --json Pubsub.Enabled true`"
             yield Finding("topics", "note", text, remedy)
@@ -199,12 +215,13 @@ def _namespaces(team: Team, namespace: str) -> Finding:
     try:
         listed = team.transport.list(ROOT, timeout=_SECONDS) or []
     except TierError as error:
-        return Finding("namespaces", "failed", f"the index cannot be listed: {error}", "ask again; restart the daemon")
+        remedy = "ask again; restart the daemon, if it is one"
+        return Finding("namespaces", "failed", f"the index cannot be listed: {error}", remedy)
     spaces = {name for name, _, _ in listed if re.fullmatch(r"[0-9a-f]{32}", name)}
     swarm = team.tier.swarm
     spaces |= {head.space for head in swarm.book.heads()} if swarm is not None else set()
     if not spaces:
-        return Finding("namespaces", "ok", "the daemon holds no entries yet")
+        return Finding("namespaces", "ok", "no entries there yet")
     if team.credential.namespace_id(namespace) in spaces:
         return Finding("namespaces", "ok", f"there are entries of {namespace!r} under this secret")
     text = f"other namespaces are there ({len(spaces)}), none under this secret and the name {namespace!r}"

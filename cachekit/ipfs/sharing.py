@@ -18,6 +18,7 @@ from cachekit.config.settings import Settings
 from cachekit.errors import TierError, UsageError
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.artifacts import SharedFiles
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.network import Network
@@ -37,6 +38,7 @@ from cachekit.model import Key, Mark, Record, TierState
 from cachekit.tiers.ledger import Ledger, veiled
 
 DEFAULT_API: Final = "/ip4/127.0.0.1/tcp/5001"
+_COLLECTING_SECONDS: Final = 60.0
 
 
 class Team:
@@ -56,10 +58,9 @@ class Team:
         settings = resolved.settings
         self._resolved = resolved
         self.credential = load_credential(settings.secret, settings.secret_file or credential_file())
-        find = None if settings.ipfs_api else functools.partial(discovered, environ)
-        self.transport = KuboTransport(settings.ipfs_api or discovered(environ), auth=settings.ipfs_auth, find=find)
-        self._node = read_team(data_dir())
-        self.transport.peers = bool(settings.peers or self._node)
+        kubo = None if settings.store else kubo_of(settings, environ)
+        self.transport: Engine = kubo or directory_of(settings)
+        self._node = read_team(data_dir()) if kubo is not None else None
         self.breaker = Breaker(self.transport.version)
         self.table = Table(settings.dir / "index.db", self.credential, report, _heeding(ledger))
         self.outbox = Outbox(settings.dir / "outbox.db", report)
@@ -69,20 +70,25 @@ class Team:
             self.table,
             self.outbox,
             self.breaker,
-            writable=settings.ipfs != "ro" and self.credential.writes,
+            writable=settings.ipfs != "ro" and self.credential.writes and self.transport.writable,
             timeout=settings.ipfs_timeout,
             writer=self._writer,
             report=report,
             files=self.files.send,
-            swarm=self._swarm(settings, report) if settings.peers or self._node is not None else None,
+            swarm=None if kubo is None else self._swarm(kubo, settings, report),
         )
         ledger.veil = _veiling(self.credential)
         self.tier.listen(settings.namespace)
 
-    def _swarm(self, settings: Settings, report: Callable[[str], None]) -> Callable[[Index], Swarm]:
-        network, book = Network(self.transport), Book(settings.dir / "swarm.db", report)
-        writable = settings.ipfs != "ro" and self.credential.writes
+    def _swarm(
+        self, kubo: KuboTransport, settings: Settings, report: Callable[[str], None]
+    ) -> Callable[[Index], Swarm] | None:
         node = self._node
+        if node is None and not settings.peers:
+            return None
+        kubo.peers = True
+        network, book = Network(kubo), Book(settings.dir / "swarm.db", report)
+        writable = settings.ipfs != "ro" and self.credential.writes
         peers = (*settings.peers, *(node.peers if node is not None else ()))
 
         def announcer(topics: Callable[[], bool]) -> Announcer:
@@ -111,16 +117,22 @@ class Team:
 
     @property
     def api(self) -> str:
-        """The multiaddr of the daemon's RPC."""
+        """Where the engine is: the multiaddr of the daemon's RPC, or the URL of a directory."""
         return self.transport.api
 
     def state(self) -> TierState:
-        """Asks the daemon for its version once; the reason names the deciding variable, or the error."""
+        """Asks the engine for its version once; the reason names the deciding variable, or the error."""
         try:
             version = self.transport.version()
         except TierError as error:
             return TierState(False, f"{self.api}: {error}")
-        return TierState(True, f"{self._resolved.reason('ipfs')}; Kubo {version} at {self.api}")
+        return TierState(True, f"{self._resolved.reason('ipfs')}; {self.transport.kind} {version} at {self.api}")
+
+    def collect(self) -> int:
+        """Has the engine drop the blocks that nobody needs; how many, 0 where this machine may not write. TierError."""
+        if not (self.tier.writable and self.breaker.allows()):
+            return 0
+        return self.breaker.call(lambda: self.transport.collect(timeout=_COLLECTING_SECONDS))
 
     def close(self, bound: float) -> None:
         deadline = Deadline(bound)
@@ -143,6 +155,24 @@ def reachable(peers: Sequence[str], dialled: Sequence[str], listens: Sequence[st
 
 def _is_loopback(address: str) -> bool:
     return address.startswith(("/ip4/127.", "/ip6/::1/"))
+
+
+def kubo_of(settings: Settings, environ: Mapping[str, str]) -> KuboTransport:
+    """The Kubo that the settings name, else the one that is found. Raises UsageError; asks nobody yet."""
+    find = None if settings.ipfs_api else functools.partial(discovered, environ)
+    return KuboTransport(settings.ipfs_api or discovered(environ), auth=settings.ipfs_auth, find=find)
+
+
+def directory_of(settings: Settings) -> Engine:
+    """The directory that `CACHEKIT_STORE` names. Raises UsageError; asks nobody yet."""
+    assert settings.store is not None
+    if settings.store.startswith("file:"):
+        from cachekit.ipfs.directory.mounted import Mounted
+
+        return Mounted(settings.store, founding=settings.ipfs != "ro")
+    from cachekit.ipfs.directory.web import Web
+
+    return Web(settings.store, auth=settings.ipfs_auth)
 
 
 def _heeding(ledger: Ledger) -> Callable[[Sequence[Mark]], None]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.gateways import Gateways
 from cachekit.ipfs.content.sources import Sources
 from cachekit.ipfs.index.index import Index
@@ -19,7 +20,6 @@ from cachekit.ipfs.index.reading import LISTENING_SECONDS, Puller, payload_of, r
 from cachekit.ipfs.index.rows import Pin
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.by_hand import BY_HAND, ByHand
 from cachekit.ipfs.outbox.queue import Item, Outbox
 from cachekit.ipfs.outbox.sending import Sender
@@ -42,7 +42,8 @@ class IpfsTier:
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
     `files` sends an artifact's files, until a deadline; whether it could.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
-    that an open breaker answered. `swarm` makes what connects this daemon's index with those of others.
+    that an open breaker answered; `writable` is whether this machine may write there. `swarm` makes what connects this
+    daemon's index with those of others.
     """
 
     name = "ipfs"
@@ -50,7 +51,7 @@ class IpfsTier:
 
     def __init__(
         self,
-        transport: KuboTransport,
+        transport: Engine,
         table: Table,
         outbox: Outbox,
         breaker: Breaker,
@@ -67,7 +68,7 @@ class IpfsTier:
         self._table = table
         self._outbox = outbox
         self._breaker = breaker
-        self._writable = writable
+        self.writable = writable
         self._timeout = timeout
         self._report = report
         self._index = Index(transport, table)
@@ -104,7 +105,7 @@ class IpfsTier:
 
     def put(self, key: Key, record: Record, *, encrypt: bool = True) -> None:
         """Queue durably, also while the daemon is away; nothing for a key that stays here or where we may not write."""
-        if not (self._writable and key.shareable):
+        if not (self.writable and key.shareable):
             return
         if len(set(record.tags)) > MAX_TAGS:
             self._report("too_many_tags")
@@ -145,7 +146,7 @@ class IpfsTier:
         """End what `mark` covers; how many entries that were here. Queued for the other machines where we may write."""
         ended = self._table.mark(mark)
         self._table.heed(mark.namespace)
-        if self._writable:
+        if self.writable:
             self._outbox.add_mark(mark)
             self._sending.wake()
         return ended
@@ -157,9 +158,9 @@ class IpfsTier:
         """
         deadline = Deadline(timeout)
         try:
-            sent = self._sender.send(deadline, patient=patient) if self._writable else 0
+            sent = self._sender.send(deadline, patient=patient) if self.writable else 0
             # Who may not write has bytes of his own to unpin all the same.
-            if not self._writable and self._table.needless():
+            if not self.writable and self._table.needless():
                 self._sender.release(deadline)
         except TierError as error:
             # Where hardly any time was given, a timeout says nothing about the daemon.

@@ -14,11 +14,11 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.chunks import ChunkCipher
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.pins import Pins
 from cachekit.ipfs.content.transfer import IDLE_SECONDS, Remote, Transfer
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.queue import Item
 from cachekit.ipfs.trust.credential import Credential
 from cachekit.model import ARTIFACT
@@ -32,7 +32,7 @@ _CODEC: Final = bytes([len(ARTIFACT)]) + ARTIFACT.encode()
 class SharedFiles:
     """What `Team` needs for artifacts. Everything may raise TierError."""
 
-    transport: KuboTransport
+    transport: Engine
     credential: Credential
     store: ArtifactStore
     breaker: Breaker
@@ -108,7 +108,7 @@ class Holdings:
     Of all machines whose segments were read. Every method may raise TierError.
     """
 
-    transport: KuboTransport
+    transport: Engine
     table: Table
 
     def manifest(self, namespace: str, cid: str, deadline: Deadline) -> Manifest | None:

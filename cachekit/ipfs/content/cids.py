@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachekit.errors import IntegrityError
@@ -103,9 +103,11 @@ class FileCid:
     """The CID of a file that is fed in pieces of any length, as Kubo makes it with CIDv1, raw leaves and 1 MiB chunks.
 
     A file of at most 1 MiB is one raw block. Constant memory: only the nodes of one path from the root are held.
+    `keep` is given the binary CID and the block of each node above the leaves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[bytes, bytes], object] = lambda _cid, _block: None) -> None:
+        self._keep = keep
         self._levels: list[list[_Node]] = [[]]
         self._leaf = hashlib.sha256()
         self._filled = 0
@@ -136,7 +138,7 @@ class FileCid:
         for number, level in enumerate(self._levels):
             if number == len(self._levels) - 1 and len(level) == 1:
                 break
-            self._append(number + 1, _parent(level))
+            self._append(number + 1, self._parent(level))
         return self._levels[-1][0]
 
     def _close_leaf(self) -> None:
@@ -149,12 +151,17 @@ class FileCid:
         level = self._levels[number]
         # A full level gets its parent only when more comes: it may turn out to be the last one below the root.
         if len(level) == LINKS:
-            self._append(number + 1, _parent(level))
+            self._append(number + 1, self._parent(level))
             level.clear()
         level.append(node)
 
+    def _parent(self, children: Sequence[_Node]) -> _Node:
+        node, block = _parent(children)
+        self._keep(node.cid, block)
+        return node
 
-def _parent(children: Sequence[_Node]) -> _Node:
+
+def _parent(children: Sequence[_Node]) -> tuple[_Node, bytes]:
     """The block that has `children`, in their order, as Kubo writes it."""
     links = b"".join(_link(child) for child in children)
     content = sum(child.content for child in children)
@@ -163,7 +170,7 @@ def _parent(children: Sequence[_Node]) -> _Node:
     # Links precede the data: canonical dag-pb, although field 2 then comes before field 1.
     block = links + _bytes(1, unixfs)
     stored = len(block) + sum(child.stored for child in children)
-    return _Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content)
+    return _Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content), block
 
 
 def _link(child: _Node, name: bytes = b"") -> bytes:

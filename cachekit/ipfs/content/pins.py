@@ -12,9 +12,9 @@ from typing import Final
 
 from cachekit.errors import TierError, TierUnavailable
 from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.index.rows import Held
 from cachekit.ipfs.kubo.streams import PINNED_PER_SECOND
-from cachekit.ipfs.kubo.transport import KuboTransport
 
 ROOT: Final = "/cachekit/v1/pins"
 _OURS: Final = "cachekit/"
@@ -25,7 +25,7 @@ _PIN_SECONDS: Final = 3.0
 class Pins:
     """The pins and links of one daemon. Everything may raise TierError."""
 
-    transport: KuboTransport
+    transport: Engine
 
     def is_free(self, cid: str, deadline: Deadline) -> bool:
         """Whether nobody has a pin for this CID, so that ours would take no other's name."""
@@ -45,8 +45,7 @@ class Pins:
         except TierUnavailable as error:
             if error.reason != "timeout" or not deadline.rest:
                 raise
-            # Seen while collections followed each other closely: a pin got no answer within its time. Why is not proven;
-            # it is asked for again.
+            # Kubo looks for the root offline, but waits for what lies below it and was collected meanwhile.
             raise TierError(f"a collection is in the way of a pin: {error}", reason="collecting") from error
 
     def let_go(self, held: Held, deadline: Deadline) -> None:

@@ -18,8 +18,8 @@ from cachekit.files.locks import NO_ROOM, has_locks, try_lock, unlock
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.content.chunks import PLAIN_BYTES, ChunkCipher, pieces, sealed_size
 from cachekit.ipfs.content.cids import CHUNK_BYTES, FileCid
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.unixfs import leaves
-from cachekit.ipfs.kubo.transport import KuboTransport
 
 IDLE_SECONDS: Final = 10.0
 _BUSY_SECONDS: Final = 0.02
@@ -43,7 +43,7 @@ class Transfer:
     work. Raises TierError; IntegrityError for what does not verify.
     """
 
-    def __init__(self, transport: KuboTransport, cipher: ChunkCipher | None, *, idle: float = IDLE_SECONDS) -> None:
+    def __init__(self, transport: Engine, cipher: ChunkCipher | None, *, idle: float = IDLE_SECONDS) -> None:
         self._transport = transport
         self._cipher = cipher
         self._idle = idle

@@ -16,11 +16,11 @@ from typing import Final
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.sqlite import locked
 from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.index.rows import SKEW, SegmentFile, alive
 from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_LINES, Line, encode
 from cachekit.ipfs.index.shelves import MfsShelf, Shelf
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.trust.credential import WriterKey
 from cachekit.ipfs.trust.roster import MOST_BYTES as ROSTER_BYTES
 
@@ -37,7 +37,7 @@ _WRITER: Final = re.compile(r"[0-9a-f]{32}")
 class Index:
     """What takes the tree in MFS into `table`, and puts this machine's lines there."""
 
-    def __init__(self, transport: KuboTransport, table: Table) -> None:
+    def __init__(self, transport: Engine, table: Table) -> None:
         self._transport = transport
         self._table = table
         self._pulling = threading.Lock()
@@ -125,7 +125,7 @@ class Index:
 class Pull:
     """Reading, until a deadline, what a namespace's tree has that the table has not."""
 
-    transport: KuboTransport
+    transport: Engine
     table: Table
     namespace: str
     deadline: Deadline
@@ -214,7 +214,7 @@ class Pull:
 class Push:
     """Writing, until a deadline, the segments of one writer in a namespace."""
 
-    transport: KuboTransport
+    transport: Engine
     table: Table
     namespace: str
     writer: WriterKey

@@ -12,12 +12,12 @@ from typing import Final
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.cids import file_cid, raw_cid
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.rows import cid_of
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, Line
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.worker import Worker
 from cachekit.model import EVERYWHERE, Record
 from cachekit.tiers.ledger import veiled
@@ -27,7 +27,7 @@ LISTENING_SECONDS: Final = 5.0
 _ALL_SECONDS: Final = 10.0
 
 
-def payload_of(transport: KuboTransport, entry: Line, timeout: float, *, peers: bool = False) -> bytes | None:
+def payload_of(transport: Engine, entry: Line, timeout: float, *, peers: bool = False) -> bytes | None:
     """The payload of an entry as the daemon has it, unverified; None where any of it was collected. Raises TierError.
 
     With `peers` the daemon asks those that it knows, all the time that there is.

@@ -10,10 +10,10 @@ from typing import Final, Protocol
 
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.unixfs import BlockOf, directory, read_file
 from cachekit.ipfs.index.rows import SegmentFile
 from cachekit.ipfs.index.segments import MAX_BYTES
-from cachekit.ipfs.kubo.transport import KuboTransport
 
 _WRITING_SECONDS: Final = 0.1
 """Far longer than it takes Kubo to write a segment."""
@@ -37,7 +37,7 @@ class Shelf(Protocol):
 class MfsShelf:
     """A directory in the daemon's MFS; `until`, of `time.monotonic`, is when there is no more time to wait."""
 
-    transport: KuboTransport
+    transport: Engine
     path: str
     writer: str
     deadline: Deadline

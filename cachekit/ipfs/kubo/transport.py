@@ -71,6 +71,9 @@ class KuboTransport:
     is None, not an error. Bytes that come back are NOT verified here: the caller compares them with the CID.
     """
 
+    kind = "Kubo"
+    writable = True
+
     def __init__(self, api: str, *, auth: str | None = None, find: Callable[[], str] | None = None) -> None:
         self.api = api
         self.peers = False
@@ -195,6 +198,11 @@ class KuboTransport:
         """Undo `pin`; not pinned is fine."""
         with suppress(NotThere), self._client(timeout) as client:
             client.pin.rm(cid)
+
+    def collect(self, *, timeout: float) -> int:
+        """0: what nobody needs is the daemon's own business."""
+        del timeout
+        return 0
 
     def close(self) -> None:
         """Drop the connections, those of other threads once their call is over. A later call opens new ones."""

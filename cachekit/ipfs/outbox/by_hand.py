@@ -14,8 +14,8 @@ from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content import trees
 from cachekit.ipfs.content.cids import file_cid
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.sending import Sender, again
 from cachekit.ipfs.trust.credential import KEY_BYTES
 
@@ -29,7 +29,7 @@ BY_HAND: Final = ""
 class ByHand:
     """Every method waits for the daemon, `timeout` seconds at most, and may raise TierError."""
 
-    transport: KuboTransport
+    transport: Engine
     table: Table
     breaker: Breaker
     sender: Sender

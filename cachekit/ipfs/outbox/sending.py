@@ -13,11 +13,11 @@ from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.artifacts import Holdings
 from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid, raw_cid
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.pins import Pins
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Line
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.queue import Item, Outbox
 from cachekit.ipfs.trust.credential import WriterKey
 from cachekit.model import ARTIFACT, Mark
@@ -45,7 +45,7 @@ class Sender:
     has by now, with the blocks that may go along.
     """
 
-    transport: KuboTransport
+    transport: Engine
     index: Index
     table: Table
     outbox: Outbox
