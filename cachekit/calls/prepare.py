@@ -23,7 +23,8 @@ from cachekit.keys.binding import Unbound
 from cachekit.model import Adapter, Event, Key, Mode, Policy
 from cachekit.plan import loops, retrying
 from cachekit.plan import plan as plans
-from cachekit.plan.drive import Errand, arun, run
+from cachekit.plan.drive import arun, run
+from cachekit.plan.errand import Errand
 from cachekit.plan.gate import current, decide, why_off
 from cachekit.plan.steps import STREAMING, Begin, Request, Steps
 from cachekit.plan.waiting import MULTIPLE, led
@@ -154,11 +155,12 @@ def _request(prepared: Prepared) -> Request:
     policy = target.policy
     take = functools.partial(target.keyer.sketch, key, *call, sample=sample_of(target), said=prepared.said)
     memory = Remembering(cache, target.keyer, key, take)
+    took, far = cache.flights.took.get(key.function, 0.0), _far(cache, target, key)
     return Request(
         key=key,
         codec=target.codec,
         near=cache.near,
-        far=_far(cache, target, key),
+        far=far,
         clock=time.time_ns,
         mode=prepared.mode,
         ttl=_ttl(policy, cache),
@@ -174,9 +176,11 @@ def _request(prepared: Prepared) -> Request:
         noted=memory.noted,
         changed=functools.partial(_changed, prepared),
         news=functools.partial(cache.ledger.has_stored_since, prepared.seen),
-        patience=max(cache.settings.patience, MULTIPLE * cache.flights.took.get(key.function, 0.0)),
+        patience=max(cache.settings.patience, MULTIPLE * took),
         nested=bool(led()),
         previous=policy.previous,
+        coalesce=policy.coalesce if far and cache.claims is not None else "machine",
+        took=took,
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
 

@@ -23,6 +23,7 @@ from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.by_hand import BY_HAND, ByHand
 from cachekit.ipfs.outbox.queue import Item, Outbox
 from cachekit.ipfs.outbox.sending import Sender
+from cachekit.ipfs.swarm.claiming import Claims
 from cachekit.ipfs.swarm.swarm import Swarm
 from cachekit.ipfs.trust.credential import WriterKey
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
@@ -31,6 +32,7 @@ from cachekit.model import EVERYWHERE, Key, Mark, Record
 _BACKGROUND_SECONDS: Final = 60.0
 _FAIR_SECONDS: Final = 1.0
 _BELIEVED_SECONDS: Final = 1.0
+_PARTING_SECONDS: Final = 0.2
 _INDEX_SHARE: Final = 0.6
 """Of the time of a `get`: an index that takes longer must leave some for the payload."""
 
@@ -41,7 +43,8 @@ class IpfsTier:
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
     `files` sends an artifact's files, until a deadline; whether it could.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
-    that an open breaker answered. `swarm` makes what connects this daemon's index with those of others.
+    that an open breaker answered. `swarm` makes what connects this daemon's index with those of others; with it come
+    `claims`, who of the team computes what.
     """
 
     name = "ipfs"
@@ -73,6 +76,9 @@ class IpfsTier:
         self.swarm = None if swarm is None else swarm(self._index)
         announce = {} if self.swarm is None else {"announce": self.swarm.announce}
         self._sender = Sender(transport, self._index, table, outbox, writer, report, files, **announce)
+        self.claims = None
+        if self.swarm is not None:
+            self.claims = Claims(self.swarm, table.credential, self._flushed_quietly, report, writes=writable)
         self.by_hand = ByHand(transport, table, breaker, self._sender)
         self._puller = Puller(self._index, table, breaker, timeout, report)
         delays = BATCHING_SECONDS, RETRY_SECONDS
@@ -125,6 +131,8 @@ class IpfsTier:
         with contextlib.suppress(TierError):
             if self._breaker.allows() and (self._outbox.pending() or self._table.needless()):
                 self.flush(timeout)
+        if self.claims is not None:
+            self.claims.close(max(deadline.rest, _PARTING_SECONDS))
         self._sending.join(deadline.rest)
         self._puller.worker.join(deadline.rest)
         if self.swarm is not None:
@@ -135,6 +143,8 @@ class IpfsTier:
         self._index.renew_after_fork()
         self._breaker.renew_after_fork()
         self._puller.worker.wake()
+        if self.claims is not None:
+            self.claims.renew_after_fork()
         if self.swarm is not None:
             self.swarm.renew_after_fork()
 

@@ -26,6 +26,7 @@ from cachekit.plan.steps import (
     Tell,
     Write,
 )
+from cachekit.plan.turns import FIRST_PAUSE
 from cachekit.values.codecs import codec_for
 
 NOW = 1_000 * NANOSECONDS
@@ -156,7 +157,7 @@ def test_another_process_is_waited_for() -> None:
     """While the lease is taken the plan pauses and looks at the disk again."""
     script = Script(join=LEAD, lease=[False, False], read_disk=[None, None, record()])
     assert script.run(plans.plan(request())) == 1
-    assert [s.seconds for s in script.steps if isinstance(s, Pause)] == [plans.FIRST_PAUSE, 2 * plans.FIRST_PAUSE]
+    assert [s.seconds for s in script.steps if isinstance(s, Pause)] == [FIRST_PAUSE, 2 * FIRST_PAUSE]
     assert "CallOrigin" not in script.kinds()
 
 
