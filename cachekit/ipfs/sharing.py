@@ -82,6 +82,7 @@ class Team:
         network, book = Network(self.transport), Book(settings.dir / "swarm.db", report)
         writable = settings.ipfs != "ro" and self.credential.writes
         node = self._node
+        peers = (*settings.peers, *(node.peers if node is not None else ()))
 
         def announcer(topics: Callable[[], bool]) -> Announcer:
             return Announcer(network, self.table, book, self._writer, topics, report)
@@ -99,8 +100,8 @@ class Team:
             self.breaker,
             settings.dir / "swarm.lock",
             me=me,
-            peers=(*settings.peers, *(node.peers if node is not None else ())),
-            reachable=functools.partial(reachable, settings.peers, () if node is None else node.dialled),
+            peers=peers,
+            reachable=functools.partial(reachable, peers, () if node is None else node.dialled),
             report=report,
         )
 

@@ -100,6 +100,9 @@ class Hearing:
         writer, name, role, state, version = (str(says[word])[:_LONGEST] for word in _WORDS)
         if self._book.greet(Member(sender, writer, name, role, addresses, state, version, message.at, time.time_ns())):
             self._news()
+        for peer, where in dict(says.get("others", {})).items():
+            rumour = tuple(str(address)[:_LONGEST] for address in where)[:2]
+            self._book.greet(Member(str(peer)[:_LONGEST], "", "", "", rumour, "", "", 0, 0))
         settled = time.monotonic() - self._changed > _SETTLED_SECONDS
         if state != state_of(self._book.heads()) and (says.get("joining") or settled):
             online = sum(one.online for one in self._book.members())

@@ -238,8 +238,8 @@ class Swarm:
 
     def _connect(self) -> None:
         connected = self.network.peers(_CALL_SECONDS)
-        known = [address for one in self.book.members() if one.online for address in one.addresses[:2]]
-        for address in [*self._peers, *known][:_MOST_CONNECTED]:
+        known = [one for one in self.book.members() if one.online or not one.said]
+        for address in [*self._peers, *(a for one in known for a in one.addresses[:2])][:_MOST_CONNECTED]:
             peer = address.rpartition("/p2p/")[2]
             if peer not in connected and peer != self._own_peer:
                 with contextlib.suppress(TierError):  # away, or behind a wall: asked again in a while
@@ -251,6 +251,8 @@ class Swarm:
         writer, name, role = self._me()
         state = state_of(self.book.heads())
         says = {"id": writer, "name": name, "role": role, "addresses": self._reachable(listens), "state": state}
+        # Who knows only one of us shall reach us all, whoever is away.
+        says["others"] = {one.peer: one.addresses[:2] for one in self.book.members()[:_MOST_NAMES] if one.said}
         self.say("hello", {**says, "version": "1", "joining": joining})
 
     def _answer(self) -> None:
