@@ -156,6 +156,7 @@ def _request(prepared: Prepared) -> Request:
     take = functools.partial(target.keyer.sketch, key, *call, sample=sample_of(target), said=prepared.said)
     memory = Remembering(cache, target.keyer, key, take)
     took, far = cache.flights.took.get(key.function, 0.0), _far(cache, target, key)
+    claims = cache.claims if far else None
     return Request(
         key=key,
         codec=target.codec,
@@ -179,8 +180,8 @@ def _request(prepared: Prepared) -> Request:
         patience=max(cache.settings.patience, MULTIPLE * took),
         nested=bool(led()),
         previous=policy.previous,
-        coalesce=policy.coalesce if far and cache.claims is not None else "machine",
-        took=took,
+        coalesce="machine" if claims is None else policy.coalesce,
+        took=float if claims is None else functools.partial(claims.took, key.function, took),
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
 

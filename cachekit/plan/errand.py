@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.errors import CannotEncode, TierError, TierUnavailable, UsageError
 from cachekit.model import Event, Key, Record
-from cachekit.plan.steps import ALONE, LEAD, Claim, Join, Lasting, Lease, Read, Revalidate, Share, Standing, Tell, Write
+from cachekit.plan.steps import ALONE, LEAD, Claim, Join, Lease, Read, Revalidate, Share, Standing, Tell, Waive, Write
 
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
@@ -22,7 +22,7 @@ PARENTS_TURN: Final = 1.0
 class Errand:
     """One plan's. `revalidate` starts the background refresh; `announce` makes a store known to all processes.
 
-    `claimed`: it ends what an earlier errand told the team that this machine computes, and left Lasting.
+    `claimed`: it ends what an earlier errand told the team that this machine computes, and waived as lasting.
     """
 
     __slots__ = (
@@ -135,6 +135,8 @@ class Errand:
             self._cache.missed(self.key)
         elif event.what == "origin":
             self._cache.flights.took[self.key.function] = event.seconds
+            if self._cache.claims is not None:
+                self._cache.claims.learn(self.key.function, event.seconds)
         if not self._quiet or event.what in ("error", "skipped"):
             self._cache.tell(event)
 
@@ -149,8 +151,10 @@ class Errand:
         self._claimed = standing is LEAD
         return standing
 
-    def lasting(self, _step: Lasting) -> None:
-        self._claimed = False
+    def waive(self, step: Waive) -> None:
+        claims, self._claimed = self._cache.claims, False
+        if claims is not None and not step.lasting:
+            claims.end(self.key, "handed")
 
     def _unclaim(self, error: BaseException | None) -> None:
         claims = self._cache.claims
@@ -179,7 +183,7 @@ _PERFORM: dict[type, Callable[[Errand, Any], Any]] = {
     Tell: Errand.tell,
     Lease: Errand.lease,
     Claim: Errand.claim,
-    Lasting: Errand.lasting,
+    Waive: Errand.waive,
     Share: Errand.share,
     Revalidate: Errand.revalidate,
 }

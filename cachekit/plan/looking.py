@@ -14,7 +14,7 @@ def look(
 ) -> Steps:
     """Found in the first tier that has a fresh record, filled back into the faster ones; else None, and `stale` grows.
 
-    `empty` names tiers that have none; `what` is how the record is told.
+    `empty` names tiers that have none; `what` is what the record is told as, "" for not at all.
     """
     missed: list[str] = []
     for tier in tiers:
@@ -26,7 +26,8 @@ def look(
         if record is not None and record.fresh(request.clock()):
             found = request.decode(record)
             if found:
-                yield Tell(served(request, Event(what, request.key.function, tier), found))
+                if what:
+                    yield Tell(served(request, Event(what, request.key.function, tier), found))
                 yield from fill(request, missed, record if tier in request.near else _tagged(request, record))
                 return found
             yield Tell(Event("error", request.key.function, tier, "undecodable"))

@@ -28,7 +28,6 @@ from cachekit.plan.steps import (
     CallOrigin,
     Failed,
     Join,
-    Lasting,
     Lease,
     Request,
     Returned,
@@ -36,6 +35,7 @@ from cachekit.plan.steps import (
     Share,
     Steps,
     Tell,
+    Waive,
 )
 from cachekit.plan.turns import first_in_line, in_turn
 
@@ -79,7 +79,7 @@ def stream(request: Request) -> Steps:
         return found.value
     outcome = yield from _asked(request, stale)
     if isinstance(outcome, Returned):
-        yield Lasting()
+        yield Waive(lasting=True)
     return outcome.value
 
 
@@ -165,6 +165,8 @@ def renew(request: Request, given: Mapping[str, Any] = NOTHING) -> Steps:
     if (yield Join(wait=False)) is BUSY:
         return
     if request.leases and not (yield Lease()):
+        return
+    if (yield from in_turn(request, [], what="")):
         return
     started = request.clock()
     outcome = yield CallOrigin(given=given)

@@ -103,8 +103,10 @@ class Claim(NamedTuple):
     late: bool = False
 
 
-class Lasting(NamedTuple):
-    """What was claimed outlasts the plan: a stream goes on, and another errand ends it."""
+class Waive(NamedTuple):
+    """The claim is the plan's no more: nobody computes the key, or a stream goes on (`lasting`) and another errand ends it."""
+
+    lasting: bool = False
 
 
 class Pause(NamedTuple):
@@ -174,8 +176,8 @@ class Request:
     `judge` says why a value is not worth keeping, "" if it is; `changed`, that the key was built of something that is no
     longer so; `news`, that somebody stored something since the near tiers were looked at; `streamed`, that a Reply is
     wanted as a stream. `patience` is how many seconds it waits for others in doubt, `nested` whether others may wait for
-    it meanwhile. `previous` names the argument that gets the value past its TTL. `coalesce` is the policy's, `took` how
-    many seconds the function's origin took last time, 0 where that is not known.
+    it meanwhile. `previous` names the argument that gets the value past its TTL. `coalesce` is the policy's, `took` gives
+    how many seconds the function's origin took last time, 0 where that is not known.
     """
 
     key: Key
@@ -202,7 +204,7 @@ class Request:
     nested: bool = False
     previous: str | None = None
     coalesce: Coalesce = "machine"
-    took: float = 0.0
+    took: Callable[[], float] = float
 
     @property
     def grace(self) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from cachekit.model import Record
+from cachekit.model import NANOSECONDS, Record
 from cachekit.plan.looking import look
-from cachekit.plan.steps import ALONE, LEAD, Claim, Lease, Pause, Request, Steps
+from cachekit.plan.steps import ALONE, LEAD, Claim, Lease, Pause, Request, Steps, Waive
 from cachekit.plan.waiting import STEADY
 
 FIRST_PAUSE: Final = 0.005
@@ -33,15 +33,15 @@ def first_in_line(request: Request, stale: list[Record], looked: bool) -> Steps:
     return found or (yield from in_turn(request, stale, waited))
 
 
-def in_turn(request: Request, stale: list[Record], waited: float = 0.0) -> Steps:
+def in_turn(request: Request, stale: list[Record], waited: float = 0.0, what: str = "coalesced") -> Steps:
     """Found, where another machine computed it meanwhile; None where it is the caller's to compute, or nobody's turn.
 
-    `waited`: seconds of the caller's patience that are spent. No tier has the value.
+    `waited`: seconds of the caller's patience that are spent. `what` as in `look`; the near tiers have no value.
     """
     if request.coalesce == "machine" or request.mode not in ("on", "read-only"):
         return None
     announce, patience = _announces(request, stale), _patience(request, stale)
-    pause, leads = FIRST_PAUSE, False
+    pause, leads, spent, begun = FIRST_PAUSE, False, waited, request.clock()
     while True:
         late = waited >= patience
         standing = yield Claim(announce=announce, late=late)
@@ -50,17 +50,20 @@ def in_turn(request: Request, stale: list[Record], waited: float = 0.0) -> Steps
         leads = standing is LEAD
         spell = SETTLING if leads else pause
         yield Pause(spell)
-        waited += spell
+        # By the clock too: a look at the far tiers may take longer than the pause.
+        waited = max(waited + spell, spent + (request.clock() - begun) / NANOSECONDS)
         pause = min(2 * pause, LONGEST_PAUSE)
-        found = yield from look(request, request.near + request.far, [], request.near, "coalesced")
+        found = yield from look(request, request.near + request.far, [], request.near, what)
         if found:
+            if leads:
+                yield Waive()
             return found
 
 
 def _announces(request: Request, stale: list[Record]) -> bool:
     if request.mode == "read-only":  # nobody could have what it computes
         return False
-    return request.coalesce == "team" or max([request.took, *(old.seconds for old in stale)]) >= ANNOUNCED
+    return request.coalesce == "team" or max([request.took(), *(old.seconds for old in stale)]) >= ANNOUNCED
 
 
 def _patience(request: Request, stale: list[Record]) -> float:

@@ -19,6 +19,7 @@ from cachekit.ipfs.trust.credential import Credential
 from cachekit.ipfs.worker import Worker
 from cachekit.model import Key
 from cachekit.plan.steps import ALONE, BUSY, LEAD, Standing
+from cachekit.plan.turns import ANNOUNCED
 
 HOLDS_SECONDS: Final = 3.0
 RENEWING_SECONDS: Final = 1.0
@@ -65,6 +66,8 @@ class Claims:
         self._held = dict[_Place, Claim]()
         self._stored = set[_Place]()
         self._ended: list[Claim] = []
+        self._known: dict[str, float] | None = None
+        self._learnt = dict[str, float]()
 
     def claim(self, key: Key, *, announce: bool, late: bool) -> Standing:
         """Whose turn it is, as `plan.steps.Claim` has it; raises nothing."""
@@ -87,6 +90,26 @@ class Claims:
         else:
             self._part(place, state)
 
+    def took(self, function: str, here: float) -> float:
+        """How many seconds its origin took last time: `here` in this process, else in another one of the machine."""
+        if here:
+            return here
+        if self._known is None:
+            try:
+                self._known = self._table.took()
+            except TierError as error:
+                self._report(f"unclaimed_{error.reason}")
+                return 0.0
+        return self._known.get(function, 0.0)
+
+    def learn(self, function: str, seconds: float) -> None:
+        """What an origin took just now; the machine is told where it is slow, or is no more."""
+        slow = seconds >= ANNOUNCED
+        if slow is not (self.took(function, 0.0) >= ANNOUNCED) and self._known is not None:
+            self._known[function] = self._learnt[function] = seconds
+            self._saying.wake()
+            self._nudge.set()
+
     def close(self, timeout: float) -> None:
         """Say that nothing is computed here any more; what was stored has been published."""
         for worker in (self._saying, self._storing):
@@ -94,7 +117,7 @@ class Claims:
         self._nudge.set()
         for place in list(self._held):
             self._part(place, "stored" if place in self._stored else "handed", wake=False)
-        if self._ended:
+        if self._ended or self._learnt:
             try:
                 self._say(timeout)
             except TierError as error:
@@ -164,6 +187,8 @@ class Claims:
         return not self._held and not self._ended
 
     def _say(self, seconds: float) -> None:
+        while self._learnt:
+            self._table.learn(*self._learnt.popitem())
         with self._lock:
             ended, self._ended = self._ended, []
             claims = [*self._held.values(), *ended]

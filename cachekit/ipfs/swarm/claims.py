@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
@@ -26,10 +27,13 @@ _MOST: Final = 16_384
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS computing (space TEXT, key BLOB, peer TEXT, token TEXT, at INTEGER, until INTEGER,
     state TEXT, PRIMARY KEY (space, key, peer, token)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS took (function TEXT PRIMARY KEY, seconds REAL) WITHOUT ROWID;
 """
 _KEEP: Final = """INSERT INTO computing VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (space, key, peer, token) DO UPDATE SET
     at = CASE WHEN state = 'open' AND excluded.state = 'open' THEN at ELSE excluded.at END,
     until = excluded.until, state = excluded.state"""
+_TIDY: Final = "DELETE FROM computing WHERE until <= ? AND (state != 'open' OR until <= ? OR peer = ?)"
+_COUNT: Final = "SELECT coalesce(sum(peer = ?), 0), count(*) FROM computing"
 _LET_DOWN: Final = "SELECT 1 FROM computing WHERE space = ? AND key = ? AND peer = ? AND state = 'open' AND until <= ?"
 
 
@@ -71,11 +75,10 @@ class ClaimTable:
             raise IntegrityError("a message claims too much", reason="too_many_claims")
         claims = [_read(one, at) for one in said]
         with self._database.transaction() as connection:
-            ours, all_of_them = connection.execute(
-                "SELECT coalesce(sum(peer = ?), 0), count(*) FROM computing", (peer,)
-            ).fetchone()
-            if ours + len(claims) > _MOST_OF_A_PEER or all_of_them + len(claims) > _MOST:
-                raise IntegrityError("a peer claims more than anybody computes", reason="too_many_claims")
+            if _is_full(connection, peer, len(claims)):
+                connection.execute(_TIDY, (now, now, OWN))
+                if _is_full(connection, peer, len(claims)):
+                    raise IntegrityError("a peer claims more than anybody computes", reason="too_many_claims")
             for claim in claims:
                 if not connection.execute(_LET_DOWN, (claim.space, claim.key, peer, now)).fetchone():
                     connection.execute(_KEEP, _row(claim, peer, now))
@@ -111,8 +114,20 @@ class ClaimTable:
     def tidy(self) -> None:
         """Drop what time has ended."""
         now = time.time_ns()
-        query = "DELETE FROM computing WHERE until <= ? AND (state != 'open' OR until <= ? OR peer = ?)"
-        self._database.rows(query, now, now - int(_LET_DOWN_SECONDS * NANOSECONDS), OWN)
+        self._database.rows(_TIDY, now, now - int(_LET_DOWN_SECONDS * NANOSECONDS), OWN)
+
+    def took(self) -> dict[str, float]:
+        """How many seconds origins took last time on this machine, by function, as far as somebody said."""
+        return dict(self._database.rows("SELECT function, seconds FROM took"))
+
+    def learn(self, function: str, seconds: float) -> None:
+        """Remember that for the machine's other processes."""
+        self._database.rows("INSERT OR REPLACE INTO took VALUES (?, ?)", function, seconds)
+
+
+def _is_full(connection: sqlite3.Connection, peer: str, more: int) -> bool:
+    theirs, everybodys = connection.execute(_COUNT, (peer,)).fetchone()
+    return bool(theirs + more > _MOST_OF_A_PEER or everybodys + more > _MOST)
 
 
 def _read(said: Any, sent: int) -> Claim:
