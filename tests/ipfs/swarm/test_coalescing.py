@@ -56,6 +56,24 @@ def unkept(text):
     time.sleep(0.5)
     return text
 
+@distributed_cache(ttl=None, coalesce="team", ignore="first")
+def left(text, first):
+    time.sleep(0.3)
+    return right(text, False) if first else text
+
+@distributed_cache(ttl=None, coalesce="team", ignore="first")
+def right(text, first):
+    time.sleep(0.3)
+    return left(text, False) if first else text
+
+def place(key):
+    credential = default().team.credential
+    return credential.namespace_id(key.namespace), credential.index_key(key.namespace, key.digest)
+
+def lie(key, seconds):
+    space, code = place(key)
+    swarm().say("claim", {"claims": [[space, code.hex(), "liar", 0, seconds, "open"]]})
+
 def coalesced(f):
     return stats(f).as_dict()["coalesced"]
 
@@ -120,9 +138,7 @@ def asked(processes: Iterable[Talking], line: str) -> list[object]:
 def test_twelve_processes_on_three_machines_make_one_call(team: Team) -> None:
     """All get the value, and those who waited for another machine count it as coalesced."""
     asked(team.everybody(), "slow.key_for('cold') and None")
-    begun = time.perf_counter()
     assert asked(team.everybody(), "slow('cold')") == ["COLD"] * 12
-    print("took", time.perf_counter() - begun)
     assert len(team.calls("cold")) == 1
     assert sum(map(int, asked(team.everybody(), "coalesced(slow)"))) >= 2
 
@@ -132,9 +148,7 @@ def test_coroutines_and_streams_are_called_once_too(team: Team, call: str) -> No
     """Who waits for a stream of another machine takes all of it when it ended."""
     text = call.split("'")[-2]
     first = [own[0] for own in team.processes]
-    begun = time.perf_counter()
     assert len(set(map(str, asked(first, call)))) == 1
-    print("took", time.perf_counter() - begun)
     assert len(team.calls(text)) == 1
 
 
@@ -148,6 +162,8 @@ def test_a_slow_function_is_told_without_being_asked_for(team: Team) -> None:
         assert second.ask("auto('again', 1.1)") == "AGAIN"
         assert leading.result() == "AGAIN"
     assert len(team.calls("again")) == 1
+    took = "default().team.tier.claims.took(auto.key_for('', 0).function, 0.0)"
+    assert team.processes[0][1].until(took, bool) > 1  # which never called it either
 
 
 def test_a_call_that_raises_sends_the_others_on_alone(team: Team) -> None:
@@ -177,3 +193,53 @@ def test_one_of_those_who_wait_goes_on_when_the_leader_is_killed(team: Team) -> 
         assert sorted(map(str, asking.result())) == ["KILLED", "KILLED", "None"]
         assert time.monotonic() - begun < 8
     assert len(team.calls("killed")) == 2
+
+
+def test_the_value_of_a_process_that_ends_at_once_arrives(team: Team) -> None:
+    """A script that stored its value and is done publishes it before it goes."""
+    leader, other = team.processes[0][2], team.processes[1][2]
+    with ThreadPoolExecutor(2) as pool:
+        leading = pool.submit(leader.ask, "slow('leaves')")
+        team.caller("leaves")
+        waiting = pool.submit(other.ask, "slow('leaves')")
+        assert leading.result() == "LEAVES"
+        assert leader.process.stdin is not None
+        leader.process.stdin.close()
+        assert waiting.result() == "LEAVES"
+    assert leader.process.wait(10) == 0
+    leader.kill()
+    assert len(team.calls("leaves")) == 1
+
+
+def test_who_waits_leads_when_the_leader_is_cancelled(team: Team) -> None:
+    """At once: nobody waits until a claim runs out."""
+    leader, other = team.processes[0][0], team.processes[1][0]
+    with ThreadPoolExecutor(1) as pool:
+        leading = pool.submit(leader.ask, "asyncio.run(asyncio.wait_for(waited('cancelled'), 0.5))")
+        team.caller("cancelled")
+        begun = time.monotonic()
+        assert other.ask("asyncio.run(waited('cancelled'))") == "CANCELLED"
+        assert time.monotonic() - begun < 2.8
+        assert "TimeoutError" in leading.result()
+    assert len(team.calls("cancelled")) == 2
+
+
+def test_a_peer_that_claims_and_computes_nothing_holds_a_call_up_once(team: Team) -> None:
+    """As long as its claim holds, and not again for that key, however often it says so."""
+    caller, liar = team.processes[0][0], team.processes[2][0]
+    key = "slow.key_for('never', 0.1)"
+    liar.ask(f"lie({key}, 1.0)")
+    caller.until(f"len(swarm().book.claims.living(*place({key})))", bool)
+    assert caller.ask("seconds(lambda: slow('never', 0.1))") > 0.5
+    caller.ask("slow.invalidate('never', 0.1)")
+    liar.ask(f"lie({key}, 1e9)")
+    assert caller.ask("seconds(lambda: slow('never', 0.1))") < 1.0
+    assert len(team.calls("never")) == 2
+
+
+def test_machines_that_wait_for_each_other_go_on(team: Team) -> None:
+    """A call within a call waits for another machine no longer than its patience."""
+    first, second = (one.process(CALLS=str(team.log), CACHEKIT_PATIENCE="1") for one in team.machines[:2])
+    with ThreadPoolExecutor(2) as pool:
+        answers = pool.submit(first.ask, "left('x', True)"), pool.submit(second.ask, "right('x', True)")
+        assert [answer.result(10) for answer in answers] == ["x", "x"]
