@@ -20,7 +20,7 @@ from cachekit.calls.target import Call, Keyed, Target, about
 from cachekit.errors import CacheMiss, CannotKey, UsageError
 from cachekit.files.digests import content_digest
 from cachekit.keys.binding import Unbound
-from cachekit.model import Adapter, Event, Key, Mode, Policy
+from cachekit.model import Adapter, Event, Mode, Policy
 from cachekit.plan import loops, retrying
 from cachekit.plan import plan as plans
 from cachekit.plan.drive import arun, run
@@ -155,7 +155,8 @@ def _request(prepared: Prepared) -> Request:
     policy = target.policy
     take = functools.partial(target.keyer.sketch, key, *call, sample=sample_of(target), said=prepared.said)
     memory = Remembering(cache, target.keyer, key, take)
-    took, far = cache.flights.took.get(key.function, 0.0), _far(cache, target, key)
+    took = cache.flights.took.get(key.function, 0.0)
+    far = ("ipfs",) if policy.share and key.shareable and "ipfs" in cache.tiers else ()
     claims = cache.claims if far else None
     return Request(
         key=key,
@@ -218,10 +219,6 @@ def _judged(policy: Policy, adapter: Adapter, value: Any) -> str:
     reply = value.reply if isinstance(value, Live) else value
     reason = "" if reply is None else adapter.judge(reply)
     return "" if reason == "truncated" and policy.cache_truncated else reason
-
-
-def _far(cache: Cache, target: Target, key: Key) -> tuple[str, ...]:
-    return ("ipfs",) if target.policy.share and key.shareable and "ipfs" in cache.tiers else ()
 
 
 def _explained(target: Target, call: Call) -> str:

@@ -13,8 +13,9 @@ import teams
 from teams import Machine, Talking, team_of
 
 FUNCTIONS = """
-import asyncio, os, signal
+import asyncio, os, tempfile
 from pathlib import Path
+from cachekit import persist_artifact
 
 def noted(text):
     with open(os.environ["CALLS"], "a") as log:
@@ -44,6 +45,14 @@ def pieces(text):
     for letter in text:
         time.sleep(0.25)
         yield letter
+
+@persist_artifact(coalesce="team")
+def built(text):
+    noted(text)
+    time.sleep(1.0)
+    path = Path(tempfile.mkdtemp()) / text
+    path.write_text(text * 100_000)
+    return path
 
 @distributed_cache(ttl=None, coalesce="team")
 def broken(text):
@@ -143,10 +152,12 @@ def test_twelve_processes_on_three_machines_make_one_call(team: Team) -> None:
     assert sum(map(int, asked(team.everybody(), "coalesced(slow)"))) >= 2
 
 
-@pytest.mark.parametrize("call", ["asyncio.run(waited('awaited'))", "''.join(pieces('piece'))"])
-def test_coroutines_and_streams_are_called_once_too(team: Team, call: str) -> None:
+@pytest.mark.parametrize(
+    "call", ["asyncio.run(waited('awaited'))", "''.join(pieces('piece'))", "built('file').read_text()[-4:] == 'file'"]
+)
+def test_coroutines_streams_and_artifacts_are_called_once_too(team: Team, call: str) -> None:
     """Who waits for a stream of another machine takes all of it when it ended."""
-    text = call.split("'")[-2]
+    text = next(text for text in ("awaited", "piece", "file") if text in call)
     first = [own[0] for own in team.processes]
     assert len(set(map(str, asked(first, call)))) == 1
     assert len(team.calls(text)) == 1
