@@ -147,7 +147,7 @@ class Errand:
 
     def claim(self, step: Claim) -> Standing:
         claims = self._cache.claims
-        standing = ALONE if claims is None else claims.claim(self.key, announce=step.announce, late=step.late)
+        standing = ALONE if claims is None else claims.claim(self.key, step, mine=self._claimed)
         self._claimed = standing is LEAD
         return standing
 

@@ -19,6 +19,7 @@ from cachekit.ipfs.trust.credential import Credential
 from cachekit.ipfs.worker import Worker
 from cachekit.model import Key
 from cachekit.plan.steps import ALONE, BUSY, LEAD, Standing
+from cachekit.plan.steps import Claim as Asked
 from cachekit.plan.turns import ANNOUNCED
 
 HOLDS_SECONDS: Final = 3.0
@@ -69,10 +70,13 @@ class Claims:
         self._known: dict[str, float] | None = None
         self._learnt = dict[str, float]()
 
-    def claim(self, key: Key, *, announce: bool, late: bool) -> Standing:
-        """Whose turn it is, as `plan.steps.Claim` has it; raises nothing."""
+    def claim(self, key: Key, step: Asked, *, mine: bool) -> Standing:
+        """Whose turn it is, as the step has it; raises nothing. `mine`: the caller was told that it leads."""
+        place = self._place(key)
+        if place in self._held and not mine:
+            return ALONE  # another call of this process leads: what it may share, it shares
         try:
-            return self._standing(self._place(key), announce=announce and self._writes, late=late)
+            return self._standing(place, announce=step.announce and self._writes, late=step.late)
         except TierError as error:  # it cannot be known: everybody computes
             self._report(f"unclaimed_{error.reason}")
             return ALONE

@@ -99,8 +99,10 @@ class ClaimTable:
         """(peer, claim) of all that hold and say that a key is being computed, was just now, or was in vain; in order."""
         now = time.time_ns()
         query = """SELECT peer, token, at, until, state FROM computing
-            WHERE space = ? AND key = ? AND until > ? AND state != 'handed'"""
-        found = self._database.rows(query, space, key, now)
+            WHERE space = ? AND key = ? AND until BETWEEN ? AND ? AND state != 'handed'"""
+        # Nor what holds longer than anybody may say: the clock was set back.
+        latest = now + int((max(_LONGEST_SECONDS.values()) + 1) * NANOSECONDS)
+        found = self._database.rows(query, space, key, now + 1, latest)
         claims = [
             (peer, Claim(space, key, token, at, (until - now) / 1e9, state)) for peer, token, at, until, state in found
         ]

@@ -106,7 +106,7 @@ class Swarm:
 
     def is_up(self) -> bool:
         """Whether what is said now may be heard by others. Raises TierError."""
-        return self._breaker.allows() and self.has_topics()
+        return self._breaker.allows() and self._breaker.call(self.has_topics)
 
     def say(self, kind: Kind, says: dict[str, Any], seconds: float = _CALL_SECONDS) -> None:
         """Say something to all members that listen. Raises TierError; nothing where there are no topics."""
