@@ -65,6 +65,8 @@ ARTIFACT: Final = "path"
 """The codec of a function whose result is a file or a directory: what is stored is its manifest."""
 
 Mode = Literal["on", "off", "refresh", "read-only", "replay"]
+Coalesce = Literal["auto", "machine", "team"]
+"""Who computes a key once: those of one machine, all of the team, or the team where the origin is slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +207,7 @@ class Policy:
     output: str | None = None
     scratch: str | None = None
     previous: str | None = None
+    coalesce: Coalesce = "auto"
 
 
 class Saving(NamedTuple):
@@ -243,7 +246,8 @@ class Reply:
 class Event(NamedTuple):
     """Something that happened, for listeners. A field that means nothing for an event is empty.
 
-    `what`: hit, miss, coalesced (shares the value of a call under way), stale (served past its TTL), origin (returned),
+    `what`: hit, miss, coalesced (shares the value of a call under way; with
+    tier `ipfs` another machine's), stale (served past its TTL), origin (returned),
     write (to one tier), store (to all), skipped (not stored), bypass (not cached) or error. `function` is a dotted name,
     `reason` the word that `stats()` counts it under, `size` the payload's bytes, `seconds` how long a hit or the origin
     took, `saved` how long the origin once took for the value now served, `saving` what it cost. `synthetic`: a stream

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cachekit.config.resolve import Resolved
     from cachekit.files.digest_cache import Digests
     from cachekit.ipfs.sharing import Team
+    from cachekit.ipfs.swarm.claiming import Claims
     from cachekit.model import Key, Record, Tier
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.ledger import Ledger
@@ -48,6 +49,11 @@ class Opened:
     noted: Digests | None = None
     near_tiers: tuple[tuple[str, Tier], ...] = ()
     failures: list[Event] = field(default_factory=list)
+
+    @property
+    def claims(self) -> Claims | None:
+        """Who of the team computes what; None where there is no team."""
+        return None if self.team is None else self.team.tier.claims
 
     @property
     def near(self) -> tuple[str, ...]:

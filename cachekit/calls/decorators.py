@@ -52,6 +52,8 @@ def distributed_cache(function: Callable[..., Any] | None = None, /, **keywords:
         sample: which of several sampled answers this function asks for.
         share: False keeps entries on this machine.
         encrypt: False publishes payloads in IPFS as they are.
+        coalesce: "team": of several machines that want one value at once, one calls the function; "machine": each does;
+            "auto": "team" where the function took a second or more last time.
         pace: of a generator function's hit: "immediate", or "recorded" to replay its values as they once came.
         adapter: knowledge about the SDK's call that the function makes; its answers replace the defaults above.
         cache_truncated: with an adapter, also keep answers that were cut off at a limit.

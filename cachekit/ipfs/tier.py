@@ -23,6 +23,7 @@ from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.outbox.by_hand import BY_HAND, ByHand
 from cachekit.ipfs.outbox.queue import Item, Outbox
 from cachekit.ipfs.outbox.sending import Sender
+from cachekit.ipfs.swarm.claiming import Claims
 from cachekit.ipfs.swarm.swarm import Swarm
 from cachekit.ipfs.trust.credential import WriterKey
 from cachekit.ipfs.trust.roster import Roster
@@ -32,6 +33,7 @@ from cachekit.model import EVERYWHERE, Key, Mark, Record
 _BACKGROUND_SECONDS: Final = 60.0
 _FAIR_SECONDS: Final = 1.0
 _BELIEVED_SECONDS: Final = 1.0
+_PARTING_SECONDS: Final = 0.2
 _INDEX_SHARE: Final = 0.6
 """Of the time of a `get`: an index that takes longer must leave some for the payload."""
 
@@ -43,7 +45,7 @@ class IpfsTier:
     `files` sends an artifact's files, until a deadline; whether it could.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
     that an open breaker answered; `writable` is whether this machine may write there. `swarm` makes what connects this
-    daemon's index with those of others.
+    daemon's index with those of others; with it come `claims`, who of the team computes what.
     """
 
     name = "ipfs"
@@ -75,6 +77,9 @@ class IpfsTier:
         self.swarm = None if swarm is None else swarm(self._index)
         announce = {} if self.swarm is None else {"announce": self.swarm.announce}
         self._sender = Sender(transport, self._index, table, outbox, writer, report, files, **announce)
+        self.claims = None
+        if self.swarm is not None:
+            self.claims = Claims(self.swarm, table.credential, self._flushed_quietly, report, writes=writable)
         self.by_hand = ByHand(transport, table, breaker, self._sender)
         self._puller = Puller(self._index, table, breaker, timeout, report)
         delays = BATCHING_SECONDS, RETRY_SECONDS
@@ -127,6 +132,8 @@ class IpfsTier:
         with contextlib.suppress(TierError):
             if self._breaker.allows() and (self._outbox.pending() or self._table.needless()):
                 self.flush(timeout)
+        if self.claims is not None:
+            self.claims.close(max(deadline.rest, _PARTING_SECONDS))
         self._sending.join(deadline.rest)
         self._puller.worker.join(deadline.rest)
         if self.swarm is not None:
@@ -137,6 +144,8 @@ class IpfsTier:
         self._index.renew_after_fork()
         self._breaker.renew_after_fork()
         self._puller.worker.wake()
+        if self.claims is not None:
+            self.claims.renew_after_fork()
         if self.swarm is not None:
             self.swarm.renew_after_fork()
 

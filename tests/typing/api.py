@@ -57,7 +57,7 @@ def counted(most: int) -> Iterator[float]:
     yield float(most)
 
 
-@distributed_cache(pace="recorded")
+@distributed_cache(pace="recorded", coalesce="team")
 def generated(most: int) -> Generator[float, None, None]:
     yield float(most)
 
@@ -82,7 +82,7 @@ def built(name: str) -> Path:
     return Path(name)
 
 
-@persist_artifact(output="place", scratch="work", ttl="7d", version="2")
+@persist_artifact(output="place", scratch="work", ttl="7d", version="2", coalesce="machine")
 def placed(name: str, place: Path | None = None, work: Path | None = None) -> Path:
     return work or Path(name)
 
@@ -301,6 +301,7 @@ async def wrong_helpers() -> None:
 def wrong_keywords() -> None:
     distributed_cache(tttl=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     distributed_cache(ttl=[])  # type: ignore[call-overload]  # pyright: ignore
+    distributed_cache(coalesce="all")  # type: ignore[call-overload]  # pyright: ignore
     distributed_cache(output="a")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     persist_artifact(tttl=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     persist_artifact(output=3)  # type: ignore[call-overload]  # pyright: ignore

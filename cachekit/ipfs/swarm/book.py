@@ -7,16 +7,16 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from cachekit.files.sqlite import Database
+from cachekit.ipfs.swarm.claims import SCHEMA, ClaimTable
 from cachekit.ipfs.swarm.heads import Head
 from cachekit.model import NANOSECONDS
 
 OFFLINE_SECONDS: Final = 60.0
 """Who has not been heard for so long is offline."""
 _MOST_MEMBERS: Final = 4096
-_MOST_CLAIMS: Final = 10_000
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS heads (space TEXT, writer TEXT, sequence INTEGER, root TEXT, size INTEGER, name TEXT,
     text BLOB, taken INTEGER, kept INTEGER, seen INTEGER, PRIMARY KEY (space, writer)) WITHOUT ROWID;
@@ -24,8 +24,6 @@ CREATE TABLE IF NOT EXISTS members (peer TEXT PRIMARY KEY, id TEXT, name TEXT, r
     version TEXT, said INTEGER, seen INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS offences (who TEXT, reason TEXT, times INTEGER, last INTEGER,
     PRIMARY KEY (who, reason)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (space TEXT, key BLOB, peer TEXT, until INTEGER,
-    PRIMARY KEY (space, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS gone (space TEXT, key BLOB, until INTEGER, PRIMARY KEY (space, key)) WITHOUT ROWID;
 """
 _HEAD: Final = "space, writer, sequence, root, size, name, text"
@@ -69,7 +67,8 @@ class Book:
     """The SQLite file at `path`, opened on first use. Everything may raise TierError."""
 
     def __init__(self, path: Path, report: Callable[[str], None] = lambda _reason: None) -> None:
-        self._database = Database(path, _SCHEMA, report)
+        self._database = Database(path, _SCHEMA + SCHEMA, report)
+        self.claims = ClaimTable(self._database)
 
     # -- heads --------------------------------------------------------------------------------------
 
@@ -116,6 +115,11 @@ class Book:
         rows = self._database.rows("SELECT * FROM members ORDER BY seen DESC")
         return [Member._make((*row[:4], tuple(json.loads(row[4])), *row[5:])) for row in rows]
 
+    def accompanied(self) -> bool:
+        """Whether any other member is online."""
+        since = time.time_ns() - int(OFFLINE_SECONDS * NANOSECONDS)
+        return bool(self._database.rows("SELECT 1 FROM members WHERE seen > ? LIMIT 1", since))
+
     # -- offences -----------------------------------------------------------------------------------
 
     def blame(self, who: str, reason: str) -> None:
@@ -127,29 +131,6 @@ class Book:
     def offences(self) -> list[Offence]:
         """Everybody's, the latest first."""
         return [Offence(*row) for row in self._database.rows("SELECT * FROM offences ORDER BY last DESC")]
-
-    # -- who computes what --------------------------------------------------------------------------
-
-    def claim(self, space: str, key: bytes, peer: str, until: int) -> None:
-        """Note that `peer` computes a key until then (ns); the first to say so keeps it."""
-        now = time.time_ns()
-        with self._database.transaction() as connection:
-            connection.execute("DELETE FROM claims WHERE until <= ?", (now,))
-            crowd = connection.execute("SELECT count(*) FROM claims").fetchone()[0]
-            if crowd < _MOST_CLAIMS:
-                query = """INSERT INTO claims VALUES (?, ?, ?, ?)
-                    ON CONFLICT DO UPDATE SET until = excluded.until WHERE claims.peer = excluded.peer"""
-                connection.execute(query, (space, key, peer, until))
-
-    def claimed(self, space: str, key: bytes) -> tuple[str, int] | None:
-        """(who, until when in ns) a key is being computed, as far as somebody said so and the time is not over."""
-        query = "SELECT peer, until FROM claims WHERE space = ? AND key = ? AND until > ?"
-        found: list[Any] = self._database.rows(query, space, key, time.time_ns())
-        return (found[0][0], found[0][1]) if found else None
-
-    def unclaim(self, space: str, key: bytes, peer: str) -> None:
-        """Forget that `peer` computes a key."""
-        self._database.rows("DELETE FROM claims WHERE space = ? AND key = ? AND peer = ?", space, key, peer)
 
     # -- payloads that nobody has -------------------------------------------------------------------
 
@@ -166,7 +147,7 @@ class Book:
     def tidy(self) -> None:
         """Drop what time has ended."""
         self._database.rows("DELETE FROM gone WHERE until <= ?", time.time_ns())
-        self._database.rows("DELETE FROM claims WHERE until <= ?", time.time_ns())
+        self.claims.tidy()
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""

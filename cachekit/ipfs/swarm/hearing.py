@@ -136,6 +136,4 @@ class Hearing:
         self._follower.take_roster(bytes.fromhex(message.says["roster"]), sender)
 
     def _on_claim(self, sender: str, message: Message) -> None:
-        says = message.says
-        until = min(int(says["until"]), time.time_ns() + int(_SKEW_SECONDS * NANOSECONDS))
-        self._book.claim(str(says["space"])[:32], bytes.fromhex(says["key"])[:16], sender, until)
+        self._book.claims.heard(sender, message.at, message.says["claims"])

@@ -108,6 +108,10 @@ class Swarm:
             self._topics = self.network.has_topics(_CALL_SECONDS)
         return self._topics
 
+    def is_up(self) -> bool:
+        """Whether what is said now may be heard by others. Raises TierError."""
+        return self._breaker.allows() and self._breaker.call(self.has_topics)
+
     def say(self, kind: Kind, says: dict[str, Any], seconds: float = _CALL_SECONDS) -> None:
         """Say something to all members that listen. Raises TierError; nothing where there are no topics."""
         if self.has_topics():
