@@ -45,7 +45,7 @@ class Team:
     ) -> None:
         settings = resolved.settings
         self._resolved = resolved
-        self.credential = load_credential(settings.secret, settings.secret_file or credential_file())
+        self.credential = credential_of(resolved)
         find = None if settings.ipfs_api else functools.partial(discovered, environ)
         self.transport = KuboTransport(settings.ipfs_api or discovered(environ), auth=settings.ipfs_auth, find=find)
         self.breaker = Breaker(self.transport.version)
@@ -59,7 +59,7 @@ class Team:
             self.breaker,
             writable=settings.ipfs != "ro" and self.credential.writes,
             timeout=settings.ipfs_timeout,
-            writer=lambda: WriterKey.load(config_dir(), self.credential),
+            writer=lambda: writer_of(self.credential),
             report=report,
             files=self.files.send,
         )
@@ -116,6 +116,22 @@ def _veiling(credential: Credential) -> Callable[[Key, Record], list[tuple[str, 
         return [("key", veiled(credential.index_key(key.namespace, key.digest))), *tags]
 
     return veils
+
+
+def credential_of(resolved: Resolved) -> Credential:
+    """The credential that the settings name; made where there is none. Raises UsageError."""
+    return load_credential(resolved.settings.secret, resolved.settings.secret_file or credential_file())
+
+
+def writer_of(credential: Credential) -> WriterKey:
+    """This machine's key for it. Raises UsageError where the credential only reads."""
+    return WriterKey.load(config_dir(), credential)
+
+
+def files_alone(credential: Credential, artifacts: ArtifactStore) -> SharedFiles:
+    """The files of artifacts where IPFS is off: named, cut and sealed as ever, and nobody is asked."""
+    transport = KuboTransport(DEFAULT_API)
+    return SharedFiles(transport, credential, artifacts, Breaker(transport.version))
 
 
 def credential_file() -> Path:

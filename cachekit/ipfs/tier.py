@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.queue import Item, Outbox
-from cachekit.ipfs.outbox.sending import Sender, again
+from cachekit.ipfs.outbox.sending import Adopted, Sender, again
 from cachekit.ipfs.trust.credential import KEY_BYTES, WriterKey
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
 from cachekit.model import EVERYWHERE, Key, Mark, Record
@@ -162,6 +162,17 @@ class IpfsTier:
         if sent:
             self._breaker.succeeded()
         return sent
+
+    @property
+    def writable(self) -> bool:
+        """Whether others believe what this machine writes, and it may."""
+        return self._writable
+
+    def adopt(
+        self, namespace: str, adopted: Sequence[Adopted], restore: Callable[[Line], None], timeout: float
+    ) -> None:
+        """Publish entries that another way brought, as `Sender.adopt`."""
+        self._sender.adopt(namespace, adopted, restore, Deadline(timeout))
 
     def pending(self) -> int:
         """How many items wait to be sent."""

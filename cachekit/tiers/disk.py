@@ -35,8 +35,8 @@ _VOLUME: Final = """SELECT pages.page_count, sizes.page_size, value
 # SQLite does not see a bit that changed in its file: what then has another type is never named, or it would be for ever.
 _OLDEST: Final = """SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'blob' AND substr(tag, 1, 1) = '-'
     ORDER BY rowid LIMIT 64"""
-_ALL: Final = """SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache WHERE raw = 1 AND typeof(key) = 'blob'
-    ORDER BY rowid DESC"""
+_SOME: Final = """SELECT rowid, key, mode, filename, substr(value, 1, 4096) FROM Cache
+    WHERE raw = 1 AND typeof(key) = 'blob' AND rowid < ? ORDER BY rowid DESC LIMIT 256"""
 _TAGGED: Final = """SELECT key, tag FROM Cache
     WHERE raw = 1 AND typeof(key) = 'blob' AND typeof(tag) = 'text' AND instr(tag, ?) > 0"""
 _RECOUNT: Final = """UPDATE Settings SET value =
@@ -113,11 +113,13 @@ class DiskTier:
 
     def entries(self) -> Iterator[tuple[bytes, Header]]:
         """(digest, header) of every entry, newest first; payloads are not read."""
-        for key, mode, filename, value in self._file.rows(_ALL):
-            try:
-                yield bytes(key), records.peek(self._data(mode, filename, value, 4096))
-            except (IntegrityError, OSError):
-                continue
+        last = (1 << 63) - 1
+        while some := self._file.rows(_SOME, (last,)):
+            for last, key, mode, filename, value in some:  # noqa: B007 - where the next look begins
+                try:
+                    yield bytes(key), records.peek(self._data(mode, filename, value, 4096))
+                except (IntegrityError, OSError):
+                    continue
 
     def raw(self, digest: bytes) -> bytes | None:
         """The stored bytes under a digest, unverified."""

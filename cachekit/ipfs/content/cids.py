@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachekit.errors import IntegrityError
@@ -71,13 +71,22 @@ def encode_car(blocks: Sequence[tuple[bytes, bytes]]) -> bytes:
     """A CARv1 of (binary CID, block) pairs, the first of them its root. ValueError where there is none."""
     if not blocks:
         raise ValueError("a CAR holds at least one block")
-    root = b"\x00" + blocks[0][0]
-    # DAG-CBOR of {"roots": [root], "version": 1}; tag 42 marks a CID, 0x58 a byte string with a one-byte length.
-    header = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes([len(root)]) + root + b"\x67version\x01"
-    parts = [_varint(len(header)), header]
+    parts = [car_header(blocks[0][0])]
     for cid, block in blocks:
-        parts += (_varint(len(cid) + len(block)), cid, block)
+        parts += (car_section(cid, block), block)
     return b"".join(parts)
+
+
+def car_header(root: bytes) -> bytes:
+    """What a CARv1 begins with; `root` is a binary CID."""
+    # DAG-CBOR of {"roots": [root], "version": 1}; tag 42 marks a CID, 0x58 a byte string with a one-byte length.
+    header = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes([len(root) + 1]) + b"\x00" + root + b"\x67version\x01"
+    return _varint(len(header)) + header
+
+
+def car_section(cid: bytes, block: bytes) -> bytes:
+    """What stands before a block in a CAR; `cid` is binary."""
+    return _varint(len(cid) + len(block)) + cid
 
 
 class _Node(NamedTuple):
@@ -103,9 +112,11 @@ class FileCid:
     """The CID of a file that is fed in pieces of any length, as Kubo makes it with CIDv1, raw leaves and 1 MiB chunks.
 
     A file of at most 1 MiB is one raw block. Constant memory: only the nodes of one path from the root are held.
+    `made` is told the binary CID and the block of every node above the leaves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, made: Callable[[bytes, bytes], object] = lambda _cid, _block: None) -> None:
+        self._made = made
         self._levels: list[list[_Node]] = [[]]
         self._leaf = hashlib.sha256()
         self._filled = 0
@@ -136,7 +147,7 @@ class FileCid:
         for number, level in enumerate(self._levels):
             if number == len(self._levels) - 1 and len(level) == 1:
                 break
-            self._append(number + 1, _parent(level))
+            self._append(number + 1, self._parent(level))
         return self._levels[-1][0]
 
     def _close_leaf(self) -> None:
@@ -149,21 +160,21 @@ class FileCid:
         level = self._levels[number]
         # A full level gets its parent only when more comes: it may turn out to be the last one below the root.
         if len(level) == LINKS:
-            self._append(number + 1, _parent(level))
+            self._append(number + 1, self._parent(level))
             level.clear()
         level.append(node)
 
-
-def _parent(children: Sequence[_Node]) -> _Node:
-    """The block that has `children`, in their order, as Kubo writes it."""
-    links = b"".join(_link(child) for child in children)
-    content = sum(child.content for child in children)
-    sizes = b"".join(_number(4, child.content) for child in children)
-    unixfs = _number(1, _UNIXFS_FILE) + _number(3, content) + sizes
-    # Links precede the data: canonical dag-pb, although field 2 then comes before field 1.
-    block = links + _bytes(1, unixfs)
-    stored = len(block) + sum(child.stored for child in children)
-    return _Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content)
+    def _parent(self, children: Sequence[_Node]) -> _Node:
+        """The block that has `children`, in their order, as Kubo writes it."""
+        links = b"".join(_link(child) for child in children)
+        content = sum(child.content for child in children)
+        sizes = b"".join(_number(4, child.content) for child in children)
+        unixfs = _number(1, _UNIXFS_FILE) + _number(3, content) + sizes
+        # Links precede the data: canonical dag-pb, although field 2 then comes before field 1.
+        block = links + _bytes(1, unixfs)
+        cid = _binary(DAG_PB, hashlib.sha256(block).digest())
+        self._made(cid, block)
+        return _Node(cid, len(block) + sum(child.stored for child in children), content)
 
 
 def _link(child: _Node, name: bytes = b"") -> bytes:

@@ -50,6 +50,18 @@ def pieces(cid: str, block_of: BlockOf, *, limit: int) -> Iterator[bytes]:
         yield piece
 
 
+def blocks(cid: str, block_of: BlockOf, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    """(binary CID, block) of everything that a file is made of, verified. Raises as `leaves`."""
+    block = _verified(cid, block_of)
+    yield binary_cid(cid), block
+    if binary_cid(cid)[1] == RAW:
+        return
+    if binary_cid(cid)[1] != DAG_PB or depth == _DEPTH:
+        raise _no_file()
+    for link in _node(block)[0]:
+        yield from blocks(link, block_of, depth + 1)
+
+
 def directory(cid: str, block_of: BlockOf) -> list[tuple[str, str]] | None:
     """(name, CID) of what a directory has, None for what is none; IntegrityError `not_a_file` for one in several blocks."""
     if binary_cid(cid)[1] != DAG_PB:

@@ -12,6 +12,7 @@ from typing import Final
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.cids import file_cid, raw_cid
+from cachekit.ipfs.content.sealed import unpacked
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.rows import cid_of
@@ -51,18 +52,14 @@ def record_of(table: Table, namespace: str, entry: Line, payload: bytes) -> Reco
     cid = file_cid(payload) if entry.flags & UNIXFS else raw_cid(payload)
     if cid != cid_of(entry):
         raise IntegrityError("the daemon gave other bytes than the index names", reason="wrong_bytes")
-    plain = table.credential.unseal(namespace, payload) if entry.flags & ENCRYPTED else payload
-    length = plain[0] if plain else 0
-    codec = plain[1 : 1 + length]
-    if len(plain) <= length or not codec.isascii():
-        raise IntegrityError("a payload without its codec", reason="malformed")
+    codec, plain = unpacked(table.credential, namespace, payload, encrypted=bool(entry.flags & ENCRYPTED))
     # A reference may have been taken off since.
     pinned = entry.flags & PINNED and any(
         (pin.namespace, pin.key) == (namespace, entry.key) for pin in table.references(cid)
     )
     return Record(
-        codec.decode("ascii"),
-        plain[1 + length :],
+        codec,
+        plain,
         entry.created,
         entry.expires,
         entry.grace,

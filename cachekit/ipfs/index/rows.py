@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from cachekit.errors import IntegrityError
-from cachekit.ipfs.content.cids import DAG_PB, RAW, cid_from
+from cachekit.ipfs.content.cids import DAG_PB, RAW, binary_cid, cid_from, digest_of
 from cachekit.ipfs.index.segments import (
+    ENCRYPTED,
     ENTRY,
     KEY_MARK,
     NAMESPACE_MARK,
+    PIN_END,
     PINNED,
     TAG_MARK,
     UNIXFS,
@@ -19,8 +21,9 @@ from cachekit.ipfs.index.segments import (
     checked,
     split_tags,
 )
-from cachekit.ipfs.trust.credential import KEY_BYTES, TAG_BYTES
-from cachekit.model import FOREVER, NANOSECONDS
+from cachekit.ipfs.trust.credential import KEY_BYTES, TAG_BYTES, Credential
+from cachekit.model import FOREVER, NANOSECONDS, Key, Record
+from cachekit.tiers.ledger import unveiled
 
 if TYPE_CHECKING:
     import sqlite3
@@ -97,6 +100,36 @@ def cid_of(entry: Line) -> str:
     return cid_from(DAG_PB if entry.flags & UNIXFS else RAW, entry.digest)
 
 
+def line_of(credential: Credential, key: Key, record: Record, cid: str, size: int, *, encrypt: bool) -> Line:
+    """The entry of a record whose payload is stored under `cid`, in `size` bytes."""
+    large = UNIXFS if binary_cid(cid)[1] == DAG_PB else 0
+    return Line(
+        credential.index_key(key.namespace, key.digest),
+        flags=large | (ENCRYPTED if encrypt else 0) | (PINNED if record.pin else 0),
+        digest=digest_of(cid),
+        size=size,
+        created=record.created,
+        expires=record.expires,
+        grace=record.grace,
+        seconds=record.seconds,
+        tags=codes_of(credential, record.tags),
+    )
+
+
+def codes_of(credential: Credential, tags: Iterable[str]) -> tuple[bytes, ...]:
+    """What stands for tags in segments; a record that came out of the index has nothing but that."""
+    codes = (unveiled(tag) for tag in dict.fromkeys(tags))
+    return tuple(
+        credential.tag_code(tag) if code is None or len(code) != TAG_BYTES else code
+        for tag, code in zip(dict.fromkeys(tags), codes, strict=True)
+    )
+
+
+def pin_end(entry: Line, until: int) -> list[Line]:
+    """What says in a segment that the entry's pin ends; nothing for one that does not."""
+    return [Line(entry.key, PIN_END, created=entry.created, expires=until)] if until > 1 else []
+
+
 def alive(entry: Line, now: int) -> bool:
     """Whether the entry is within its TTL and its grace."""
     return entry.expires == FOREVER or now - entry.expires < entry.grace * NANOSECONDS
@@ -110,6 +143,13 @@ def find(connection: sqlite3.Connection, space: str, key: bytes) -> Line | None:
     if tuple(map(type, row)) != _KINDS:
         raise IntegrityError("a row of the index is altered", reason="malformed")
     return checked(Line._make((*row[:-1], split_tags(row[-1]))))
+
+
+def some(connection: sqlite3.Connection, space: str, after: bytes) -> list[Line]:
+    """Up to 256 entries in the order of their keys, from behind `after` on; altered ones are left out."""
+    query = f"{_FIND.partition(' AND key')[0]} AND key > ? AND typeof(key) = 'blob' ORDER BY key LIMIT 256"
+    rows = connection.execute(query, (space, after)).fetchall()
+    return [checked(Line._make((*row[:-1], split_tags(row[-1])))) for row in rows if tuple(map(type, row)) == _KINDS]
 
 
 def insert(connection: sqlite3.Connection, space: Space, writer: str, lines: Sequence[Line]) -> int:

@@ -27,6 +27,8 @@ NAMESPACE_MARK: Final = 1
 TAG_MARK: Final = 2
 KEY_MARK: Final = 3
 UNPIN_MARK: Final = 4
+PIN_END: Final = 5
+"""`expires` is when the pin ends of the entry with this `key` and `created`."""
 
 _MAGIC: Final = b"ckix"
 _VERSION: Final = 1

@@ -6,7 +6,7 @@ It is merged from what every writer signed, so that a lookup asks nobody.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,13 +52,28 @@ class Table:
 
     def find(self, namespace: str, digest: bytes) -> Line | None:
         """What is known here about a key, without asking anybody."""
+        return self.entry(namespace, self.credential.index_key(namespace, digest))
+
+    def entry(self, namespace: str, key: bytes) -> Line | None:
+        """The same by the key's HMAC."""
         with self._database.use() as connection:
-            return rows.find(connection, self._id(namespace), self.credential.index_key(namespace, digest))
+            return rows.find(connection, self._id(namespace), key)
 
     def living(self, namespace: str, digest: bytes) -> Line | None:
         """The same, unless it is expired. What a mark ended is never found."""
         entry = self.find(namespace, digest)
         return entry if entry is not None and rows.alive(entry, time.time_ns()) else None
+
+    def lines(self, namespace: str) -> Iterator[Line]:
+        """Every entry of a namespace that no mark ended."""
+        after = b""
+        while True:
+            with self._database.use() as connection:
+                some = rows.some(connection, self._id(namespace), after)
+            if not some:
+                return
+            yield from some
+            after = some[-1].key
 
     def forget(self, namespace: str, digest: bytes) -> None:
         """Drop what is known about a key."""

@@ -50,6 +50,12 @@ class Item(NamedTuple):
         tags: list[str] = json.loads(self.tags) if self.tags else []
         return tags
 
+    @property
+    def record(self) -> Record:
+        """What is to be stored."""
+        times = self.created, self.expires, self.grace, self.seconds
+        return Record(self.text, self.payload, *times, tuple(self.tag_list), self.pin)
+
     def whole(self) -> bool:
         """Whether it is what `add` wrote: SQLite does not see a bit that changed in its file."""
         try:

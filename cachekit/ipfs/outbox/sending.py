@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,15 +13,17 @@ from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.artifacts import Holdings
-from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
+from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, file_cid
 from cachekit.ipfs.content.pins import Pins
+from cachekit.ipfs.content.sealed import packed
 from cachekit.ipfs.index.index import Index
-from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Line
+from cachekit.ipfs.index.rows import cid_of, line_of, pin_end
+from cachekit.ipfs.index.segments import PINNED, UNPIN_MARK, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.queue import Item, Outbox
 from cachekit.ipfs.trust.credential import WriterKey
-from cachekit.model import ARTIFACT, Mark
+from cachekit.model import ARTIFACT, Key, Mark
 
 _COLLECTED: Final = ("not_found", "collecting")
 _BAD_ANSWERS: Final = ("truncated", "not_kubo", "oversized")
@@ -33,6 +36,13 @@ class _Staged(NamedTuple):
     entry: Line
     cid: str
     stored: bytes
+
+
+class Adopted(NamedTuple):
+    """An entry, with the other lines that belong to it behind it; `files` are the CIDs of its artifact's."""
+
+    lines: tuple[Line, ...]
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -98,8 +108,8 @@ class Sender:
         lines = dict[str, list[Line]]()
         for one in self._stored(batch, deadline, patient=patient):
             if one.item.pin:
-                self._pin(one, deadline)
-            lines.setdefault(one.item.namespace, []).append(one.entry)
+                self._pin(one.item.namespace, one.entry, deadline, _files(one.item))
+            lines.setdefault(one.item.namespace, []).extend((one.entry, *pin_end(one.entry, one.item.pin)))
         for item in batch:
             if item.kind != "entry":
                 lines.setdefault(item.namespace, []).append(self._mark(item))
@@ -124,23 +134,10 @@ class Sender:
         return [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, deadline)]
 
     def _stage(self, item: Item) -> _Staged | None:
-        codec = item.text.encode("ascii")
-        plain = b"".join((bytes([len(codec)]), codec, item.payload))
-        credential = self.table.credential
-        stored = credential.seal(item.namespace, plain) if item.encrypt else plain
+        credential, key, record = self.table.credential, Key(item.namespace, item.key), item.record
+        stored = packed(credential, key.namespace, record.codec, record.payload, encrypt=bool(item.encrypt))
         cid = file_cid(stored)
-        large = UNIXFS if len(stored) > CHUNK_BYTES else 0
-        entry = Line(
-            credential.index_key(item.namespace, item.key),
-            flags=large | (ENCRYPTED if item.encrypt else 0) | (PINNED if item.pin else 0),
-            digest=digest_of(cid),
-            size=len(stored),
-            created=item.created,
-            expires=item.expires,
-            grace=item.grace,
-            seconds=item.seconds,
-            tags=tuple(map(credential.tag_code, dict.fromkeys(item.tag_list))),
-        )
+        entry = line_of(credential, key, record, cid, len(stored), encrypt=bool(item.encrypt))
         # Invalidated while it waited: nobody could hit it any more.
         return None if self.table.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)
 
@@ -173,14 +170,28 @@ class Sender:
             return False
         return True
 
-    def _pin(self, one: _Staged, deadline: Deadline) -> None:
-        item, key = one.item, one.entry.key
-        before = self.table.referred(item.namespace, key)
-        if before not in ("", one.cid):
-            self._take_over(item.namespace, key, before, deadline)
-        self.table.reference(item.namespace, key, one.cid, item.created)
-        name = f"{self.table.credential.namespace_id(item.namespace)}/{key.hex()}"
-        self.hold(item.namespace, key, one.cid, len(one.stored), name, deadline, _files(item))
+    def adopt(
+        self, namespace: str, adopted: Sequence[Adopted], restore: Callable[[Line], None], deadline: Deadline
+    ) -> None:
+        """Publish entries whose blocks were just put into the daemon, pinned where they say so.
+
+        `restore` puts the blocks of one there again. Raises TierError; nothing is published then.
+        """
+        with self.outbox.exclusive(deadline):
+            for (entry, *_), files in adopted:
+                if entry.flags & PINNED:
+                    pin = functools.partial(self._pin, namespace, entry, deadline, files)
+                    again(pin, deadline, functools.partial(restore, entry))
+            lines = [line for one in adopted for line in one.lines]
+            self.index.publish(namespace, lines, self.writer(), deadline.left())
+
+    def _pin(self, namespace: str, entry: Line, deadline: Deadline, files: Sequence[str]) -> None:
+        cid, before = cid_of(entry), self.table.referred(namespace, entry.key)
+        if before not in ("", cid):
+            self._take_over(namespace, entry.key, before, deadline)
+        self.table.reference(namespace, entry.key, cid, entry.created)
+        name = f"{self.table.credential.namespace_id(namespace)}/{entry.key.hex()}"
+        self.hold(namespace, entry.key, cid, entry.size, name, deadline, files)
 
     def hold(
         self, namespace: str, key: bytes, cid: str, size: int, name: str, deadline: Deadline, files: Sequence[str] = ()
