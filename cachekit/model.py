@@ -162,6 +162,10 @@ class Record:
     def fresh(self, now: int) -> bool:
         return self.expires == FOREVER or now < self.expires
 
+    def kept(self, now: int) -> bool:
+        """Whether it is pinned."""
+        return self.pin == 1 or self.pin > now
+
     def usable(self, now: int, window: float) -> bool:
         """Whether the record is at most `window` seconds past its TTL."""
         return self.expires == FOREVER or now - self.expires < window * NANOSECONDS

@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from cachekit.ipfs.content.car import CarWriter, Link
 from cachekit.ipfs.content.sealed import packed, unpacked
 from cachekit.ipfs.content.unixfs import blocks, read_file
 from cachekit.ipfs.index.rows import alive, cid_of, line_of
-from cachekit.ipfs.index.segments import ENCRYPTED, MAX_TAGS
+from cachekit.ipfs.index.segments import ENCRYPTED, MAX_TAGS, PINNED
 from cachekit.ipfs.outbox.queue import MAX_PAYLOAD_BYTES
 from cachekit.ipfs.sharing import credential_of, files_alone, writer_of
 from cachekit.model import ARTIFACT, NANOSECONDS, Key, Record
@@ -155,6 +156,8 @@ class _Export:
         if not key.shareable:
             return "stays_here"
         record = self._disk.get(key)
+        if record is not None and not record.kept(time.time_ns()):
+            record = replace(record, pin=False)
         if record is None or self._cache.ledger.covers(key, record):
             return "invalidated"
         if len(set(record.tags)) > MAX_TAGS or not record.codec.isascii():
@@ -173,8 +176,6 @@ class _Export:
 
     def _with_files(self, namespace: str, record: Record) -> tuple[Record, list[Link]]:
         """An artifact's record, which names its files' CIDs, and its files, written."""
-        from dataclasses import replace
-
         manifest = Manifest.decode(record.payload)
         if not all(file.cid for file in manifest.regular):
             if self._store.missing(manifest):
@@ -204,20 +205,22 @@ class _Export:
                 if self._code is not None and self._code not in line.tags:
                     continue
                 try:
-                    reason = "unnamed" if self._function is not None else self._relay(namespace, line)
+                    reason = "unnamed" if self._function is not None else self._relay(team, namespace, line)
                 except TierError as error:
                     reason = "collected" if error.reason == "not_found" else error.reason
                 if reason:
                     self._skipped[reason] += 1
 
-    def _relay(self, namespace: str, line: Line) -> str:
+    def _relay(self, team: Team, namespace: str, line: Line) -> str:
         """Writes an entry of the index as it is, whose key nobody here knows."""
         link, files = self._copied(cid_of(line)), list[Link]()
         stored = read_file(link[0], self._block, limit=line.size)
         codec, payload = unpacked(self._credential, namespace, stored, encrypted=bool(line.flags & ENCRYPTED))
         if codec == ARTIFACT:
             files = [self._copied(file.cid) for file in Manifest.decode(payload).regular]
-        self._add(namespace, Entry(line), link, files)
+        until = team.table.pinned(namespace, line) if line.flags & PINNED else 0
+        line = line if until else line._replace(flags=line.flags & ~PINNED)
+        self._add(namespace, Entry(line, until=until), link, files)
         self._artifacts += codec == ARTIFACT
         return ""
 

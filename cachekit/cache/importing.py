@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -136,6 +137,9 @@ class _Import:
         times = line.created, line.expires, line.grace, line.seconds
         pin = (entry.until or True) if line.flags & PINNED else False
         record = Record(codec, payload, *times, entry.tags, pin)
+        if pin and not record.kept(time.time_ns()):
+            record = replace(record, pin=False)
+            entry = entry._replace(line=line._replace(flags=line.flags & ~PINNED), until=0)
         return _Taken(entry, record, Manifest.decode(payload) if codec == ARTIFACT else None)
 
     # -- onto this disk -------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Registry:
         artifacts, now = list[Artifact](), time.time_ns()
         for key, record, manifest in self._records():
             _, used = stored.get((manifest.digest, manifest.name), (manifest, 0))
-            pinned = record.pin is True or record.pin > now or referred(key)
+            pinned = record.kept(now) or referred(key)
             artifacts.append(Artifact(manifest, key.namespace, key, self._cid(key), pinned, used, True))
         for artifact in artifacts:
             stored.pop((artifact.manifest.digest, artifact.manifest.name), None)

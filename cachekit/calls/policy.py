@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
-from cachekit.config.durations import DURATIONS, LONGEST_NAME, seconds
+from cachekit.config.durations import LONGEST_NAME, seconds
 from cachekit.errors import UsageError
 from cachekit.model import Adapter, Policy, Retry
 
@@ -165,9 +165,9 @@ def _pin(value: Any, name: str) -> float:
     """True, or seconds."""
     if isinstance(value, bool):
         return value
-    length = None if value is None else seconds(value, name)
+    length = None if value is None else seconds(value, f"{name}= takes True (until unpinned), False, or how long")
     if length is None:
-        raise UsageError(f"{name}= takes True (until unpinned), False, or how long: {DURATIONS.partition(', or')[0]}")
+        raise UsageError(f"{name}= takes True (until unpinned), False, or how long, such as '30d', not {value!r}")
     return length or False
 
 

@@ -121,7 +121,7 @@ class IpfsTier:
         self._puller.worker.end()
         self._sending.end()
         with contextlib.suppress(TierError):
-            if self._breaker.allows() and (self._outbox.pending() or self._table.needless()):
+            if self._breaker.allows() and (self._outbox.pending() or self._idle_pins()):
                 self.flush(timeout)
         self._sending.join(deadline.rest)
         self._puller.worker.join(deadline.rest)
@@ -152,7 +152,7 @@ class IpfsTier:
         try:
             sent = self._sender.send(deadline, patient=patient) if self._writable else 0
             # Who may not write has bytes of his own to unpin all the same.
-            if not self._writable and self._table.needless():
+            if not self._writable and self._idle_pins():
                 self._sender.release(deadline)
         except TierError as error:
             # Where hardly any time was given, a timeout says nothing about the daemon.
@@ -168,11 +168,13 @@ class IpfsTier:
         """Whether others believe what this machine writes, and it may."""
         return self._writable
 
-    def adopt(
-        self, namespace: str, adopted: Sequence[Adopted], restore: Callable[[Line], None], timeout: float
-    ) -> None:
-        """Publish entries that another way brought, as `Sender.adopt`."""
-        self._sender.adopt(namespace, adopted, restore, Deadline(timeout))
+    def adopt(self, space: str, adopted: Sequence[Adopted], restore: Callable[[Line], None], timeout: float) -> None:
+        """As `Sender.adopt`."""
+        self._sender.adopt(space, adopted, restore, Deadline(timeout))
+
+    def collect(self, timeout: float) -> dict[str, int]:
+        """As `Sender.collect`."""
+        return self._breaker.call(lambda: self._sender.collect(Deadline(timeout), writes=self._writable))
 
     def pending(self) -> int:
         """How many items wait to be sent."""
@@ -253,6 +255,9 @@ class IpfsTier:
     def listen(self, namespace: str) -> None:
         """From now on, look every few seconds for what other machines invalidated in `namespace` and all others."""
         self._puller.start(namespace)
+
+    def _idle_pins(self) -> bool:
+        return bool(self._table.needless() or self._table.overdue())
 
     def _referring(self, what: str | Key) -> list[Pin]:
         if isinstance(what, str):

@@ -9,7 +9,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.sqlite import locked
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.index.rows import SKEW, SegmentFile, alive
-from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_LINES, Line, encode
+from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_LINES, PIN_END, Line, encode
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.trust.credential import WriterKey
@@ -71,6 +71,14 @@ class Index:
         if not pull.complete:
             unfinished()
         return taken
+
+    def tidy(self, namespace: str, writer: WriterKey, timeout: float) -> tuple[int, int]:
+        """Take what is dead out of the segments of `writer`; how many lines and segments fewer they have. As `publish`."""
+        deadline = Deadline(timeout)
+        with locked(writer.path.with_suffix(".lock"), deadline.at):
+            if not Pull(self._transport, self._table, namespace, deadline).own(writer.id):
+                raise TierUnavailable("there was no time to read our own segments", reason="unfinished")
+            return Push(self._transport, self._table, namespace, writer, deadline).compact(dead=True)
 
     def publish(self, namespace: str, lines: Sequence[Line], writer: WriterKey, timeout: float) -> None:
         """Make `lines` visible to everybody, as segments of `writer`; merges its segments when they are many.
@@ -220,37 +228,53 @@ class Push:
             cid = self.transport.stat(f"{self.path}/{name}", timeout=self.deadline.left()) or ""
             self.table.accept(self.namespace, SegmentFile(self.writer.id, name, cid, sequence), part)
 
-    def compact(self) -> None:
-        """Where the writer's segments are many, merge them into few."""
+    def compact(self, *, dead: bool = False) -> tuple[int, int]:
+        """Where the writer's segments are many, or with `dead` where there is anything dead in them, merge them into few.
+
+        How many lines and segments fewer there are.
+        """
         files = self.table.files(self.namespace, self.writer.id)
         listed = self.transport.list(self.path, timeout=self.deadline.left()) or []
         sizes = {name: size for name, _, size in listed if name in files and not files[name][1]}
-        if len(sizes) < COMPACT_AT:
-            return
+        if len(sizes) < COMPACT_AT and not dead:
+            return 0, 0
         small = [name for name, size in sizes.items() if size < _LARGE_BYTES]
         # Large ones are left alone while they are few: rewriting all of them each time would cost their whole size.
-        victims = small if len(sizes) - len(small) < _MOST_LARGE else list(sizes)
-        self.append(self._merged(victims))
+        victims = small if len(sizes) - len(small) < _MOST_LARGE and not dead else list(sizes)
+        read, kept = self._merged(victims)
+        if dead and len(kept) == read:
+            return 0, 0
+        self.append(kept)
         for name in victims:
             self.transport.remove(f"{self.path}/{name}", timeout=self.deadline.left())
+        return read - len(kept), len(victims) - -(-len(kept) // MAX_LINES)
 
-    def _merged(self, names: Sequence[str]) -> list[Line]:
-        newest = dict[tuple[int, bytes], Line]()
+    def _merged(self, names: Sequence[str]) -> tuple[int, list[Line]]:
+        """How many lines there are in these segments, and those that are worth keeping."""
+        newest, read = dict[tuple[int, bytes], Line](), 0
         for name in names:
             path = f"{self.path}/{name}"
             data = self.transport.read(path, limit=MAX_BYTES, timeout=self.deadline.left())
             lines = self.table.read_segment(data, self.namespace, self.writer.id, name).lines if data else []
+            read += len(lines)
             for line in lines:
                 known = newest.get((line.kind, line.key))
                 if known is None or known.created < line.created:
                     newest[line.kind, line.key] = line
         now = time.time_ns()
-        kept = [line for line in newest.values() if line.kind != ENTRY or self._worth_keeping(line, now)]
+        kept = [line for line in newest.values() if self._worth_keeping(line, newest, now)]
         # Marks first, then the newest: should there be more than fits, the oldest answers go.
         kept.sort(key=lambda line: (line.kind == ENTRY, -line.created))
-        return kept[: _MOST_LARGE * MAX_LINES]
+        # Never nothing: a writer who forgot how far it was must find that here, or nobody would believe it any more.
+        return read, kept[: _MOST_LARGE * MAX_LINES] or list(newest.values())[-1:]
 
-    def _worth_keeping(self, entry: Line, now: int) -> bool:
+    def _worth_keeping(self, line: Line, newest: Mapping[tuple[int, bytes], Line], now: int) -> bool:
+        if line.kind not in (ENTRY, PIN_END):
+            return True
+        # A pin's end goes with its entry.
+        entry = newest.get((ENTRY, line.key), line)
+        if entry.created != line.created or entry.kind != ENTRY:
+            return False
         return alive(entry, now) and entry.created <= now + SKEW and not self.table.covers(self.namespace, entry)
 
 

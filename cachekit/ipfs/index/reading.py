@@ -53,10 +53,6 @@ def record_of(table: Table, namespace: str, entry: Line, payload: bytes) -> Reco
     if cid != cid_of(entry):
         raise IntegrityError("the daemon gave other bytes than the index names", reason="wrong_bytes")
     codec, plain = unpacked(table.credential, namespace, payload, encrypted=bool(entry.flags & ENCRYPTED))
-    # A reference may have been taken off since.
-    pinned = entry.flags & PINNED and any(
-        (pin.namespace, pin.key) == (namespace, entry.key) for pin in table.references(cid)
-    )
     return Record(
         codec,
         plain,
@@ -65,7 +61,8 @@ def record_of(table: Table, namespace: str, entry: Line, payload: bytes) -> Reco
         entry.grace,
         entry.seconds,
         tags=tuple(map(veiled, entry.tags)),
-        pin=bool(pinned),
+        # A reference may have been taken off since.
+        pin=table.pinned(namespace, entry) if entry.flags & PINNED else False,
     )
 
 

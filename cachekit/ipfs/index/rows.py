@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS marks (number INTEGER PRIMARY KEY AUTOINCREMENT, spac
 CREATE TABLE IF NOT EXISTS pins (space TEXT, key BLOB, cid TEXT, namespace TEXT, created INTEGER,
     PRIMARY KEY (space, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS pins_by_cid ON pins (cid);
+CREATE TABLE IF NOT EXISTS pin_ends (space TEXT, key BLOB, created INTEGER, until INTEGER,
+    PRIMARY KEY (space, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS held (space TEXT, key BLOB, root TEXT, cid TEXT,
     PRIMARY KEY (space, key, root, cid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spaces (space TEXT PRIMARY KEY, root TEXT) WITHOUT ROWID;
@@ -164,6 +166,12 @@ def insert(connection: sqlite3.Connection, space: Space, writer: str, lines: Seq
     return len(living)
 
 
+def drop_expired(connection: sqlite3.Connection, now: int) -> int:
+    """Of all namespaces; how many rows that were."""
+    query = "DELETE FROM entries WHERE expires != ? AND ? - expires >= grace * ?"
+    return connection.execute(query, (FOREVER, now, NANOSECONDS)).rowcount
+
+
 def covered(connection: sqlite3.Connection, space: Space, entry: Line) -> bool:
     """Whether a mark ended the entry."""
     pairs = _marks_of(entry)
@@ -201,6 +209,15 @@ def add_pin(connection: sqlite3.Connection, space: Space, key: bytes, cid: str, 
         ON CONFLICT DO UPDATE SET cid = excluded.cid, created = excluded.created
         WHERE excluded.created >= pins.created""",
         (space.id, key, cid, space.namespace, created, space.id, UNPIN_MARK, key, created),
+    )
+
+
+def end_pin(connection: sqlite3.Connection, space: Space, line: Line) -> None:
+    """Note when the pin of one entry ends; a later entry of the key has another pin."""
+    connection.execute(
+        """INSERT INTO pin_ends VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+        created = excluded.created, until = excluded.until WHERE excluded.created >= pin_ends.created""",
+        (space.id, line.key, line.created, line.expires),
     )
 
 

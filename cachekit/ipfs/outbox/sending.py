@@ -37,6 +37,11 @@ class _Staged(NamedTuple):
     cid: str
     stored: bytes
 
+    @property
+    def goes_along(self) -> bool:
+        """Whether its block is sent with others; what is to be pinned might be collected before it is."""
+        return not self.item.pin and len(self.stored) <= CHUNK_BYTES
+
 
 class Adopted(NamedTuple):
     """An entry, with the other lines that belong to it behind it; `files` are the CIDs of its artifact's."""
@@ -82,18 +87,23 @@ class Sender:
             self._release(deadline)
         return sent
 
-    def release(self, deadline: Deadline) -> None:
-        """Let go of what this machine holds and nothing refers to any more."""
+    def release(self, deadline: Deadline) -> int:
+        """Let go of what this machine holds and nothing refers to any more; how many CIDs."""
         with self.outbox.exclusive(deadline):
-            self._release(deadline)
+            return self._release(deadline)
+
+    def collect(self, deadline: Deadline, *, writes: bool) -> dict[str, int]:
+        """Let go of what nothing refers to, and, who `writes`, take what is dead out of its segments; how many of each."""
+        pins, lines, segments = self.release(deadline), 0, 0
+        for namespace in self.table.namespaces() if writes else ():
+            fewer = self.index.tidy(namespace, self.writer(), deadline.left())
+            lines, segments = lines + fewer[0], segments + fewer[1]
+        return {"ipfs_pins": pins, "ipfs_lines": lines, "ipfs_segments": segments}
 
     def store(self, data: bytes, namespace: str, key: bytes, name: str, deadline: Deadline) -> None:
         """`upload`, and have the daemon keep it, pinned under `name`, while (namespace, key) refers to it."""
-
-        def stored() -> None:
-            self.hold(namespace, key, self.upload(data, deadline), len(data), name, deadline)
-
-        again(stored, deadline)
+        hold = functools.partial(self.hold, namespace, key, file_cid(data), len(data), name, deadline, stored=data)
+        again(hold, deadline)
 
     def upload(self, data: bytes, deadline: Deadline) -> str:
         """Store bytes as they are; gives the CID, which is the one computed here."""
@@ -107,8 +117,6 @@ class Sender:
     def _send(self, batch: Sequence[Item], deadline: Deadline, *, patient: bool) -> None:
         lines = dict[str, list[Line]]()
         for one in self._stored(batch, deadline, patient=patient):
-            if one.item.pin:
-                self._pin(one.item.namespace, one.entry, deadline, _files(one.item))
             lines.setdefault(one.item.namespace, []).extend((one.entry, *pin_end(one.entry, one.item.pin)))
         for item in batch:
             if item.kind != "entry":
@@ -128,12 +136,14 @@ class Sender:
         began = time.monotonic()
         staged = [one for one in living if self._sends_files(one, Deadline(math.inf) if patient else deadline)]
         deadline.at += time.monotonic() - began if patient else 0.0
-        blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
+        blocks = {binary_cid(one.cid): one.stored for one in staged if one.goes_along}
         if blocks:
             self.transport.import_blocks(list(blocks.items()), timeout=deadline.left())
-        return [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, deadline)]
+        return [one for one in staged if one.goes_along or self._added(one, deadline)]
 
     def _stage(self, item: Item) -> _Staged | None:
+        if not item.record.kept(time.time_ns()):  # its time ended while it waited
+            item = item._replace(pin=0)
         credential, key, record = self.table.credential, Key(item.namespace, item.key), item.record
         stored = packed(credential, key.namespace, record.codec, record.payload, encrypt=bool(item.encrypt))
         cid = file_cid(stored)
@@ -161,7 +171,10 @@ class Sender:
 
     def _added(self, one: _Staged, deadline: Deadline) -> bool:
         try:
-            self.upload(one.stored, deadline)
+            if one.item.pin:
+                self._pin(one.item.namespace, one.entry, deadline, _files(one.item), one.stored)
+            else:
+                self.upload(one.stored, deadline)
         except IntegrityError as error:
             if error.reason != "wrong_cid":
                 raise
@@ -185,22 +198,39 @@ class Sender:
             lines = [line for one in adopted for line in one.lines]
             self.index.publish(namespace, lines, self.writer(), deadline.left())
 
-    def _pin(self, namespace: str, entry: Line, deadline: Deadline, files: Sequence[str]) -> None:
+    def _pin(
+        self, namespace: str, entry: Line, deadline: Deadline, files: Sequence[str], stored: bytes | None = None
+    ) -> None:
         cid, before = cid_of(entry), self.table.referred(namespace, entry.key)
         if before not in ("", cid):
             self._take_over(namespace, entry.key, before, deadline)
         self.table.reference(namespace, entry.key, cid, entry.created)
         name = f"{self.table.credential.namespace_id(namespace)}/{entry.key.hex()}"
-        self.hold(namespace, entry.key, cid, entry.size, name, deadline, files)
+        self.hold(namespace, entry.key, cid, entry.size, name, deadline, files, stored)
 
     def hold(
-        self, namespace: str, key: bytes, cid: str, size: int, name: str, deadline: Deadline, files: Sequence[str] = ()
+        self,
+        namespace: str,
+        key: bytes,
+        cid: str,
+        size: int,
+        name: str,
+        deadline: Deadline,
+        files: Sequence[str] = (),
+        stored: bytes | None = None,
     ) -> None:
-        """Have the daemon keep `cid` and `files`, pinned under `name`, while (namespace, key) refers to it."""
+        """Have the daemon keep `cid` and `files`, pinned under `name`, while (namespace, key) refers to it.
+
+        `stored` is what `cid` names, where the daemon does not have it yet.
+        """
         # Noted first: what nobody knows of would never be undone.
-        for held in self.table.hold(namespace, key, cid, dict.fromkeys((*files, cid))):
+        noted = self.table.hold(namespace, key, cid, dict.fromkeys((*files, cid)))
+        if stored is not None:
+            self.pins.store(stored, cid, name, deadline)
+        for held in noted:
             self.pins.link(held, deadline)
-        self.pins.pin(cid, size, name, deadline)
+        if stored is None:
+            self.pins.pin(cid, size, name, deadline)
 
     def _mark(self, item: Item) -> Line:
         if item.kind == "unpin":
@@ -208,10 +238,16 @@ class Sender:
         assert item.kind != "entry"
         return self.table.mark_line(Mark(item.namespace, item.kind, item.text, item.created))
 
-    def _release(self, deadline: Deadline) -> None:
-        for held in self.table.needless():
+    def _release(self, deadline: Deadline) -> int:
+        for pin, created in self.table.overdue():
+            # Whoever comes first, whichever machine pinned it: all know when it ends.
+            self._take_over(pin.namespace, pin.key, pin.cid, deadline)
+            self.table.dereference(pin.namespace, pin.key, created)
+        needless = self.table.needless()
+        for held in needless:
             self.pins.let_go(held, deadline)
             self.table.let_go(held)
+        return len(needless)
 
     def _take_over(self, namespace: str, key: bytes, root: str, deadline: Deadline) -> None:
         """Hold what another machine may hold for a reference that ends here, so that it is let go of."""
