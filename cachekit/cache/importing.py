@@ -156,6 +156,8 @@ class _Import:
             return "invalidated"
         if known is not None and known.created >= record.created:
             return "known"
+        if taken.manifest is not None and taken.manifest.size > self._cache.settings.size_limit:
+            return "oversized"
         if taken.manifest is not None:
             self._fill(namespace, taken.manifest)
         self._disk.put(key, record)
@@ -177,24 +179,25 @@ class _Import:
     # -- into the daemon ------------------------------------------------------------------------------------
 
     def _to_daemon(self, team: Team, namespace: str, entries: list[Entry]) -> None:
-        parcel, sent = _Parcel(team), dict[tuple[bytes, int], _Taken]()
+        # Not what was read of them: that is as large as they are.
+        parcel, sent = _Parcel(team), dict[Line, tuple[Entry, tuple[str, ...]]]()
 
         def send(taken: _Taken) -> str:
-            reason = _unwanted(team, namespace, taken.entry.line)
+            line, manifest = taken.entry.line, taken.manifest
+            reason = _unwanted(team, namespace, line)
             if not reason:
-                parcel.put_all(blocks_of(taken, self._car))
-                sent[taken.entry.line.key, taken.entry.line.created] = taken
+                files = () if manifest is None else tuple(file.cid for file in manifest.regular)
+                parcel.put_all(blocks_of(line, files, self._car))
+                sent[line] = taken.entry, files
             return reason
 
         def again(line: Line) -> None:
-            parcel.put_all(blocks_of(sent[line.key, line.created], self._car))
+            parcel.put_all(blocks_of(line, sent[line][1], self._car))
             parcel.send()
 
         self._each(self._verified(namespace, entries), send)
         parcel.send()
-        adopted = [
-            Adopted((one.entry.line, *pin_end(one.entry.line, one.entry.until)), _files(one)) for one in sent.values()
-        ]
+        adopted = [Adopted((line, *pin_end(line, entry.until)), files) for line, (entry, files) in sent.items()]
         if adopted:
             team.breaker.call(lambda: team.tier.adopt(namespace, adopted, again, _SECONDS))
 
@@ -231,14 +234,10 @@ class _Undelivered(Exception):
         self.error = error
 
 
-def blocks_of(taken: _Taken, car: CarFile) -> Iterator[tuple[bytes, bytes]]:
-    """Every block that the entry needs, verified; TierError `not_found` where the file lacks one."""
-    for cid in (*_files(taken), cid_of(taken.entry.line)):
+def blocks_of(line: Line, files: tuple[str, ...], car: CarFile) -> Iterator[tuple[bytes, bytes]]:
+    """Every block that an entry needs, verified; TierError `not_found` where the file lacks one."""
+    for cid in (*files, cid_of(line)):
         yield from blocks(cid, car.block)
-
-
-def _files(taken: _Taken) -> tuple[str, ...]:
-    return () if taken.manifest is None else tuple(file.cid for file in taken.manifest.regular)
 
 
 def _unwanted(team: Team, namespace: str, line: Line) -> str:

@@ -105,7 +105,7 @@ class Outbox:
 
     def drop_pin(self, key: Key) -> bool:
         """What waits for this key will not be pinned; whether anything would have been."""
-        query = "UPDATE queue SET pin = 0 WHERE kind = 'entry' AND pin = 1 AND namespace = ? AND key = ?"
+        query = "UPDATE queue SET pin = 0 WHERE kind = 'entry' AND pin <> 0 AND namespace = ? AND key = ?"
         with self._database.use() as connection:
             return connection.execute(query, (key.namespace, key.digest)).rowcount > 0
 

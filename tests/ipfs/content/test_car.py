@@ -143,6 +143,18 @@ def test_all_blocks_of_a_file_are_given() -> None:
         assert all(cid_from(cid[1], cid[4:]) == file_cid(block) or cid[1] != RAW for cid, block in given_blocks)
 
 
+def test_a_part_that_is_named_often_is_given_once() -> None:
+    """Or a small file that names one block without end would be read without end."""
+    file = io.BytesIO()
+    car = CarWriter(file)
+    root, _ = car.file([bytes(MIB)] * 400)
+    car.end(root)
+    file.seek(0)
+    with CarFile(file) as found:
+        given_blocks = [cid for cid, _ in blocks(root, found.block)]
+        assert len(given_blocks) == len(set(given_blocks)) == 4
+
+
 def test_kubo_gives_what_was_written(kubo_api: str, run_ipfs: Callable[..., str], tmp_path: Path) -> None:
     """`ipfs dag import` takes the file, and what `ipfs dag export` writes is read again."""
     data = os.urandom(3 * MIB)

@@ -16,6 +16,7 @@ import pytest
 import cachekit
 from cachekit import configure, distributed_cache, persist_artifact
 from cachekit.cache.default import default
+from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.pins import ROOT as PINS
 from cachekit.ipfs.index import index
 from cachekit.ipfs.kubo.transport import KuboTransport
@@ -191,6 +192,15 @@ def test_a_pin_ends_when_its_time_is_over(node: Node, on: Callable[..., Any], la
     assert cachekit.pins() == []
     node.collect()
     assert not node.has(pin["cid"])
+
+
+def test_a_pin_that_waits_is_unpinned_too(node: Node, on: Callable[..., Any]) -> None:
+    """Before it was sent, whatever its time."""
+    with default().ready().team.outbox.exclusive(Deadline(LONG)):  # type: ignore[union-attr]
+        monthly(1)
+        assert cachekit.unpin(monthly.key_for(1))
+    cachekit.flush(LONG)
+    assert cachekit.pins() == []
 
 
 def test_any_member_lets_go_of_it(node: Node, on: Callable[..., Any], later: Callable[[float], None]) -> None:
