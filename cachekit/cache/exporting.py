@@ -29,7 +29,7 @@ from cachekit.tiers.ledger import veiled
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from io import BufferedWriter
+    from typing import BinaryIO
 
     from cachekit.cache.cache import Cache
     from cachekit.ipfs.index.segments import Line
@@ -69,16 +69,21 @@ def export_car(
     age = None if since is None else seconds(since, "since=")
     after = 0 if age is None else time.time_ns() - int(age * NANOSECONDS)
     try:
-        with contextlib.suppress(_Empty), replacing(target) as new, new.open("xb", buffering=1 << 20) as file:
+        with replacing(target) as new, new.open("xb", buffering=1 << 20) as file:
             export = _Export(default(), file, tag=tag, function=function, after=after, namespace=namespace)
             return {"path": str(target), **export.run()}
+    except _Empty as empty:
+        return {"path": str(target), "root": "", "blocks": 0, "bytes": 0, **empty.summary}
     except OSError as error:
         raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
-    return {"path": str(target), "root": "", "blocks": 0, "bytes": 0, **export.summary()}
 
 
 class _Empty(Exception):
     """Nothing fits: the file that was begun goes."""
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        super().__init__(summary)
+        self.summary = summary
 
 
 class _Export:
@@ -87,7 +92,7 @@ class _Export:
     def __init__(
         self,
         cache: Cache,
-        file: BufferedWriter,
+        file: BinaryIO,
         *,
         tag: str | None,
         function: str | None,
@@ -116,7 +121,7 @@ class _Export:
         if self._team is not None:
             self._of_team(self._team, done)
         if not self._entries:
-            raise _Empty
+            raise _Empty(self.summary())
         root = self._bundler.end()
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -102,7 +102,7 @@ def gc() -> dict[str, int]:
     return freed | _collected_far(cache)
 
 
-_FREED: Final = ("dropped", "artifacts", "leftovers", "disk_bytes", "artifact_bytes", "index_rows",
+_FREED: Final[tuple[str, ...]] = ("dropped", "artifacts", "leftovers", "disk_bytes", "artifact_bytes", "index_rows",
                  "ipfs_pins", "ipfs_lines", "ipfs_segments")  # fmt: skip
 _FAR_SECONDS: Final = 30.0
 
