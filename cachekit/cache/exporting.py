@@ -20,7 +20,7 @@ from cachekit.ipfs.content.bundles import Bundler, Entry, cut
 from cachekit.ipfs.content.car import CarWriter, Link
 from cachekit.ipfs.content.sealed import packed, unpacked
 from cachekit.ipfs.content.unixfs import blocks, read_file
-from cachekit.ipfs.index.rows import alive, cid_of, line_of
+from cachekit.ipfs.index.rows import alive, cid_of, codes_of, line_of
 from cachekit.ipfs.index.segments import ENCRYPTED, MAX_TAGS, PINNED
 from cachekit.ipfs.outbox.queue import MAX_PAYLOAD_BYTES
 from cachekit.ipfs.sharing import credential_of, files_alone, writer_of
@@ -165,7 +165,7 @@ class _Export:
             record = replace(record, pin=False)
         if record is None or self._cache.ledger.covers(key, record):
             return "invalidated"
-        if len(set(record.tags)) > MAX_TAGS or not record.codec.isascii():
+        if len(codes_of(self._credential, record.tags)) > MAX_TAGS or not record.codec.isascii():
             return "too_many_tags"
         if len(record.payload) > MAX_PAYLOAD_BYTES:
             return "too_large"

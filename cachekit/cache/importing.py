@@ -25,7 +25,6 @@ from cachekit.ipfs.outbox.queue import MAX_PAYLOAD_BYTES
 from cachekit.ipfs.outbox.sending import Adopted
 from cachekit.ipfs.sharing import credential_of, files_alone
 from cachekit.model import ARTIFACT, Key, Record
-from cachekit.tiers.ledger import unveiled
 
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
@@ -147,8 +146,8 @@ class _Import:
     def _keep(self, namespace: str, taken: _Taken) -> str:
         """Stores an entry here; why not, or ""."""
         entry, record = taken.entry, taken.record
-        # The index knows keys and tags by codes alone, and so does who exported what another machine stored.
-        if not entry.digest or any(map(unveiled, entry.tags)):
+        # The index knows keys by codes alone, and so does who exported what another machine stored.
+        if not entry.digest:
             return "needs_daemon"
         key = Key(namespace, entry.digest, entry.function)
         known = self._disk.get(key)

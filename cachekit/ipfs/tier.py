@@ -21,7 +21,7 @@ from cachekit.ipfs.content.gateways import Gateways
 from cachekit.ipfs.content.sources import Sources
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.reading import LISTENING_SECONDS, Puller, payload_of, record_of
-from cachekit.ipfs.index.rows import Pin
+from cachekit.ipfs.index.rows import Pin, codes_of
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
@@ -105,7 +105,7 @@ class IpfsTier:
         """Queue durably, also while the daemon is away; nothing for a key that stays here or where we may not write."""
         if not (self._writable and key.shareable):
             return
-        if len(set(record.tags)) > MAX_TAGS:
+        if len(codes_of(self._table.credential, record.tags)) > MAX_TAGS:
             self._report("too_many_tags")
             return
         self._outbox.add(key, record, encrypt=encrypt)

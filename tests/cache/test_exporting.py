@@ -38,6 +38,11 @@ def answer(x: int) -> dict[str, int]:
     return {"answer": x}
 
 
+@distributed_cache(tags=["t1", "t2", "t3", "t4"])
+def tagged(x: int) -> int:
+    return x
+
+
 @distributed_cache
 def large(size: int) -> bytes:
     CALLS.append(size)
@@ -437,6 +442,35 @@ def test_others_see_what_was_imported(car: Path, move: Callable[..., None], shar
     cachekit.invalidate(tag="t1")
     answer(1)
     assert CALLS == [1]
+
+
+def test_a_tag_ends_what_came_from_others(car: Path, move: Callable[..., None], shared: dict[str, Any]) -> None:
+    """What was filled from the team names its four tags twice, and is exported; they end it on the other side, too."""
+    configure(**shared)
+    tagged(1)
+    cachekit.flush(30)
+    move("filled", **shared)
+    assert tagged.peek(1) == 1
+    configure(ipfs="off")
+    assert export_car(car, tag="t4")["entries"] == 1
+    move("importer", namespace=shared["namespace"])
+    assert import_car(car)["entries"] == 1
+    assert tagged.peek(1) == 1
+    for name in ("importer", "filled"):
+        configure(dir=car.parent / name)
+        assert cachekit.invalidate(tag="t4")
+        assert tagged.peek(1) is cachekit.MISS
+
+
+def test_a_credential_that_only_reads_exports_nothing(car: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would believe it; it says what is missing, and leaves no file."""
+    answer(1)
+    reader = credential_of(default().resolved).reader().to_text()
+    monkeypatch.setenv("CACHEKIT_SECRET", reader)
+    configure(ttl="1h")
+    with pytest.raises(UsageError, match="only reads"):
+        export_car(car)
+    assert not car.exists()
 
 
 def test_kubo_takes_the_file_and_keeps_all_of_it(car: Path, run_ipfs: Callable[..., str]) -> None:

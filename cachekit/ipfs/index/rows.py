@@ -119,12 +119,10 @@ def line_of(credential: Credential, key: Key, record: Record, cid: str, size: in
 
 
 def codes_of(credential: Credential, tags: Iterable[str]) -> tuple[bytes, ...]:
-    """What stands for tags in segments; a record that came out of the index has nothing but that."""
-    codes = (unveiled(tag) for tag in dict.fromkeys(tags))
-    return tuple(
-        credential.tag_code(tag) if code is None or len(code) != TAG_BYTES else code
-        for tag, code in zip(dict.fromkeys(tags), codes, strict=True)
-    )
+    """What stands for tags in segments; a record that came out of the index names them by that as well."""
+    known = ((tag, unveiled(tag)) for tag in tags)
+    codes = (code if code and len(code) == TAG_BYTES else credential.tag_code(tag) for tag, code in known)
+    return tuple(dict.fromkeys(codes))
 
 
 def pin_end(entry: Line, until: int) -> list[Line]:
