@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cachekit.artifacts.manifest import File, Manifest
 from cachekit.cache.default import default
 from cachekit.config.durations import seconds
-from cachekit.errors import IntegrityError, TierError, UsageError
+from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.files.temporary import replacing
 from cachekit.ipfs.content.bundles import Bundler, Entry, cut
 from cachekit.ipfs.content.car import CarWriter, Link
@@ -152,7 +152,7 @@ class _Export:
             try:
                 reason = self._take(key)
             except TierError as error:
-                reason = error.reason
+                reason = "files_missing" if error.reason == "not_found" else error.reason
             if reason:
                 self._skipped[reason] += 1
 
@@ -240,6 +240,9 @@ class _Export:
         team = self._team
         if team is None:
             return None
+        # A daemon that hangs is waited for once, not once an entry.
+        if not team.breaker.allows():
+            raise TierUnavailable("the daemon does not answer", reason="unreachable")
         return team.breaker.call(lambda: team.transport.block_get(cid, timeout=_BLOCK_SECONDS))
 
     def _add(self, namespace: str, entry: Entry, link: Link, files: list[Link]) -> None:

@@ -51,7 +51,8 @@ def import_car(path: str | os.PathLike[str]) -> dict[str, Any]:
         with source.open("rb", buffering=1 << 20) as file:
             size = os.fstat(file.fileno()).st_size
             with CarFile(file, counter("reading", source.name, size)) as car:
-                return {"path": str(source), "bytes": size, **_Import(default(), car).run()}
+                told = counter("sending", source.name, size)
+                return {"path": str(source), "bytes": size, **_Import(default(), car, told).run()}
     except _Undelivered as failed:
         raise failed.error from failed
     except OSError as error:
@@ -67,10 +68,10 @@ class _Taken(NamedTuple):
 
 
 class _Import:
-    def __init__(self, cache: Cache, car: CarFile) -> None:
+    def __init__(self, cache: Cache, car: CarFile, told: Callable[[int], None]) -> None:
         from cachekit.cache.operations import disk
 
-        self._cache, self._car, self._disk = cache, car, disk()
+        self._cache, self._car, self._told, self._disk = cache, car, told, disk()
         self._credential = credential_of(cache.resolved) if cache.team is None else cache.team.credential
         self._skipped = Counter[str]()
         self._refused = list[IntegrityError]()
@@ -179,7 +180,7 @@ class _Import:
 
     def _to_daemon(self, team: Team, namespace: str, entries: list[Entry]) -> None:
         # Not what was read of them: that is as large as they are.
-        parcel, sent = _Parcel(team), dict[Line, tuple[Entry, tuple[str, ...]]]()
+        parcel, sent = _Parcel(team, self._told), dict[Line, tuple[Entry, tuple[str, ...]]]()
 
         def send(taken: _Taken) -> str:
             line, manifest = taken.entry.line, taken.manifest
@@ -204,8 +205,9 @@ class _Import:
 class _Parcel:
     """Blocks on their way to the daemon, many at a time. Raises _Undelivered."""
 
-    def __init__(self, team: Team) -> None:
+    def __init__(self, team: Team, told: Callable[[int], None]) -> None:
         self._team = team
+        self._told = told
         self._blocks: list[tuple[bytes, bytes]] = []
         self._size = 0
 
@@ -223,6 +225,7 @@ class _Parcel:
             self._team.breaker.call(lambda: self._team.transport.import_blocks(batch, timeout=_SECONDS))
         except TierError as error:
             raise _Undelivered(error) from error
+        self._told(sum(len(block) for _, block in batch))
 
 
 class _Undelivered(Exception):

@@ -109,7 +109,7 @@ def decode(key: Key, data: bytes | memoryview) -> Record:
     record.grace = grace
     record.seconds = seconds
     record.tags = _load_tags(data[told - tags : told]) if tags else ()
-    record.pin = _pin(flags, data, told)
+    record.pin = flags & _PIN == _PIN if end == told else _INSTANT.unpack_from(data, told)[0]
     record.__class__ = Record
     return record  # type: ignore[no-any-return]
 

@@ -216,6 +216,20 @@ def test_tags_still_end_what_was_moved(car: Path, move: Callable[..., None]) -> 
     assert CALLS == [1]
 
 
+def test_an_artifact_without_its_files_is_left_out(car: Path) -> None:
+    """And said, whether its manifest names them or not."""
+    path = tree(MIB + 1) / "big.bin"
+    os.chmod(path.parent, 0o755)
+    store = default().artifacts
+    assert store is not None
+    for manifest, _ in list(store.entries()):
+        for file in manifest.regular:
+            store.blob(file.sha256).unlink()
+    answer(1)
+    exported = export_car(car)
+    assert (exported["entries"], exported["skipped"]) == (1, {"files_missing": 1})
+
+
 def test_nobody_reads_it_without_the_secret(car: Path) -> None:
     """Neither values nor names stand in the file."""
     with configure(namespace="very-secret-name"):

@@ -82,7 +82,8 @@ class SharedFiles:
         transfer = self._transfer(namespace, sealed=manifest.sealed)
         for file in missing:
             remote = Remote(file.path or manifest.name, file.cid, file.size, file.sha256)
-            transfer.bring(remote, work / file.sha256, block_of)
+            progress = counter("importing", remote.name, remote.size)
+            transfer.bring(remote, work / file.sha256, block_of, progress=progress)
             self.store.publish(file.sha256, work / file.sha256)
 
     def send(self, item: Item, deadline: Deadline) -> bool:

@@ -64,12 +64,21 @@ class Transfer:
         with _local_errors(), path.open("rb") as file:
             yield from self._fed(file, os.fstat(file.fileno()).st_size, FileCid(), progress)
 
-    def bring(self, remote: Remote, path: Path, block_of: BlockOf) -> None:
+    def bring(
+        self,
+        remote: Remote,
+        path: Path,
+        block_of: BlockOf,
+        *,
+        progress: Callable[[int], None] = lambda _done: None,
+    ) -> None:
         """Make `path` the whole file out of blocks that are at hand; its SHA-256 is for the caller to compare."""
         stored = enumerate(file_pieces(remote.cid, block_of, limit=self._stored_size(remote.size)))
         with _local_errors(), path.open("xb") as file:
             for index, piece in stored:
-                _write(file, self._cipher.opened(index, piece, remote.size) if self._cipher else piece)
+                plain = self._cipher.opened(index, piece, remote.size) if self._cipher else piece
+                _write(file, plain)
+                progress(len(plain))
 
     def add(
         self,

@@ -218,6 +218,25 @@ def test_any_member_lets_go_of_it(node: Node, on: Callable[..., Any], later: Cal
     assert not node.has(pin["cid"])
 
 
+def test_merged_segments_say_when_a_pin_ends(
+    on: Callable[..., Any], later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who joins after the merging knows it as well; the end goes when its entry does."""
+    monkeypatch.setattr(index, "COMPACT_AT", 2)
+    monthly(1)
+    for x in range(3):
+        passing(x)
+        cachekit.flush(LONG)
+    on("two", ipfs="ro")
+    cachekit.sync()
+    later(31)
+    assert cachekit.gc()["ipfs_pins"] == 1
+    on("one")
+    cachekit.invalidate(key=monthly.key_for(1))
+    cachekit.flush(LONG)
+    assert cachekit.gc()["ipfs_lines"] == 0
+
+
 def test_a_later_pin_of_the_key_is_another_one(on: Callable[..., Any], later: Callable[[float], None]) -> None:
     """Computed again after 20 days it stays until the 50th, whatever the first one said."""
     monthly(1)
