@@ -334,10 +334,15 @@ def test_a_payload_that_is_missing_is_left_out(car: Path) -> None:
 def _block_at(car: CarFile, path: str) -> tuple[bytes, bytes]:
     from cachekit.ipfs.content.cids import binary_cid
 
+    cid = _cid_at(car, path)
+    return binary_cid(cid), car.block(cid) or b""
+
+
+def _cid_at(car: CarFile, path: str) -> str:
     cid = car.root
     for name in filter(None, path.split("/")):
         cid = dict(directory(cid, car.block) or ())[name]
-    return binary_cid(cid), car.block(cid) or b""
+    return cid
 
 
 def test_no_altered_byte_becomes_a_value(car: Path, move: Callable[..., None], tmp_path: Path) -> None:
@@ -383,6 +388,30 @@ def test_a_car_of_something_else_is_refused(car: Path) -> None:
             writer = CarWriter(file)
             writer.end(make(writer)[0])
         assert _refused(car) == "not_an_export"
+
+
+def test_a_bundle_that_is_named_often_is_read_once(car: Path) -> None:
+    """Under other directories, too: who has no key must not multiply what somebody signed."""
+    _made(car, _record())
+    with car.open("rb") as file, CarFile(file) as found:
+        paths = [
+            "",
+            "00000000",
+            "00000000/segment",
+            "00000000/names",
+            "00000000/payloads",
+            "00000000/payloads/00000000",
+        ]
+        pairs = dict(_block_at(found, path) for path in paths)
+        parts = [(name, (cid, 0)) for name, cid in directory(_cid_at(found, "00000000"), found.block) or ()]
+    with car.open("wb") as file:
+        writer = CarWriter(file)
+        for cid, block in pairs.items():
+            writer.put(cid, block)
+        again = [writer.directory([*parts, (f"junk{number}", parts[0][1])]) for number in range(5)]
+        writer.end(writer.directory((f"{number:08d}", link) for number, link in enumerate(again))[0])
+    imported = import_car(car)
+    assert (imported["entries"], imported["skipped"]) == (1, {})
 
 
 def test_hostile_names_are_refused(car: Path) -> None:

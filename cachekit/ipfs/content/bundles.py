@@ -104,9 +104,15 @@ def bundles(
     places = directory(car.root, car.block)
     if places is None or len(places) > _MOST_BUNDLES:
         raise IntegrityError("this CAR holds something else than a cache's entries", reason="not_an_export")
+    # Whoever can sign nothing can still name what somebody signed a thousand times.
+    seen = set[str]()
     for _, place in places:
         try:
-            bundle = _bundle(dict(directory(place, car.block) or ()), car, credential)
+            parts = dict(directory(place, car.block) or ())
+            if parts.get("segment", "") in seen:
+                continue
+            bundle = _bundle(parts, car, credential)
+            seen.add(parts["segment"])
         except TierError as error:
             refuse(error if isinstance(error, IntegrityError) else IntegrityError(f"{error}", reason="truncated"))
             continue
