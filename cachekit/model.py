@@ -148,7 +148,8 @@ class Record:
 
     `created` is when the origin was *called*, so that whatever is invalidated during the call stays invalid.
     `expires` is `FOREVER` or the end of the TTL; `grace` is how many seconds longer it is kept, for the stale windows.
-    `seconds` is what the origin took: what a hit saves.
+    `seconds` is what the origin took: what a hit saves. `pin` is whether it is kept: until unpinned (True), or, as any
+    other number, until that instant.
     """
 
     codec: str
@@ -158,10 +159,14 @@ class Record:
     grace: float = 0.0
     seconds: float = 0.0
     tags: tuple[str, ...] = ()
-    pin: bool = False
+    pin: int = False
 
     def fresh(self, now: int) -> bool:
         return self.expires == FOREVER or now < self.expires
+
+    def kept(self, now: int) -> bool:
+        """Whether it is pinned."""
+        return self.pin == 1 or self.pin > now
 
     def usable(self, now: int, window: float) -> bool:
         """Whether the record is at most `window` seconds past its TTL."""
@@ -182,9 +187,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the decorator said, units normalised once. None means: whatever the settings say at the call."""
+    """What the decorator said, units normalised once. None means: whatever the settings say at the call.
 
-    pin: bool = False
+    `pin` is True (until unpinned), or for how many seconds.
+    """
+
+    pin: float = False
     ttl: float | Literal["default"] | None = "default"
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.by_cid import check_cid, check_limit, ipfs
 from cachekit.cache.default import beside, current_mode, default
@@ -85,14 +85,20 @@ def sync() -> int:
 def gc() -> dict[str, int]:
     """Deletes from this machine what expired, and what is over `CACHEKIT_SIZE_LIMIT`; pinned entries stay.
 
+    In IPFS it lets go of pins whose time is over or that were given up, and takes what is dead out of what this machine
+    published; how much the daemon frees then is its own collection's business.
+
     Returns how many of each: {"dropped": entries, "artifacts": artifacts, "leftovers": what killed processes left,
     contents of no artifact, digests of files that nobody asked for in 30 days, what was set aside as corrupt, and blocks
-    in the directory of `CACHEKIT_STORE` that nobody used in 30 days}.
+    in the directory of `CACHEKIT_STORE` that nobody used in 30 days,
+    "disk_bytes", "artifact_bytes": freed there, "index_rows": of what is known of the team, "ipfs_pins": CIDs let go of,
+    "ipfs_lines", "ipfs_segments": fewer of ours in the shared index}. A daemon that fails is counted as an error.
     Raises TierError where the disk lets nothing be deleted.
     """
-    cache = default()
+    cache, freed = default(), dict.fromkeys(_FREED, 0)
     if cache.disk is None or cache.artifacts is None or cache.digests is None:
-        return {"dropped": 0, "artifacts": 0, "leftovers": 0}
+        return freed
+    volumes = _volume(cache.disk), cache.artifacts.volume()
     now, aside = time.time_ns(), set_aside(cache.settings.dir)
     # First what goes without a word to SQLite, which needs room itself.
     for path in aside:
@@ -100,9 +106,35 @@ def gc() -> dict[str, int]:
     leftovers = len(aside) + cache.artifacts.collect(now) + cache.digests.collect(now) + cache.disk.collect(now)
     if cache.noted is not None:
         leftovers += cache.noted.collect(now)
-    leftovers += _collected(cache)
-    trimmed = registry().trim(cache.settings.size_limit)
-    return {"dropped": cache.disk.cull(everything_expired=True), "artifacts": trimmed, "leftovers": leftovers}
+    freed |= {"leftovers": leftovers + _collected(cache), "artifacts": registry().trim(cache.settings.size_limit)}
+    freed["dropped"] = cache.disk.cull(everything_expired=True)
+    freed["disk_bytes"] = max(0, volumes[0] - _volume(cache.disk))
+    freed["artifact_bytes"] = max(0, volumes[1] - cache.artifacts.volume())
+    return freed | _collected_far(cache)
+
+
+_FREED: Final[tuple[str, ...]] = ("dropped", "artifacts", "leftovers", "disk_bytes", "artifact_bytes", "index_rows",
+                 "ipfs_pins", "ipfs_lines", "ipfs_segments")  # fmt: skip
+_FAR_SECONDS: Final = 30.0
+
+
+def _volume(disk: DiskTier) -> int:
+    try:
+        return disk.volume()
+    except TierError:  # a full disk lets nothing be asked; what is deleted next may give room
+        return 0
+
+
+def _collected_far(cache: Cache) -> dict[str, int]:
+    if cache.team is None:
+        return {}
+    found = {"index_rows": cache.team.table.collect()}
+    if cache.team.breaker.allows():
+        try:
+            found |= cache.team.tier.collect(_FAR_SECONDS)
+        except TierError as error:
+            cache.tell(Event("error", "", "ipfs", error.reason, error=error))
+    return found
 
 
 def _collected(cache: Cache) -> int:

@@ -34,7 +34,7 @@ def distributed_cache(function: Callable[..., Any] | None = None, /, **keywords:
     """Serves the next identical call from memory, disk or IPFS; bare (`@distributed_cache`) or called.
 
     Args:
-        pin: keep in IPFS until unpinned, and exempt from eviction on disk.
+        pin: keep in IPFS until unpinned, and exempt from eviction on disk; or for as long: seconds, a timedelta, "30d".
         ttl: seconds, a timedelta or "30m", "24h", "7d"; None for ever; left out, `CACHEKIT_TTL` (1 h).
         stale_while_revalidate: how long past `ttl` the old value is served while one caller refreshes it.
         stale_if_error: how long past `ttl` the old value is served when the origin raises.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     class Keywords(TypedDict, total=False):
         """What both decorators take."""
 
-        pin: bool
+        pin: Duration | bool
         ttl: Duration | Literal["default"] | None
         stale_while_revalidate: Duration
         stale_if_error: Duration
@@ -175,6 +175,16 @@ def _ttl(value: Any, name: str) -> Any:
     return "default" if value == "default" else seconds(value, name)
 
 
+def _pin(value: Any, name: str) -> float:
+    """True, or seconds."""
+    if isinstance(value, bool):
+        return value
+    length = None if value is None else seconds(value, f"{name}= takes True (until unpinned), False, or how long")
+    if length is None:
+        raise UsageError(f"{name}= takes True (until unpinned), False, or how long, such as '30d', not {value!r}")
+    return length or False
+
+
 def _flag(value: Any, name: str) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name}= takes True or False, not {value!r}")
@@ -186,7 +196,8 @@ def _as_it_is(value: Any, _name: str) -> Any:
 
 
 RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
-    **dict.fromkeys(("pin", "share", "encrypt", "cache_truncated", "cache_sampled"), _flag),
+    "pin": _pin,
+    **dict.fromkeys(("share", "encrypt", "cache_truncated", "cache_sampled"), _flag),
     **dict.fromkeys(("stale_while_revalidate", "stale_if_error"), _window),
     "version": _text,
     "namespace": _namespace,

@@ -9,6 +9,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -263,8 +264,10 @@ def begun(
     def warn(error: UsageError) -> None:
         prepared.target.warn_once(error, about=about(error), paid=True)
 
+    # What is stored says so: an export, which comes later, must not take it along.
+    key = prepared.key if policy.share else replace(prepared.key, shareable=False)
     revalidate = functools.partial(_revalidate, prepared, whole or origin)
-    yield Begin(Errand(cache, prepared.key, origin, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how))
+    yield Begin(Errand(cache, key, origin, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how))
     return (yield from steps)
 
 

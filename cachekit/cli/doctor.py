@@ -210,7 +210,7 @@ def _swarm(team: Team) -> Iterator[Finding]:
 
 
 def _namespaces(team: Team, namespace: str) -> Finding:
-    from cachekit.ipfs.index.index import ROOT
+    from cachekit.ipfs.index.shelves import ROOT
 
     try:
         listed = team.transport.list(ROOT, timeout=_SECONDS) or []

@@ -139,6 +139,7 @@ def _add_artifacts(commands: Any) -> None:
     restore.add_argument("--output", metavar="PATH", help="place it there, replacing what is")
     warm = _command(commands, "warm", artifacts.warm, "fetch an artifact's files ahead of its first use")
     warm.add_argument("--artifact", metavar="NAME|KEY", required=True, help="as `cachekit ls --artifacts` prints it")
+    _add_cars(commands)
     running = _command(commands, "run", run.run, "run a command once: its output and its files are kept")
     for option, metavar, text in (
         ("--input", "PATH", "counts by content; may repeat"),
@@ -156,6 +157,17 @@ def _add_artifacts(commands: Any) -> None:
     ):
         running.add_argument(option, action="store_true", help=text)
     running.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="and its arguments")
+
+
+def _add_cars(commands: Any) -> None:
+    export = _command(commands, "export", artifacts.export, "entries into a CAR file, signed and sealed as in IPFS")
+    export.add_argument("file", metavar="FILE.car", help="replaced where it exists; `ipfs dag import` takes it too")
+    export.add_argument("--tag", help="entries with this tag")
+    export.add_argument("--function", help="entries of this function, as `cachekit ls` prints it")
+    export.add_argument("--since", metavar="TIME", help="entries made at most so long ago, such as 2d")
+    export.add_argument("--namespace", help="entries of this namespace")
+    taking = _command(commands, "import", artifacts.take, "what `cachekit export` wrote: into IPFS, or onto this disk")
+    taking.add_argument("file", metavar="FILE.car", help="of another machine with the same credential")
 
 
 def _add_ipfs(commands: Any) -> None:

@@ -44,7 +44,13 @@ def clear(options: argparse.Namespace) -> Report:
 def gc(_options: argparse.Namespace) -> Report:
     operations.disk()  # else there is nothing to drop from
     dropped = operations.gc()
-    text = (
-        f"{dropped['dropped']} entries and {dropped['artifacts']} artifacts dropped, {dropped['leftovers']} leftovers"
-    )
-    return Report(dropped, text)
+    lines = [
+        f"{dropped['dropped']} entries and {dropped['artifacts']} artifacts dropped, {dropped['leftovers']} leftovers",
+        f"{dropped['disk_bytes']} bytes of entries and {dropped['artifact_bytes']} of artifacts freed on this disk",
+    ]
+    if default().team is not None:
+        lines.append(
+            f"{dropped['index_rows']} rows of the index dropped here; let go of in IPFS: {dropped['ipfs_pins']} CIDs, "
+            f"{dropped['ipfs_lines']} lines and {dropped['ipfs_segments']} segments"
+        )
+    return Report(dropped, "\n".join(lines))

@@ -180,7 +180,7 @@ def _team() -> dict[str, Any]:
         return {}
     heads, table_ = swarm.book.heads(), cache.team.table
     newest = {head.writer: head for head in heads}
-    merged = table_.counts()
+    merged = table_.members.counts()
     names = {one.id: one.name for one in _members() if one.id} | {one.peer: one.name for one in _members()}
     members = [
         {

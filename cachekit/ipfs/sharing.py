@@ -57,7 +57,7 @@ class Team:
     ) -> None:
         settings = resolved.settings
         self._resolved = resolved
-        self.credential = load_credential(settings.secret, settings.secret_file or credential_file())
+        self.credential = credential_of(resolved)
         kubo = None if settings.store else kubo_of(settings, environ)
         self.transport: Engine = kubo or directory_of(settings)
         self._node = read_team(data_dir()) if kubo is not None else None
@@ -205,6 +205,22 @@ def _veiling(credential: Credential) -> Callable[[Key, Record], list[tuple[str, 
         return [("key", veiled(credential.index_key(key.namespace, key.digest))), function, *tags]
 
     return veils
+
+
+def credential_of(resolved: Resolved) -> Credential:
+    """The credential that the settings name; made where there is none. Raises UsageError."""
+    return load_credential(resolved.settings.secret, resolved.settings.secret_file or credential_file())
+
+
+def writer_of(credential: Credential) -> WriterKey:
+    """This machine's key for it. Raises UsageError where the credential only reads."""
+    return WriterKey.load(config_dir(), credential)
+
+
+def files_alone(credential: Credential, artifacts: ArtifactStore) -> SharedFiles:
+    """The files of artifacts where IPFS is off: named, cut and sealed as ever, and nobody is asked."""
+    transport = KuboTransport(DEFAULT_API)
+    return SharedFiles(transport, credential, artifacts, Breaker(transport.version))
 
 
 def credential_file() -> Path:

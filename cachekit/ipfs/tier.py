@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cachekit.errors import TierError
@@ -17,12 +17,12 @@ from cachekit.ipfs.content.gateways import Gateways
 from cachekit.ipfs.content.sources import Sources
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.reading import LISTENING_SECONDS, Puller, payload_of, record_of
-from cachekit.ipfs.index.rows import Pin
+from cachekit.ipfs.index.rows import Pin, codes_of
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.outbox.by_hand import BY_HAND, ByHand
 from cachekit.ipfs.outbox.queue import Item, Outbox
-from cachekit.ipfs.outbox.sending import Sender
+from cachekit.ipfs.outbox.sending import Adopted, Sender
 from cachekit.ipfs.swarm.claiming import Claims
 from cachekit.ipfs.swarm.swarm import Swarm
 from cachekit.ipfs.trust.credential import WriterKey
@@ -112,7 +112,7 @@ class IpfsTier:
         """Queue durably, also while the daemon is away; nothing for a key that stays here or where we may not write."""
         if not (self.writable and key.shareable):
             return
-        if len(set(record.tags)) > MAX_TAGS:
+        if len(codes_of(self._table.credential, record.tags)) > MAX_TAGS:
             self._report("too_many_tags")
             return
         self._outbox.add(key, record, encrypt=encrypt)
@@ -130,7 +130,7 @@ class IpfsTier:
         if self.swarm is not None:
             self.swarm.close()
         with contextlib.suppress(TierError):
-            if self._breaker.allows() and (self._outbox.pending() or self._table.needless()):
+            if self._breaker.allows() and (self._outbox.pending() or self._idle_pins()):
                 self.flush(timeout)
         if self.claims is not None:
             self.claims.close(max(deadline.rest, _PARTING_SECONDS))
@@ -169,7 +169,7 @@ class IpfsTier:
         try:
             sent = self._sender.send(deadline, patient=patient) if self.writable else 0
             # Who may not write has bytes of his own to unpin all the same.
-            if not self.writable and self._table.needless():
+            if not self.writable and self._idle_pins():
                 self._sender.release(deadline)
         except TierError as error:
             # Where hardly any time was given, a timeout says nothing about the daemon.
@@ -179,6 +179,14 @@ class IpfsTier:
         if sent:
             self._breaker.succeeded()
         return sent
+
+    def adopt(self, space: str, adopted: Sequence[Adopted], restore: Callable[[Line], None], timeout: float) -> None:
+        """As `Sender.adopt`."""
+        self._sender.adopt(space, adopted, restore, Deadline(timeout))
+
+    def collect(self, timeout: float) -> dict[str, int]:
+        """As `Sender.collect`."""
+        return self._breaker.call(lambda: self._sender.collect(Deadline(timeout), writes=self.writable))
 
     def pending(self) -> int:
         """How many items wait to be sent."""
@@ -230,6 +238,9 @@ class IpfsTier:
         self._puller.start(namespace)
         if self.swarm is not None:
             self.swarm.start()
+
+    def _idle_pins(self) -> bool:
+        return bool(self._table.needless() or self._table.overdue())
 
     def _referring(self, what: str | Key) -> list[Pin]:
         if isinstance(what, str):

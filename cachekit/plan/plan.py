@@ -157,7 +157,8 @@ def _record(request: Request, value: Any, started: int, seconds: float) -> Recor
     except Exception as error:  # whatever a value raises that is looked at: it is paid for, and returned
         raise _unlooked(error) from error
     expires = FOREVER if request.ttl is None else started + int(seconds * NANOSECONDS) + int(request.ttl * NANOSECONDS)
-    return Record(name, payload, started, expires, request.grace, seconds, tags, request.pin)
+    pin = request.pin if isinstance(request.pin, bool) else started + int(request.pin * NANOSECONDS)
+    return Record(name, payload, started, expires, request.grace, seconds, tags, pin)
 
 
 def renew(request: Request, given: Mapping[str, Any] = NOTHING) -> Steps:

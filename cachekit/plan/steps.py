@@ -191,7 +191,7 @@ class Request:
     stale_if_error: float = 0.0
     cacheable: Callable[[Any], bool] | None = None
     tags: Callable[[], tuple[str, ...]] = tuple
-    pin: bool = False
+    pin: float = False
     leases: bool = True
     explain: Callable[[], str] = str
     streamed: bool = False

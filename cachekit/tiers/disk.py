@@ -2,7 +2,8 @@
 
 Reads go straight to its SQLite file (`disk_file`), and so do writes (`disk_writer`). Its eviction is not used: most of its
 orders write on every read. Culling happens in the background, by `cull`, oldest first, and spares pinned entries:
-diskcache's `tag` column says which they are. Its `expire` column stays empty: the record says when it ends.
+diskcache's `tag` column says which they are (`+`, or `@` and until when). Its `expire` column stays empty: the record
+says when it ends.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _SELECT: Final = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw 
 _VOLUME: Final = """SELECT pages.page_count, sizes.page_size, value
     FROM pragma_page_count AS pages, pragma_page_size AS sizes, Settings WHERE key = 'size'"""
 # SQLite does not see a bit that changed in its file: what then has another type is never named, or it would be for ever.
-_OLDEST: Final = """SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'blob' AND substr(tag, 1, 1) = '-'
-    ORDER BY rowid LIMIT 64"""
-_ALL: Final = """SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache WHERE raw = 1 AND typeof(key) = 'blob'
-    ORDER BY rowid DESC"""
+_OLDEST: Final = """SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'blob' AND (substr(tag, 1, 1) = '-'
+    OR (substr(tag, 1, 1) = '@' AND CAST(substr(tag, 2, 19) AS INTEGER) <= ?)) ORDER BY rowid LIMIT 64"""
+_SOME: Final = """SELECT rowid, key, mode, filename, substr(value, 1, 4096) FROM Cache
+    WHERE raw = 1 AND typeof(key) = 'blob' AND rowid < ? ORDER BY rowid DESC LIMIT 256"""
 _TAGGED: Final = """SELECT key, tag FROM Cache
     WHERE raw = 1 AND typeof(key) = 'blob' AND typeof(tag) = 'text' AND instr(tag, ?) > 0"""
 _RECOUNT: Final = """UPDATE Settings SET value =
@@ -123,11 +124,13 @@ class DiskTier:
 
     def entries(self) -> Iterator[tuple[bytes, Header]]:
         """(digest, header) of every entry, newest first; payloads are not read."""
-        for key, mode, filename, value in self._file.rows(_ALL):
-            try:
-                yield bytes(key), records.peek(self._data(mode, filename, value, 4096))
-            except (IntegrityError, OSError):
-                continue
+        last = (1 << 63) - 1
+        while some := self._file.rows(_SOME, (last,)):
+            for last, key, mode, filename, value in some:  # noqa: B007 - where the next look begins
+                try:
+                    yield bytes(key), records.peek(self._data(mode, filename, value, 4096))
+                except (IntegrityError, OSError):
+                    continue
 
     def raw(self, digest: bytes) -> bytes | None:
         """The stored bytes under a digest, unverified."""
@@ -152,7 +155,7 @@ class DiskTier:
         # What somebody who reads keeps in the log counts; but not so that everything else would have to go for it.
         room = max(self._limit - self._logged(), self._limit // 2)
         gone = self._drop_expired() if self._stored() > room or everything_expired else 0
-        while self._stored() > room and (victims := self._file.rows(_OLDEST)):
+        while self._stored() > room and (victims := self._file.rows(_OLDEST, (time.time_ns(),))):
             for (key,) in victims:
                 gone += self._delete([bytes(key)])
                 if self._stored() <= room:
@@ -217,7 +220,7 @@ class DiskTier:
 
 
 def _tag(key: Key, record: Record) -> str:
-    pinned = "+" if record.pin else "-"
+    pinned = "-" if not record.pin else "+" if record.pin == 1 else f"@{record.pin:019d}"
     return f"{pinned}\x1f{key.namespace}\x1f" + "".join(f"\x1e{tag}\x1e" for tag in record.tags)
 
 

@@ -22,8 +22,8 @@ from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.directory.layout import sharded
 from cachekit.ipfs.directory.mounted import Mounted
-from cachekit.ipfs.index.index import ROOT
 from cachekit.ipfs.index.rows import cid_of
+from cachekit.ipfs.index.shelves import ROOT
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.queue import Outbox

@@ -22,6 +22,9 @@ from cachekit import (
     Retry,
     configure,
     distributed_cache,
+    export_car,
+    gc,
+    import_car,
     persist_artifact,
     stats,
     warm,
@@ -298,7 +301,21 @@ async def wrong_helpers() -> None:
     Service().method.peek("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def pinned() -> None:
+    for pin in (True, "30d", timedelta(days=30), 3600, 0.5):
+        decorate = persist_artifact(pin=pin)
+        assert_type(distributed_cache(pin=pin)(called.__wrapped__)(1), list[str])
+        assert_type(decorate(called.__wrapped__)(1), list[str])
+    exported = export_car("a.car", since=timedelta(days=2), tag="t", function="m.f", namespace="n")
+    assert_type(exported, dict[str, Any])
+    assert_type(import_car("a.car"), dict[str, Any])
+    assert_type(gc(), dict[str, int])
+
+
 def wrong_keywords() -> None:
+    distributed_cache(pin=None)  # type: ignore[call-overload]  # pyright: ignore
+    persist_artifact(pin=[])  # type: ignore[call-overload]  # pyright: ignore
+    export_car("a.car", since=[])  # type: ignore[arg-type]  # pyright: ignore
     distributed_cache(tttl=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     distributed_cache(ttl=[])  # type: ignore[call-overload]  # pyright: ignore
     distributed_cache(coalesce="all")  # type: ignore[call-overload]  # pyright: ignore

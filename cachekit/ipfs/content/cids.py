@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -26,6 +27,8 @@ _SHA2_256: Final = b"\x12\x20"
 _DIGEST_BYTES: Final = 32
 _UNIXFS_FILE: Final = 2
 _UNIXFS_DIRECTORY: Final = 1
+_LATELY: Final = 1024
+"""CIDs of which both forms are remembered: base32 takes longer than all else that is done with a small block."""
 
 
 def raw_cid(data: bytes) -> str:
@@ -50,6 +53,7 @@ def digest_of(cid: str) -> bytes:
     return binary_cid(cid)[-_DIGEST_BYTES:]
 
 
+@functools.lru_cache(maxsize=_LATELY)
 def binary_cid(cid: str) -> bytes:
     """The 36 bytes behind `cid`; IntegrityError unless it is a base32 CIDv1 with SHA-256 and a one-byte codec."""
     try:
@@ -62,6 +66,7 @@ def binary_cid(cid: str) -> bytes:
     return binary
 
 
+@functools.lru_cache(maxsize=_LATELY)
 def text_of(binary: bytes) -> str:
     """The base32 text of a binary CID, of whatever kind; `binary_cid` refuses what is not one of ours."""
     return "b" + base64.b32encode(binary).decode("ascii").lower().rstrip("=")
@@ -71,13 +76,22 @@ def encode_car(blocks: Sequence[tuple[bytes, bytes]]) -> bytes:
     """A CARv1 of (binary CID, block) pairs, the first of them its root. ValueError where there is none."""
     if not blocks:
         raise ValueError("a CAR holds at least one block")
-    root = b"\x00" + blocks[0][0]
-    # DAG-CBOR of {"roots": [root], "version": 1}; tag 42 marks a CID, 0x58 a byte string with a one-byte length.
-    header = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes([len(root)]) + root + b"\x67version\x01"
-    parts = [_varint(len(header)), header]
+    parts = [car_header(blocks[0][0])]
     for cid, block in blocks:
-        parts += (_varint(len(cid) + len(block)), cid, block)
+        parts += (car_section(cid, block), block)
     return b"".join(parts)
+
+
+def car_header(root: bytes) -> bytes:
+    """What a CARv1 begins with; `root` is a binary CID."""
+    # DAG-CBOR of {"roots": [root], "version": 1}; tag 42 marks a CID, 0x58 a byte string with a one-byte length.
+    header = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes([len(root) + 1]) + b"\x00" + root + b"\x67version\x01"
+    return _varint(len(header)) + header
+
+
+def car_section(cid: bytes, block: bytes) -> bytes:
+    """What stands before a block in a CAR; `cid` is binary."""
+    return _varint(len(cid) + len(block)) + cid
 
 
 class _Node(NamedTuple):

@@ -10,8 +10,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from cachekit.errors import TierError, TierUnavailable
+from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.content.cids import CHUNK_BYTES
 from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.index.rows import Held
 from cachekit.ipfs.kubo.streams import PINNED_PER_SECOND
@@ -47,6 +48,17 @@ class Pins:
                 raise
             # Kubo looks for the root offline, but waits for what lies below it and was collected meanwhile.
             raise TierError(f"a collection is in the way of a pin: {error}", reason="collecting") from error
+
+    def store(self, data: bytes, cid: str, name: str, deadline: Deadline) -> None:
+        """Store the file of `cid`, and pin it under `name` in the same call, unless somebody has: no collection between.
+
+        IntegrityError `wrong_cid` where the daemon stored something else.
+        """
+        pieces = (data[at : at + CHUNK_BYTES] for at in range(0, max(len(data), 1), CHUNK_BYTES))
+        pin_name = _OURS + name if self.is_free(cid, deadline) else None
+        idle, until = deadline.left(), deadline.at
+        if self.transport.add_stream(pieces, size=len(data), pin_name=pin_name, idle=idle, until=until) != cid:
+            raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
 
     def let_go(self, held: Held, deadline: Deadline) -> None:
         """Undo `link`; with the last link of all users goes the pin, if it is one of ours."""

@@ -50,6 +50,26 @@ def pieces(cid: str, block_of: BlockOf, *, limit: int) -> Iterator[bytes]:
         yield piece
 
 
+def blocks(cid: str, block_of: BlockOf) -> Iterator[tuple[bytes, bytes]]:
+    """(binary CID, block) of everything that a file is made of, verified, each once. Raises as `leaves`."""
+    return _blocks(cid, block_of, set(), 0)
+
+
+def _blocks(cid: str, block_of: BlockOf, seen: set[str], depth: int) -> Iterator[tuple[bytes, bytes]]:
+    # A small DAG may name one part any number of times.
+    if cid in seen:
+        return
+    seen.add(cid)
+    block = _verified(cid, block_of)
+    yield binary_cid(cid), block
+    if binary_cid(cid)[1] == RAW:
+        return
+    if binary_cid(cid)[1] != DAG_PB or depth == _DEPTH:
+        raise _no_file()
+    for link in _node(block)[0]:
+        yield from _blocks(link, block_of, seen, depth + 1)
+
+
 def directory(cid: str, block_of: BlockOf) -> list[tuple[str, str]] | None:
     """(name, CID) of what a directory has, None for what is none; IntegrityError `not_a_file` for one in several blocks."""
     if binary_cid(cid)[1] != DAG_PB:

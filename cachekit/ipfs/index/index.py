@@ -17,20 +17,14 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.sqlite import locked
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.engine import Engine
-from cachekit.ipfs.index.rows import SKEW, SegmentFile, alive
-from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_LINES, Line, encode
-from cachekit.ipfs.index.shelves import MfsShelf, Shelf
+from cachekit.ipfs.index.publishing import Push
+from cachekit.ipfs.index.rows import SegmentFile
+from cachekit.ipfs.index.segments import MAX_BYTES, Line
+from cachekit.ipfs.index.shelves import ROSTERS, MfsShelf, Shelf, path_of
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.trust.credential import WriterKey
 from cachekit.ipfs.trust.roster import MOST_BYTES as ROSTER_BYTES
 
-ROOT: Final = "/cachekit/v1"
-ROSTERS: Final = f"{ROOT}/rosters"
-COMPACT_AT: Final = 48
-"""Segments of one writer from which on it merges them: well below the 64 that nobody may exceed."""
-
-_LARGE_BYTES: Final = MAX_BYTES // 2
-_MOST_LARGE: Final = 32
 _WRITER: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -98,6 +92,14 @@ class Index:
             taken = pull.writer(writer, "", highest, shelf)
         self._table.heed(namespace)
         return taken, pull.complete
+
+    def tidy(self, namespace: str, writer: WriterKey, timeout: float) -> tuple[int, int]:
+        """Take what is dead out of the segments of `writer`; how many lines and segments fewer they have. As `publish`."""
+        deadline = Deadline(timeout)
+        with locked(writer.path.with_suffix(".lock"), deadline.at):
+            if not Pull(self._transport, self._table, namespace, deadline).own(writer.id):
+                raise TierUnavailable("there was no time to read our own segments", reason="unfinished")
+            return Push(self._transport, self._table, namespace, writer, deadline).compact(dead=True)
 
     def publish(
         self, namespace: str, lines: Sequence[Line], writer: WriterKey, timeout: float
@@ -208,87 +210,3 @@ class Pull:
             self.table.refuse(self.namespace, file, error.reason)
             return 0
         return self.table.accept(self.namespace, file, segment.lines)
-
-
-@dataclass(frozen=True)
-class Push:
-    """Writing, until a deadline, the segments of one writer in a namespace."""
-
-    transport: Engine
-    table: Table
-    namespace: str
-    writer: WriterKey
-    deadline: Deadline
-
-    @property
-    def path(self) -> str:
-        """The writer's directory."""
-        return f"{path_of(self.table, self.namespace)}/{self.writer.id}"
-
-    def append(self, lines: Sequence[Line]) -> list[tuple[str, bytes]]:
-        """New segments with `lines`, above all that were ever seen; each with its CID."""
-        written = []
-        sequence = self.table.writers(self.namespace).get(self.writer.id, (0, ""))[0]
-        taken = self.table.files(self.namespace, self.writer.id)
-        for at in range(0, len(lines), MAX_LINES):
-            part = lines[at : at + MAX_LINES]
-            sequence = _free_after(sequence, taken)
-            name = f"{sequence:016d}"
-            data = encode(
-                part,
-                credential=self.table.credential,
-                namespace=self.namespace,
-                writer=self.writer,
-                sequence=sequence,
-            )
-            self.transport.write(f"{self.path}/{name}", data, timeout=self.deadline.left())
-            cid = self.transport.stat(f"{self.path}/{name}", timeout=self.deadline.left()) or ""
-            self.table.accept(self.namespace, SegmentFile(self.writer.id, name, cid, sequence, len(data)), part)
-            written.append((cid, data))
-        return written
-
-    def compact(self) -> None:
-        """Where the writer's segments are many, merge them into few."""
-        files = self.table.files(self.namespace, self.writer.id)
-        listed = self.transport.list(self.path, timeout=self.deadline.left()) or []
-        sizes = {name: size for name, _, size in listed if name in files and not files[name][1]}
-        if len(sizes) < COMPACT_AT:
-            return
-        small = [name for name, size in sizes.items() if size < _LARGE_BYTES]
-        # Large ones are left alone while they are few: rewriting all of them each time would cost their whole size.
-        victims = small if len(sizes) - len(small) < _MOST_LARGE else list(sizes)
-        self.append(self._merged(victims))
-        for name in victims:
-            self.transport.remove(f"{self.path}/{name}", timeout=self.deadline.left())
-
-    def _merged(self, names: Sequence[str]) -> list[Line]:
-        newest = dict[tuple[int, bytes], Line]()
-        for name in names:
-            path = f"{self.path}/{name}"
-            data = self.transport.read(path, limit=MAX_BYTES, timeout=self.deadline.left())
-            lines = self.table.read_segment(data, self.namespace, self.writer.id, name).lines if data else []
-            for line in lines:
-                known = newest.get((line.kind, line.key))
-                if known is None or known.created < line.created:
-                    newest[line.kind, line.key] = line
-        now = time.time_ns()
-        kept = [line for line in newest.values() if line.kind != ENTRY or self._worth_keeping(line, now)]
-        # Marks first, then the newest: should there be more than fits, the oldest answers go.
-        kept.sort(key=lambda line: (line.kind == ENTRY, -line.created))
-        return kept[: _MOST_LARGE * MAX_LINES]
-
-    def _worth_keeping(self, entry: Line, now: int) -> bool:
-        return alive(entry, now) and entry.created <= now + SKEW and not self.table.covers(self.namespace, entry)
-
-
-def path_of(table: Table, namespace: str) -> str:
-    """Where the segments of a namespace are, in MFS."""
-    return f"{ROOT}/{table.credential.namespace_id(namespace)}"
-
-
-def _free_after(sequence: int, taken: dict[str, tuple[str, str]]) -> int:
-    sequence += 1
-    # A forged file may stand there already.
-    while f"{sequence:016d}" in taken:
-        sequence += 1
-    return sequence

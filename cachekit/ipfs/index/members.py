@@ -101,6 +101,15 @@ class Members:
         spans = [one for one in self.roster().distrusted if one.who in who]
         return [line for line in lines if not any(one.since <= line.created <= one.until for one in spans)]
 
+    def wrote(self, space: str, key: bytes) -> str:
+        """The id of who wrote the entry of a key, '' where it is not known."""
+        found = self._database.rows("SELECT writer FROM entries WHERE space = ? AND key = ?", space, key)
+        return str(found[0][0]) if found else ""
+
+    def counts(self) -> dict[str, int]:
+        """writer → how many entries of all namespaces are known that it wrote last."""
+        return dict(self._database.rows("SELECT writer, count(*) FROM entries GROUP BY writer"))
+
     def tags(self, writer: str, created: int) -> tuple[str, ...]:
         """Under which names an entry of a writer can be ended on machines that hold a copy."""
         return tuple(veiled(self._credential.tag_code(word)) for word in (_word(writer), _word(writer, created // DAY)))

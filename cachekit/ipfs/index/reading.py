@@ -13,6 +13,7 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.cids import file_cid, raw_cid
 from cachekit.ipfs.content.engine import Engine
+from cachekit.ipfs.content.sealed import unpacked
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.rows import cid_of
@@ -57,25 +58,24 @@ def record_of(table: Table, namespace: str, entry: Line, payload: bytes) -> Reco
     cid = file_cid(payload) if entry.flags & UNIXFS else raw_cid(payload)
     if cid != cid_of(entry):
         raise IntegrityError("the daemon gave other bytes than the index names", reason="wrong_bytes")
-    plain = table.credential.unseal(namespace, payload) if entry.flags & ENCRYPTED else payload
-    length = plain[0] if plain else 0
-    codec = plain[1 : 1 + length]
-    if len(plain) <= length or not codec.isascii():
-        raise IntegrityError("a payload without its codec", reason="malformed")
-    # A reference may have been taken off since.
-    pinned = entry.flags & PINNED and any(
-        (pin.namespace, pin.key) == (namespace, entry.key) for pin in table.references(cid)
-    )
+    codec, plain = unpacked(table.credential, namespace, payload, encrypted=bool(entry.flags & ENCRYPTED))
     return Record(
-        codec.decode("ascii"),
-        plain[1 + length :],
+        codec,
+        plain,
         entry.created,
         entry.expires,
         entry.grace,
         entry.seconds,
-        tags=(*map(veiled, entry.tags), *table.written_tags(namespace, entry)),
-        pin=bool(pinned),
+        tags=(*map(veiled, entry.tags), *_written_tags(table, namespace, entry)),
+        # A reference may have been taken off since.
+        pin=table.pinned(namespace, entry) if entry.flags & PINNED else False,
     )
+
+
+def _written_tags(table: Table, namespace: str, entry: Line) -> tuple[str, ...]:
+    """The tags by which copies of an entry end when its writer is distrusted."""
+    writer = table.members.wrote(table.credential.namespace_id(namespace), entry.key)
+    return table.members.tags(writer, entry.created) if writer else ()
 
 
 class Puller:

@@ -31,6 +31,8 @@ NAMESPACE_MARK: Final = 1
 TAG_MARK: Final = 2
 KEY_MARK: Final = 3
 UNPIN_MARK: Final = 4
+PIN_END: Final = 5
+"""`expires` is when the pin ends of the entry with this `key` and `created`."""
 FUNCTION_MARK: Final = 8
 
 _MAGIC: Final = b"ckix"

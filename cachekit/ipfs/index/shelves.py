@@ -14,7 +14,10 @@ from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.unixfs import BlockOf, directory, read_file
 from cachekit.ipfs.index.rows import SegmentFile
 from cachekit.ipfs.index.segments import MAX_BYTES
+from cachekit.ipfs.index.table import Table
 
+ROOT: Final = "/cachekit/v1"
+ROSTERS: Final = f"{ROOT}/rosters"
 _WRITING_SECONDS: Final = 0.1
 """Far longer than it takes Kubo to write a segment."""
 _NO_SEGMENT: Final = ("not_a_file", "oversized", "bad_cid")
@@ -79,6 +82,11 @@ class RootShelf:
                 raise
             # Its writer put it there: refused once, like an empty one, it is not asked for again.
             return b""
+
+
+def path_of(table: Table, namespace: str) -> str:
+    """Where the segments of a namespace are, in MFS."""
+    return f"{ROOT}/{table.credential.namespace_id(namespace)}"
 
 
 def sequence_of(name: str) -> int:

@@ -9,7 +9,7 @@ import json
 import math
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from cachekit.errors import TierError, TierUnavailable
@@ -23,6 +23,7 @@ PUBSUB_SINCE: Final = (0, 43)
 MOST_BYTES: Final = 512 << 10
 """Of one message; gossipsub itself carries 1 MiB."""
 _LINE_BYTES: Final = 2 * MOST_BYTES
+_DIAL_SECONDS: Final = 1.0
 _EXISTS: Final = "already exists"
 
 
@@ -58,6 +59,16 @@ class Network:
         """Connect with the daemon at a multiaddr that ends in `/p2p/ID`, now and whenever the connection is lost."""
         self.transport.ask("swarm/peering/add", {"arg": address}, timeout)
         self.transport.ask("swarm/connect", {"arg": address}, timeout)
+
+    def reach(self, addresses: Iterable[str], own: str, timeout: float) -> None:
+        """Connect with those of the daemons that are not, `own` left out, as far as there is time; who is away is passed over."""
+        end, there = time.monotonic() + timeout, {*self.peers(timeout), own}
+        for address in addresses:
+            peer, left = address.rpartition("/p2p/")[2], end - time.monotonic()
+            if peer not in there and left > 0:
+                with contextlib.suppress(TierError):  # away, or behind a wall: asked again in a while
+                    self.connect(address, min(_DIAL_SECONDS, left))
+                    there.add(peer)
 
     def peers(self, timeout: float) -> set[str]:
         """The ids of all connected daemons."""

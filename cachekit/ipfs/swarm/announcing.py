@@ -10,7 +10,7 @@ from typing import Final
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.cids import binary_cid, raw_cid
-from cachekit.ipfs.index.index import path_of
+from cachekit.ipfs.index.shelves import path_of
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.network import Network
 from cachekit.ipfs.swarm.book import Book

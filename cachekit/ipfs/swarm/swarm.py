@@ -264,14 +264,10 @@ class Swarm:
                     self._report(f"unread_{error.reason}")
 
     def _connect(self) -> None:
-        connected = self.network.peers(_CALL_SECONDS)
         known = [one for one in self.book.members() if one.online or not one.said]
-        for address in [*self._peers, *(a for one in known for a in one.addresses[:2])][:_MOST_CONNECTED]:
-            peer = address.rpartition("/p2p/")[2]
-            if peer not in connected and peer != self._own_peer:
-                with contextlib.suppress(TierError):  # away, or behind a wall: asked again in a while
-                    self.network.connect(address, _CALL_SECONDS)
-                    connected.add(peer)
+        addresses = [*self._peers, *(address for one in known for address in one.addresses[:2])]
+        random.shuffle(addresses)
+        self.network.reach(addresses[:_MOST_CONNECTED], self._own_peer, _CALL_SECONDS)
 
     def _say_hello(self, *, joining: bool) -> None:
         self._own_peer, listens = self.network.identity(_CALL_SECONDS)
