@@ -90,15 +90,15 @@ def gc() -> dict[str, int]:
 
     Returns how many of each: {"dropped": entries, "artifacts": artifacts, "leftovers": what killed processes left,
     contents of no artifact, digests of files that nobody asked for in 30 days, what was set aside as corrupt, and blocks
-    in the directory of `CACHEKIT_STORE` that nobody used in 30 days,
-    "disk_bytes", "artifact_bytes": freed there, "index_rows": of what is known of the team, "ipfs_pins": CIDs let go of,
-    "ipfs_lines", "ipfs_segments": fewer of ours in the shared index}. A daemon that fails is counted as an error.
+    in the directory of `CACHEKIT_STORE` that nobody used in 30 days}; and, where anything was freed there: "disk_bytes",
+    "artifact_bytes", "index_rows": of what is known of the team, "ipfs_pins": CIDs let go of, "ipfs_lines" and
+    "ipfs_segments": fewer of ours in the shared index. A daemon that fails is counted.
     Raises TierError where the disk lets nothing be deleted.
     """
-    cache, freed = default(), dict.fromkeys(_FREED, 0)
+    cache = default()
     if cache.disk is None or cache.artifacts is None or cache.digests is None:
-        return freed
-    volumes = _volume(cache.disk), cache.artifacts.volume()
+        return {"dropped": 0, "artifacts": 0, "leftovers": 0}
+    volumes = _stored(cache.disk), cache.artifacts.volume()
     now, aside = time.time_ns(), set_aside(cache.settings.dir)
     # First what goes without a word to SQLite, which needs room itself.
     for path in aside:
@@ -106,21 +106,26 @@ def gc() -> dict[str, int]:
     leftovers = len(aside) + cache.artifacts.collect(now) + cache.digests.collect(now) + cache.disk.collect(now)
     if cache.noted is not None:
         leftovers += cache.noted.collect(now)
-    freed |= {"leftovers": leftovers + _collected(cache), "artifacts": registry().trim(cache.settings.size_limit)}
-    freed["dropped"] = cache.disk.cull(everything_expired=True)
-    freed["disk_bytes"] = max(0, volumes[0] - _volume(cache.disk))
-    freed["artifact_bytes"] = max(0, volumes[1] - cache.artifacts.volume())
-    return freed | _collected_far(cache)
+    trimmed = registry().trim(cache.settings.size_limit)
+    gone = {
+        "dropped": cache.disk.cull(everything_expired=True),
+        "artifacts": trimmed,
+        "leftovers": leftovers + _collected(cache),
+    }
+    bytes_here = {
+        "disk_bytes": max(0, volumes[0] - _stored(cache.disk)),
+        "artifact_bytes": max(0, volumes[1] - cache.artifacts.volume()),
+    }
+    freed = {**bytes_here, **_collected_far(cache)}
+    return {**gone, **{what: count for what, count in freed.items() if count}}
 
 
-_FREED: Final[tuple[str, ...]] = ("dropped", "artifacts", "leftovers", "disk_bytes", "artifact_bytes", "index_rows",
-                 "ipfs_pins", "ipfs_lines", "ipfs_segments")  # fmt: skip
 _FAR_SECONDS: Final = 30.0
 
 
-def _volume(disk: DiskTier) -> int:
+def _stored(disk: DiskTier) -> int:
     try:
-        return disk.volume()
+        return disk.stored()
     except TierError:  # a full disk lets nothing be asked; what is deleted next may give room
         return 0
 
@@ -128,12 +133,13 @@ def _volume(disk: DiskTier) -> int:
 def _collected_far(cache: Cache) -> dict[str, int]:
     if cache.team is None:
         return {}
-    found = {"index_rows": cache.team.table.collect()}
-    if cache.team.breaker.allows():
-        try:
+    found = dict[str, int]()
+    try:
+        found["index_rows"] = cache.team.table.collect()
+        if cache.team.breaker.allows():
             found |= cache.team.tier.collect(_FAR_SECONDS)
-        except TierError as error:
-            cache.tell(Event("error", "", "ipfs", error.reason, error=error))
+    except TierError as error:
+        cache.tell(Event("error", "", "ipfs", error.reason, error=error))
     return found
 
 

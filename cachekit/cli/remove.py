@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Final
 
 from cachekit.cache import operations
 from cachekit.cache.default import default
@@ -41,16 +42,21 @@ def clear(options: argparse.Namespace) -> Report:
     return Report({"removed": False}, "nothing was changed", NO)
 
 
+_FREED: Final = {
+    "disk_bytes": "bytes freed of entries",
+    "artifact_bytes": "bytes freed of artifacts",
+    "index_rows": "rows dropped of what is known of the team",
+    "ipfs_pins": "CIDs let go of in IPFS",
+    "ipfs_lines": "lines fewer in the shared index",
+    "ipfs_segments": "segments fewer in the shared index",
+}
+
+
 def gc(_options: argparse.Namespace) -> Report:
     operations.disk()  # else there is nothing to drop from
     dropped = operations.gc()
     lines = [
         f"{dropped['dropped']} entries and {dropped['artifacts']} artifacts dropped, {dropped['leftovers']} leftovers",
-        f"{dropped['disk_bytes']} bytes of entries and {dropped['artifact_bytes']} of artifacts freed on this disk",
+        *(f"{text}: {dropped[what]}" for what, text in _FREED.items() if what in dropped),
     ]
-    if default().team is not None:
-        lines.append(
-            f"{dropped['index_rows']} rows of the index dropped here; let go of in IPFS: {dropped['ipfs_pins']} CIDs, "
-            f"{dropped['ipfs_lines']} lines and {dropped['ipfs_segments']} segments"
-        )
     return Report(dropped, "\n".join(lines))

@@ -139,7 +139,7 @@ class DiskTier:
 
     def volume(self) -> int:
         """Bytes on disk, the SQLite file and its log included."""
-        return self._stored() + self._logged()
+        return self.stored() + self._logged()
 
     def wants_culling(self) -> bool:
         """Whether enough was written since the last `cull` to make another worth its while."""
@@ -154,11 +154,11 @@ class DiskTier:
         self._file.checkpoint()
         # What somebody who reads keeps in the log counts; but not so that everything else would have to go for it.
         room = max(self._limit - self._logged(), self._limit // 2)
-        gone = self._drop_expired() if self._stored() > room or everything_expired else 0
-        while self._stored() > room and (victims := self._file.rows(_OLDEST, (time.time_ns(),))):
+        gone = self._drop_expired() if self.stored() > room or everything_expired else 0
+        while self.stored() > room and (victims := self._file.rows(_OLDEST, (time.time_ns(),))):
             for (key,) in victims:
                 gone += self._delete([bytes(key)])
-                if self._stored() <= room:
+                if self.stored() <= room:
                     break
         self._file.checkpoint()
         return gone
@@ -177,7 +177,8 @@ class DiskTier:
         """Lets go of the file; a later call opens it again."""
         self._file.forget()
 
-    def _stored(self) -> int:
+    def stored(self) -> int:
+        """Bytes on disk without the log, which comes and goes."""
         ((pages, size, stored),) = self._file.rows(_VOLUME)
         if type(stored) is not int:
             self._file.rows(_RECOUNT)

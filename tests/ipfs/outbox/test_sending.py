@@ -210,7 +210,7 @@ def test_any_member_lets_go_of_it(node: Node, on: Callable[..., Any], later: Cal
     (pin,) = cachekit.pins()
     on("two", ipfs="ro")
     cachekit.sync()
-    assert cachekit.gc()["ipfs_pins"] == 0
+    assert "ipfs_pins" not in cachekit.gc()
     later(31)
     assert cachekit.gc()["ipfs_pins"] == 1
     assert not [name for name in node.transport.names(f"{PINS}/{pin['cid'][-2:]}", timeout=LONG) if pin["cid"] in name]
@@ -234,7 +234,7 @@ def test_merged_segments_say_when_a_pin_ends(
     on("one")
     cachekit.invalidate(key=monthly.key_for(1))
     cachekit.flush(LONG)
-    assert cachekit.gc()["ipfs_lines"] == 0
+    assert "ipfs_lines" not in cachekit.gc()
 
 
 def test_a_later_pin_of_the_key_is_another_one(on: Callable[..., Any], later: Callable[[float], None]) -> None:
@@ -286,7 +286,7 @@ def test_gc_says_what_it_freed(on: Callable[..., Any], later: Callable[[float], 
     assert freed["disk_bytes"] > sum(map(len, values)) / 2
     assert (freed["index_rows"], freed["ipfs_pins"]) == (6, 1)
     assert freed["ipfs_lines"] == 6
-    assert cachekit.gc()["ipfs_lines"] == 0
+    assert "ipfs_lines" not in cachekit.gc()
     on("two")
     assert passing.peek(100) is not cachekit.MISS
 
