@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cachekit.errors import TierError
-from cachekit.ipfs.swarm.claims import MOST_SAID, Claim, State
+from cachekit.ipfs.swarm.claims import MOST_SAID, VAIN_SECONDS, Claim, State
 from cachekit.ipfs.swarm.swarm import Swarm
 from cachekit.ipfs.trust.credential import Credential
 from cachekit.ipfs.worker import Worker
@@ -27,8 +27,6 @@ RENEWING_SECONDS: Final = 1.0
 """How long a claim holds, and how often it is said again."""
 LANDING_SECONDS: Final = 0.5
 """How long others look for a value that was published, which may come after the word that it was."""
-VAIN_SECONDS: Final = 5.0
-"""How long nobody waits for anybody where a call came to nothing: who waited calls for himself."""
 _GAP_SECONDS: Final = 0.02
 """Between two messages: what comes together travels together."""
 _SAYING_SECONDS: Final = 1.0
