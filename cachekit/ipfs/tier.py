@@ -87,8 +87,11 @@ class IpfsTier:
 
     # -- model.Tier ----------------------------------------------------------------------------------
 
-    def get(self, key: Key) -> Record | None:
-        """The verified record, or None: unknown, dead, collected, or barred. Raises TierError within the timeout."""
+    def get(self, key: Key, *, patience: float = 0.0) -> Record | None:
+        """The verified record, or None: unknown, dead, collected, or barred. Raises TierError within the timeout.
+
+        A payload may take `patience` seconds, if the origin took as long: who waits for it would call that.
+        """
         if not key.shareable:
             return None
         if not self._breaker.allows():
@@ -98,6 +101,7 @@ class IpfsTier:
         entry = self._locate(key, deadline)
         if entry is None:
             return None
+        deadline.at = max(deadline.at, time.monotonic() + min(patience, entry.seconds))
         payload = self._breaker.call(lambda: payload_of(self._transport, entry, deadline.left()))
         if payload is None and self.swarm is not None:
             payload = self.swarm.payload(key.namespace, entry, deadline)

@@ -98,7 +98,8 @@ class Errand:
         self._cache.tidy()
 
     def read(self, step: Read) -> Record | None:
-        record = self._cache.tiers[step.tier].get(self.key)
+        how = {"patience": step.patience} if step.patience and step.tier == "ipfs" else {}
+        record = self._cache.tiers[step.tier].get(self.key, **how)
         return None if record is None or self._covered(record) else record
 
     def _covered(self, record: Record) -> bool:

@@ -10,16 +10,22 @@ from cachekit.plan.steps import Found, Read, Request, Steps, Tell, Write
 
 
 def look(
-    request: Request, tiers: tuple[str, ...], stale: list[Record], empty: tuple[str, ...] = (), what: str = "hit"
+    request: Request,
+    tiers: tuple[str, ...],
+    stale: list[Record],
+    empty: tuple[str, ...] = (),
+    *,
+    what: str = "hit",
+    patience: float = 0.0,
 ) -> Steps:
     """Found in the first tier that has a fresh record, filled back into the faster ones; else None, and `stale` grows.
 
-    `empty` names tiers that have none; `what` is what the record is told as, "" for not at all.
+    `empty` names tiers that have none; `what` is what the record is told as, "" for not at all. `patience` as in Read.
     """
     missed: list[str] = []
     for tier in tiers:
         try:
-            record = None if tier in empty else (yield Read(tier))
+            record = None if tier in empty else (yield Read(tier, patience))
         except TierError as error:
             yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
             continue

@@ -22,9 +22,13 @@ NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Read(NamedTuple):
-    """Answer: Record or None. A TierError is thrown into the plan."""
+    """Answer: Record or None. A TierError is thrown into the plan.
+
+    `patience`: seconds that a far tier may take beyond its own time, if the origin took as long.
+    """
 
     tier: str
+    patience: float = 0.0
 
 
 class Write(NamedTuple):

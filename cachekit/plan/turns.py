@@ -53,7 +53,8 @@ def in_turn(request: Request, stale: list[Record], waited: float = 0.0, what: st
         # By the clock too: a look at the far tiers may take longer than the pause.
         waited = max(waited + spell, spent + (request.clock() - begun) / NANOSECONDS)
         pause = min(2 * pause, LONGEST_PAUSE)
-        found = yield from look(request, request.near + request.far, [], request.near, what)
+        tiers, left = request.near + request.far, max(0.0, patience - waited)
+        found = yield from look(request, tiers, [], request.near, what=what, patience=left)
         if found:
             if leads:
                 yield Waive()

@@ -10,7 +10,7 @@ from scripts import NOW, Script, record, request
 from cachekit.errors import TierUnavailable
 from cachekit.model import NANOSECONDS
 from cachekit.plan import plan as plans
-from cachekit.plan.steps import ALONE, BUSY, LEAD, CallOrigin, Claim, Pause, Returned, Waive
+from cachekit.plan.steps import ALONE, BUSY, LEAD, CallOrigin, Claim, Pause, Read, Returned, Waive
 from cachekit.plan.turns import FIRST_PAUSE, LONGEST_PAUSE, SETTLING
 from cachekit.plan.waiting import STEADY
 
@@ -80,6 +80,14 @@ def test_a_daemon_that_takes_its_time_spends_the_patience_too() -> None:
     script = scripted(claim=[BUSY] * 10_000)
     script.run(plans.plan(request(coalesce="team", patience=3.0, nested=True, clock=lambda: next(instants))))
     assert len(claims(script)) < 6
+
+
+def test_who_waits_has_time_for_the_value_to_come() -> None:
+    """As long as the patience lasts, and not a look before there is anybody to wait for."""
+    script = scripted(claim=[BUSY, BUSY, ALONE])
+    script.run(plans.plan(request(coalesce="team", patience=3.0, nested=True)))
+    looks = [step.patience for step in script.steps if isinstance(step, Read) and step.tier == "ipfs"]
+    assert looks == [0.0, 3.0 - FIRST_PAUSE, 3.0 - 3 * FIRST_PAUSE]
 
 
 def test_what_the_machine_waited_is_part_of_it() -> None:

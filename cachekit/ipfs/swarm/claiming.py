@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cachekit.errors import TierError
-from cachekit.ipfs.swarm.claims import MOST_SAID, Claim, State
+from cachekit.ipfs.swarm.claims import MOST_SAID, VAIN_SECONDS, Claim, State
 from cachekit.ipfs.swarm.swarm import Swarm
 from cachekit.ipfs.trust.credential import Credential
 from cachekit.ipfs.worker import Worker
@@ -27,8 +27,6 @@ RENEWING_SECONDS: Final = 1.0
 """How long a claim holds, and how often it is said again."""
 LANDING_SECONDS: Final = 0.5
 """How long others look for a value that was published, which may come after the word that it was."""
-VAIN_SECONDS: Final = 5.0
-"""How long nobody waits for anybody where a call came to nothing: who waited calls for himself."""
 _GAP_SECONDS: Final = 0.02
 """Between two messages: what comes together travels together."""
 _SAYING_SECONDS: Final = 1.0
@@ -69,6 +67,7 @@ class Claims:
         self._ended: list[Claim] = []
         self._known: dict[str, float] | None = None
         self._learnt = dict[str, float]()
+        self._speaking = threading.Lock()
 
     def claim(self, key: Key, step: Asked, *, mine: bool) -> Standing:
         """Whose turn it is, as the step has it; raises nothing. `mine`: the caller was told that it leads."""
@@ -121,7 +120,7 @@ class Claims:
         self._nudge.set()
         for place in list(self._held):
             self._part(place, "stored" if place in self._stored else "handed", wake=False)
-        if self._ended or self._learnt:
+        if self._ended or self._learnt or self._speaking.locked():
             try:
                 self._say(timeout)
             except TierError as error:
@@ -191,17 +190,18 @@ class Claims:
         return not self._held and not self._ended
 
     def _say(self, seconds: float) -> None:
-        while self._learnt:
-            self._table.learn(*self._learnt.popitem())
-        with self._lock:
-            ended, self._ended = self._ended, []
-            claims = [*self._held.values(), *ended]
-        for claim in ended:
-            self._table.drop(claim)
-        self._table.keep([claim for claim in claims if claim.state in ("open", "vain")])
-        for at in range(0, len(claims), MOST_SAID):
-            said = [claim.said() for claim in claims[at : at + MOST_SAID]]
-            self._swarm.say("claim", {"claims": said}, seconds)
+        with self._speaking:  # in order; and who closes waits until all is said
+            while self._learnt:
+                self._table.learn(*self._learnt.popitem())
+            with self._lock:
+                ended, self._ended = self._ended, []
+                claims = [*self._held.values(), *ended]
+            for claim in ended:
+                self._table.drop(claim)
+            self._table.keep([claim for claim in claims if claim.state in ("open", "vain")])
+            for at in range(0, len(claims), MOST_SAID):
+                said = [claim.said() for claim in claims[at : at + MOST_SAID]]
+                self._swarm.say("claim", {"claims": said}, seconds)
 
     def _published(self) -> bool:
         with self._lock:

@@ -15,6 +15,8 @@ State = Literal["open", "stored", "vain", "handed"]
 """It goes on; its value was published; it came to nothing; it was given up, and others may begin."""
 OWN: Final = ""
 """The peer of this machine's claims."""
+VAIN_SECONDS: Final = 5.0
+"""How long nobody waits for anybody where a call came to nothing: who waited calls for himself."""
 MOST_SAID: Final = 256
 """Claims in one message."""
 _STATES: Final[tuple[str, ...]] = get_args(State)
@@ -96,13 +98,17 @@ class ClaimTable:
         self._database.rows(query, claim.space, claim.key, OWN, claim.token)
 
     def living(self, space: str, key: bytes) -> list[tuple[str, Claim]]:
-        """(peer, claim) of all that hold and say that a key is being computed, was just now, or was in vain; in order."""
+        """(peer, claim) of all that hold and say that a key is being computed, was just now, or was in vain; in order.
+
+        In vain was for a while also what was stored and did not come: a value that takes longer on its way than to compute.
+        """
         now = time.time_ns()
-        query = """SELECT peer, token, at, until, state FROM computing
-            WHERE space = ? AND key = ? AND until BETWEEN ? AND ? AND state != 'handed'"""
+        query = """SELECT peer, token, at, until, CASE WHEN until > ? THEN state ELSE 'vain' END FROM computing
+            WHERE space = ? AND key = ? AND state != 'handed'
+            AND until BETWEEN CASE WHEN state = 'stored' THEN ? ELSE ? END AND ?"""
         # Nor what holds longer than anybody may say: the clock was set back.
         latest = now + int((max(_LONGEST_SECONDS.values()) + 1) * NANOSECONDS)
-        found = self._database.rows(query, space, key, now + 1, latest)
+        found = self._database.rows(query, now, space, key, now - int(VAIN_SECONDS * NANOSECONDS), now + 1, latest)
         claims = [
             (peer, Claim(space, key, token, at, (until - now) / 1e9, state)) for peer, token, at, until, state in found
         ]

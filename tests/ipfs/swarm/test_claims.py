@@ -75,6 +75,12 @@ def test_a_peer_that_was_waited_for_long_enough_is_not_waited_for_again(table: C
         assert living(table) == []
 
 
+def test_a_value_that_was_published_and_does_not_come_is_everybodys_own(table: ClaimTable) -> None:
+    """It takes longer on its way than to compute: nobody waits for the next one either."""
+    hear(table, "P", claim(state="stored", seconds=0))
+    assert living(table) == [("P", "vain")]
+
+
 @pytest.mark.parametrize("state", ["stored", "handed"])
 def test_a_peer_that_kept_its_word_is_waited_for_again(table: ClaimTable, state: str) -> None:
     """Its value was published, or it said that others may begin."""
@@ -122,7 +128,8 @@ def test_what_is_over_makes_room(table: ClaimTable) -> None:
         keys = [bytes([number, at]) * 8 for at in range(MOST_SAID)]
         hear(table, "P", *(claim(key) for key in keys))
         hear(table, "P", *(claim(key, state="stored", seconds=0) for key in keys))
-    assert living(table) == []
+    hear(table, "P", claim())
+    assert living(table) == [("P", "open")]
 
 
 @pytest.mark.parametrize(

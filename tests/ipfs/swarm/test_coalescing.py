@@ -46,6 +46,12 @@ def pieces(text):
         time.sleep(0.25)
         yield letter
 
+@distributed_cache(ttl=None, coalesce="team")
+def large(text, size):
+    noted(text)
+    time.sleep(2.0)
+    return os.urandom(size)
+
 @persist_artifact(coalesce="team")
 def built(text):
     noted(text)
@@ -161,6 +167,13 @@ def test_coroutines_streams_and_artifacts_are_called_once_too(team: Team, call: 
     first = [own[0] for own in team.processes]
     assert len(set(map(str, asked(first, call)))) == 1
     assert len(team.calls(text)) == 1
+
+
+def test_a_large_value_has_as_long_to_come_as_it_took(team: Team) -> None:
+    """Longer than a lookup may take: who waits would only call the function instead."""
+    first = [machine.process(CALLS=str(team.log), CACHEKIT_IPFS_TIMEOUT="0.25") for machine in team.machines[:2]]
+    assert asked(first, "len(large('large', 16_000_000))") == [16_000_000] * 2
+    assert len(team.calls("large")) == 1
 
 
 def test_a_slow_function_is_told_without_being_asked_for(team: Team) -> None:
