@@ -9,10 +9,12 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cachekit.cli import artifacts, explain, look, node, remove, run
 from cachekit.cli.report import INTERRUPTED, NO, USAGE, YES, Nothing, Report, explained
+from cachekit.config.settings import TABLE
 from cachekit.errors import CachekitError, UsageError
 
 
@@ -182,8 +184,28 @@ def _add_ipfs(commands: Any) -> None:
     _command(actions, "start", node.start, "start the private node").add_argument(
         "--socket", action="store_true", help="on a unix socket instead of a loopback port"
     )
+    _add_serving(_command(actions, "serve", node.serve, "run the private node until SIGTERM or Ctrl-C; for services"))
     _command(actions, "stop", node.stop, "end the private node")
     _command(actions, "status", node.status, "whether the private node runs and answers")
+
+
+def _add_serving(serving: argparse.ArgumentParser) -> None:
+    serving.add_argument(
+        "--metrics",
+        nargs="?",
+        const="127.0.0.1:9559",
+        metavar="HOST:PORT",
+        help="answer /healthz and /metrics there; 127.0.0.1:9559 where you name none",
+    )
+    serving.add_argument(
+        "--socket", nargs="?", const=True, type=Path, metavar="PATH", help="on a unix socket: the node's own, or there"
+    )
+    serving.add_argument(
+        "--storage-max",
+        type=_bytes,
+        metavar="SIZE",
+        help="collect what is not pinned before the node has so much: 20GB",
+    )
 
 
 def _command(
@@ -197,6 +219,14 @@ def _command(
 
 def _key(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     parser.add_argument("key", nargs=nargs, metavar="KEY", help="<namespace>/<hex>; the beginning of the hex may do")
+
+
+def _bytes(text: str) -> int:
+    try:
+        size: int = next(one for one in TABLE if one.setting == "size_limit").read(text, "--storage-max")
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return size
 
 
 def _seconds(text: str) -> float:

@@ -15,6 +15,8 @@ from cachekit.ipfs.node.binary import Unavailable, environment, run
 
 # sockaddr_un holds 104 bytes on macOS, 108 on Linux, the closing NUL included.
 _SOCKET_PATH_BYTES: Final = 103
+GC_PERIOD: Final = "5m"
+"""How often a node with a quota looks whether it nears it: Kubo's hour is time enough to fill a disk."""
 _PRIVATE: Final[dict[str, Any]] = {
     "Routing.Type": "none",
     "Routing.DelegatedRouters": [],
@@ -53,12 +55,16 @@ def create(binary: Path, node: Path) -> None:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def configure(repo: Path, api: str) -> None:
-    """Closes every way out, and puts the RPC at the multiaddr `api`. UsageError for a configuration that is none."""
+def configure(repo: Path, api: str, *, storage_max: int | None = None) -> None:
+    """Closes every way out, and puts the RPC at the multiaddr `api`. UsageError for a configuration that is none.
+
+    `storage_max`, in bytes, is what a daemon that is started with --enable-gc keeps to.
+    """
+    quota = {} if storage_max is None else {"Datastore.StorageMax": f"{storage_max}B", "Datastore.GCPeriod": GC_PERIOD}
     path = repo / "config"
     try:
         config = json.loads(path.read_text())
-        for name, value in {**_PRIVATE, "Addresses.API": [api]}.items():
+        for name, value in {**_PRIVATE, **quota, "Addresses.API": [api]}.items():
             _set(config, name.split("."), value)
     except UNREADABLE as error:
         raise UsageError(f"{path} cannot be read ({error}); move {repo} away, and a new node is made") from error
@@ -77,11 +83,11 @@ def _set(config: Any, names: list[str], value: Any) -> None:
     config[last] = value
 
 
-def api_address(node: Path, socket: bool) -> str:
+def api_address(node: Path, socket: bool | Path) -> str:
     """The multiaddr to listen at. UsageError where the path is too long for a unix socket."""
     if not socket:
         return "/ip4/127.0.0.1/tcp/0"
-    path = (node / "api.sock").absolute()
+    path = (node / "api.sock" if socket is True else socket).absolute()
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
         raise UsageError(f"{path} is too long for a unix socket; choose a shorter data directory or a port.")
     return f"/unix{path}"
