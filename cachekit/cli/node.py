@@ -114,7 +114,6 @@ def status(_options: argparse.Namespace) -> Report:
 
 
 def serve(options: argparse.Namespace) -> Report:
-    import cachekit
     from cachekit.ipfs.node import daemon
     from cachekit.ipfs.node import install as node
     from cachekit.ipfs.node.endpoint import place
@@ -130,7 +129,7 @@ def serve(options: argparse.Namespace) -> Report:
         return daemon.start(home, binary=binary, socket=options.socket or False, storage_max=options.storage_max)
 
     keeper = Keeper(home, launch, _say, Pace())
-    kept(keeper, Place(settings.dir, settings.size_limit), cachekit.__version__, _say, watched)
+    kept(keeper, Place(settings.dir, settings.size_limit), _say, watched)
     return Report({"restarts": keeper.restarts}, "ended")
 
 

@@ -108,16 +108,14 @@ class Keeper:
         return True
 
 
-def serve(
-    keeper: Keeper, place: Place, version: str, say: Callable[[str], None], metrics: tuple[str, int] | None = None
-) -> None:
+def serve(keeper: Keeper, place: Place, say: Callable[[str], None], metrics: tuple[str, int] | None = None) -> None:
     """Runs the node until SIGTERM or SIGINT; in the main thread. `metrics` is where `/healthz` and `/metrics` answer.
 
     Raises UsageError where the node or the endpoint cannot be begun, TierError where the node is given up.
     """
     with _until_told() as ended, contextlib.ExitStack() as stack:
         if metrics is not None:
-            answers = {"/healthz": lambda: _health(keeper), "/metrics": lambda: _metrics(keeper, place, version)}
+            answers = {"/healthz": lambda: _health(keeper), "/metrics": lambda: _metrics(keeper, place)}
             endpoint = stack.enter_context(contextlib.closing(Endpoint(metrics, answers)))
             say(f"metrics at {endpoint.url}/metrics")
         stack.callback(keeper.end)
@@ -160,11 +158,13 @@ def _health(keeper: Keeper) -> Answer:
     return Answer(503 if why else 200, "application/json", json.dumps(said).encode() + b"\n")
 
 
-def _metrics(keeper: Keeper, place: Place, version: str) -> Answer:
+def _metrics(keeper: Keeper, place: Place) -> Answer:
+    from importlib.metadata import version  # slow to import, and wanted here only
+
     began, deadline = time.monotonic(), Deadline(SCRAPE_SECONDS)
     now, _ = keeper.health()
     families = [
-        gauge("cachekit_info", "What serves this", 1, version=version),
+        gauge("cachekit_info", "What serves this", 1, version=version("cachekit-ipfs")),
         *gathered(now, place, deadline),
         counter("cachekit_node_restarts_total", "How often the node was started again here", keeper.restarts),
         gauge("cachekit_scrape_seconds", "What it took to gather this", time.monotonic() - began),
