@@ -39,9 +39,10 @@ def start(
 ) -> NodeStatus:
     """Start the private node, or return the status of the one that runs.
 
-    `socket` puts the RPC on a unix socket instead of a loopback port, at a path of yours or in the node's directory;
-    `storage_max` has the node collect what is not pinned before its repository has so many bytes. Neither has an effect
-    on a node that runs already. `timeout` is in seconds, for the whole call.
+    `socket` puts the RPC on a unix socket instead of a loopback port: in the node's directory, or at a path of yours,
+    where the group may use it too. `storage_max` has the node collect what is not pinned before its repository has so
+    many bytes. Neither has an effect on a node that runs already. `timeout` is in seconds, for the whole call.
+
     Raises UsageError when the node cannot be started, naming the remedy.
     """
     deadline = Deadline(timeout)
@@ -57,7 +58,11 @@ def start(
         configure(node / "repo", api, storage_max=storage_max)
         clear_traces(node)
         clear_socket(api)
-        return _launch(data_dir, binary, deadline, () if storage_max is None else ("--enable-gc",))
+        now = _launch(data_dir, binary, deadline, () if storage_max is None else ("--enable-gc",))
+        if isinstance(socket, Path):
+            # A place of one's own is for others of the group: the directory says who reaches it.
+            socket.chmod(0o660)
+        return now
 
 
 def stop(data_dir: Path, timeout: float = 10) -> NodeStatus:
