@@ -131,7 +131,7 @@ def _launch(data_dir: Path, binary: Path, deadline: Deadline, options: tuple[str
 def _spawn(node: Path, binary: Path, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
     repo = node / "repo"
     # The option, not IPFS_PATH alone, makes the process recognisable by its command line.
-    command = [str(binary.absolute()), f"--repo-dir={repo}", "daemon", *options]
+    command = [str(binary.absolute()), f"--repo-dir={repo}", "daemon", "--migrate=true", *options]
     with (node / "daemon.log").open("wb") as log:
         try:
             process = subprocess.Popen(

@@ -31,6 +31,8 @@ _PRIVATE: Final[dict[str, Any]] = {
     "Swarm.EnableHolePunching": False,
     "Provide.Enabled": False,
     "Version.SwarmCheckEnabled": False,
+    # A migration that a binary does not bring along is fetched as the binary was; else a public node would look for it.
+    "Migration.DownloadSources": ["HTTPS"],
     "Bootstrap": [],
     "DNS.Resolvers": {},
     "Ipns.DelegatedPublishers": [],

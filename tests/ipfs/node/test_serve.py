@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -214,6 +215,7 @@ def test_options_reach_the_node(serving: Callable[..., Service], tmp_path: Path)
     """The socket stands where it was asked for, and the quota is the node's."""
     service = serving("--socket", str(tmp_path / "api.sock"), "--storage-max", "3GB").up()
     assert daemon.status(service.data).api == f"/unix{tmp_path}/api.sock"
+    assert stat.S_IMODE((tmp_path / "api.sock").stat().st_mode) == 0o660
     assert service.samples()["cachekit_node_storage_max_bytes"] == 3_000_000_000
     assert "--enable-gc" in process.command_line(daemon.status(service.data).pid)
     assert service.end() == 0
@@ -275,13 +277,24 @@ def test_a_pause_ends_when_it_is_told(tmp_path: Path) -> None:
     assert keeper.health()[1] == "the node ended"
 
 
-# -- sockets and quotas --------------------------------------------------------------------------
+# -- upgrades, sockets and quotas --------------------------------------------------------------------------
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "home"
     daemon.stop(tmp_path / "home", timeout=3)
+
+
+def test_a_repository_of_an_earlier_kubo(home: Path, kubo: Path) -> None:
+    """What an earlier Kubo laid out is migrated at the start; nobody has to say yes."""
+    identity = process.rpc(daemon.start(home, binary=kubo, timeout=60).api, "id")["ID"]
+    daemon.stop(home)
+    version = home / "node" / "repo" / "version"
+    today = version.read_text()
+    version.write_text(f"{int(today) - 1}\n")
+    assert process.rpc(daemon.start(home, binary=kubo, timeout=60).api, "id")["ID"] == identity
+    assert version.read_text().strip() == today.strip()
 
 
 def test_a_socket_that_was_left_behind(home: Path, tmp_path: Path, kubo: Path) -> None:
