@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 node: $(STAMP)  ## Kubo: found, downloaded or built once, and kept outside the tree
 	$(PY) -m cachekit node install
 
-peers: $(STAMP)  ## the model servers that the adapters are tested with: built once, kept outside the tree
+peers: $(STAMP)  ## the model servers and tools that tests need: built once, kept outside the tree
 	$(PY) -m tests.peers.provision
 
 demo: $(STAMP)  ## one function, served from every tier

@@ -156,10 +156,11 @@ class ArtifactStore:
         for sha256 in _digests(going) - _digests(staying):
             self._contents.drop_unused(sha256)
 
-    def volume(self) -> int:
-        """Bytes that the store occupies, each file once whatever its names."""
+    def volume(self, check: Callable[[], object] = lambda: None) -> int:
+        """Bytes that the store occupies, each file once whatever its names; `check` is asked at each, and may raise."""
         sizes: dict[tuple[int, int], int] = {}
         for entry in below(self._directory):
+            check()
             try:
                 status = os.lstat(entry)
             except OSError:

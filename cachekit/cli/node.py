@@ -13,7 +13,7 @@ from typing import Any
 from cachekit.cache import by_cid, operations
 from cachekit.cache.default import default
 from cachekit.cli.report import NO, YES, Nothing, Report, find_key, printable, table, unanswered
-from cachekit.config.resolve import data_dir
+from cachekit.config.resolve import data_dir, resolve
 from cachekit.errors import UsageError
 
 
@@ -105,9 +105,29 @@ def stop(_options: argparse.Namespace) -> Report:
     return Report(_plain(now), text, NO if now.running else YES)
 
 
+def serve(options: argparse.Namespace) -> Report:
+    from cachekit.ipfs.node import daemon
+    from cachekit.ipfs.node import install as node
+    from cachekit.ipfs.node.endpoint import place
+    from cachekit.ipfs.node.metrics import Place
+    from cachekit.ipfs.node.serve import Keeper, Pace
+    from cachekit.ipfs.node.serve import serve as kept
+
+    settings, home = resolve(os.environ).settings, data_dir()
+    watched = None if options.metrics is None else place(options.metrics)
+    binary = node.install(home, report=_say).path
+
+    def launch() -> daemon.NodeStatus:
+        return daemon.start(home, binary=binary, socket=options.socket or False, storage_max=options.storage_max)
+
+    keeper = Keeper(home, launch, _say, Pace())
+    kept(keeper, Place(settings.dir, settings.size_limit), _say, watched)
+    return Report({"restarts": keeper.restarts}, "ended")
+
+
 def _plain(value: Any) -> dict[str, object]:
     return {name: str(item) if isinstance(item, Path) else item for name, item in asdict(value).items()}
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(line, file=sys.stderr, flush=True)

@@ -9,10 +9,12 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cachekit.cli import artifacts, explain, look, node, remove, run, team
 from cachekit.cli.report import INTERRUPTED, NO, USAGE, YES, Nothing, Report, explained
+from cachekit.config.settings import TABLE
 from cachekit.errors import CachekitError, UsageError
 
 
@@ -194,6 +196,7 @@ def _add_ipfs(commands: Any) -> None:
     _command(actions, "start", node.start, "start the private node").add_argument(
         "--socket", action="store_true", help="on a unix socket instead of a loopback port"
     )
+    _add_serving(_command(actions, "serve", node.serve, "run the private node until SIGTERM or Ctrl-C; for services"))
     _command(actions, "stop", node.stop, "end the private node")
     _command(actions, "status", team.status, "whether the private node runs and answers; the team, and who is offline")
     inviting = _command(actions, "invite", team.invite, "a token with which another machine joins; prints it alone")
@@ -215,6 +218,25 @@ def _add_ipfs(commands: Any) -> None:
     joining.add_argument("--name", help="what the team calls this machine")
 
 
+def _add_serving(serving: argparse.ArgumentParser) -> None:
+    serving.add_argument(
+        "--metrics",
+        nargs="?",
+        const="127.0.0.1:9559",
+        metavar="HOST:PORT",
+        help="answer /healthz and /metrics there; 127.0.0.1:9559 where you name none",
+    )
+    serving.add_argument(
+        "--socket", nargs="?", const=True, type=Path, metavar="PATH", help="on a unix socket: the node's own, or there"
+    )
+    serving.add_argument(
+        "--storage-max",
+        type=_bytes,
+        metavar="SIZE",
+        help="collect what is not pinned before the node has so much: 20GB",
+    )
+
+
 def _command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], Report], text: str
 ) -> argparse.ArgumentParser:
@@ -226,6 +248,14 @@ def _command(
 
 def _key(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     parser.add_argument("key", nargs=nargs, metavar="KEY", help="<namespace>/<hex>; the beginning of the hex may do")
+
+
+def _bytes(text: str) -> int:
+    try:
+        size: int = next(one for one in TABLE if one.setting == "size_limit").read(text, "--storage-max")
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return size
 
 
 def _seconds(text: str) -> float:

@@ -19,7 +19,7 @@ def read_or_create(path: Path, make: Callable[[], str]) -> str:
     """The text in the file at `path`, which is filled with what `make` gives where it is missing.
 
     Processes that create it at once agree on one text. Raises UsageError for a file that others can read or that
-    belongs to another user, and where it cannot be created.
+    belongs to another user than root, and where it cannot be created. Root's file may be a group's to read.
     """
     try:
         found = _read_private(path)
@@ -39,9 +39,11 @@ def _read_private(path: Path) -> str | None:
         return None
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or of_another_user(found):
+        # What systemd, Kubernetes and Docker hand to a service is root's, and a group's to read (an ACL shows as one).
+        lent = found.st_uid == 0 and of_another_user(found)
+        if not stat.S_ISREG(found.st_mode) or (of_another_user(found) and not lent):
             raise UsageError(f"{path} is not a file of yours; it holds a secret and must be")
-        if os.name == "posix" and stat.S_IMODE(found.st_mode) & 0o077:
+        if os.name == "posix" and stat.S_IMODE(found.st_mode) & (0o027 if lent else 0o077):
             raise UsageError(f"others can read {path}, which holds a secret; run `chmod 600 {path}`, or replace it")
         return file.read(_LARGEST).decode("ascii", errors="replace").strip()
 

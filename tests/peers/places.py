@@ -11,6 +11,9 @@ HERE = Path(__file__).parent
 LLAMA_VERSION = "0.3.36"
 LLAMA = f"llama-cpp-python-{LLAMA_VERSION}"
 LLAMA_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+HELM = "helm.sh/helm/v3@v3.22.0"
+COMPOSE = "github.com/docker/compose/v2@v2.40.3"
+"""v5.7 asks for Go 1.26.10."""
 
 
 def home() -> Path:
@@ -28,6 +31,16 @@ def llama_home() -> Path:
 def gh_file() -> Path:
     """GitHub's command line."""
     return home() / "gh" / "gh"
+
+
+def helm_file() -> Path:
+    """Helm, of this version."""
+    return home() / f"helm-{HELM.rpartition('@')[2]}" / "helm"
+
+
+def compose_file() -> Path:
+    """Docker's compose, of this version."""
+    return home() / f"compose-{COMPOSE.rpartition('@')[2]}" / "docker-compose"
 
 
 def model_file() -> Path:

@@ -1,7 +1,8 @@
 """Provision the test peers: `python -m tests.peers.provision [llama] [gh] …`, by default all.
 
 `llama-server` is built from the sources inside the llama-cpp-python sdist (minutes), the Python servers are installed
-into environments of their own, `gh` is taken out of Debian's package. All of it lives in
+into environments of their own, `gh` is taken out of Debian's package, `helm` and `docker compose` are built with Go. All
+of it lives in
 `$XDG_CACHE_HOME/cachekit/peers` (`~/.cache`), with checksums beside it; a second run checks those and ends within
 seconds. Versions are pinned, here and in `requirements/`; gh's is Debian's.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -21,7 +23,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import checksums
-from .places import HERE, LLAMA, LLAMA_SHA256, LLAMA_VERSION, gh_file, home, llama_home, model_file, venv, venv_python
+from .places import (
+    COMPOSE,
+    HELM,
+    HERE,
+    LLAMA,
+    LLAMA_SHA256,
+    LLAMA_VERSION,
+    compose_file,
+    gh_file,
+    helm_file,
+    home,
+    llama_home,
+    model_file,
+    venv,
+    venv_python,
+)
 
 _BUILD_SECONDS = 2400.0
 _INSTALL_SECONDS = 1200.0
@@ -171,6 +188,31 @@ def _of_debian(aside: Path) -> Path:
     return aside / "package" / "usr" / "bin" / "gh"
 
 
+# -- what reads deploy/ ------------------------------------------------------------------------
+
+
+def _with_go(target: Path, module: str, package: str) -> None:
+    """A program of a Go module, at `target`."""
+    if checksums.file_intact(target):
+        return
+    remedy = "install Go (Debian: apt-get install golang), see that its modules can be had, and try again."
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _say(f"{target.name}: building {module}; this takes some minutes")
+    settings = ["env", "CGO_ENABLED=0", "GOWORK=off"]
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=home()) as aside:
+        # Built among its own sources, where its go.mod's replacements hold; `go install` refuses those.
+        found = subprocess.run(
+            [*settings, "go", "mod", "download", "-json", module],
+            cwd=aside, timeout=_INSTALL_SECONDS, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        if found.returncode:
+            raise Unprovisioned(f"{module} cannot be had ({found.stdout}{found.stderr}): {remedy}")
+        build = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(Path(aside, "built")), package]
+        _run([*settings, *build], _BUILD_SECONDS, remedy, directory=Path(json.loads(found.stdout)["Dir"]))
+        shutil.move(Path(aside, "built"), target)
+    checksums.record_file(target)
+
+
 # -- the command -------------------------------------------------------------------------------
 
 PEERS: dict[str, Callable[[], None]] = {
@@ -179,6 +221,8 @@ PEERS: dict[str, Callable[[], None]] = {
     "mlserver": lambda: _install("mlserver"),
     "opea": lambda: _install("opea"),
     "gh": _gh,
+    "helm": lambda: _with_go(helm_file(), HELM, "./cmd/helm"),
+    "compose": lambda: _with_go(compose_file(), COMPOSE, "./cmd"),
 }
 
 

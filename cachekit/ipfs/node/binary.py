@@ -38,8 +38,10 @@ def version_of(binary: Path) -> str:
 
 
 def environment(repo: Path) -> dict[str, str]:
-    """What a binary runs in: no other repository in sight, no telemetry."""
-    return {**os.environ, "IPFS_PATH": str(repo), "IPFS_TELEMETRY": "off"}
+    """What a binary runs in: no other repository in sight, no telemetry, no credential, no service manager of ours."""
+    # Kubo tells a service manager itself when it is ready; what is the manager's child here is not Kubo.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CACHEKIT_", "NOTIFY_SOCKET"))}
+    return {**kept, "IPFS_PATH": str(repo), "IPFS_TELEMETRY": "off"}
 
 
 def run(command: list[str], directory: Path, seconds: float, environ: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from cachekit.errors import TierError, UsageError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.node.binary import environment, last_line
-from cachekit.ipfs.node.process import answering_version, asked_to_shut_down, locked, own_pid
+from cachekit.ipfs.node.process import answering_version, asked_to_shut_down, clear_socket, locked, own_pid
 from cachekit.ipfs.node.repo import api_address, clear_traces, configure, create, recorded_api
 from cachekit.ipfs.node.team import read_team
 
@@ -35,11 +35,15 @@ class NodeStatus:
     reason: str
 
 
-def start(data_dir: Path, *, binary: Path, socket: bool = False, timeout: float = 30) -> NodeStatus:
+def start(
+    data_dir: Path, *, binary: Path, socket: bool | Path = False, storage_max: int | None = None, timeout: float = 30
+) -> NodeStatus:
     """Start the private node, or return the status of the one that runs.
 
-    `socket` puts the RPC on a unix socket instead of a loopback port; it has no effect on a node
-    that runs already. `timeout` is in seconds, for the whole call.
+    `socket` puts the RPC on a unix socket instead of a loopback port: in the node's directory, or at a path of yours,
+    where the group may use it too. `storage_max` has the node collect what is not pinned before its repository has so
+    many bytes. Neither has an effect on a node that runs already. `timeout` is in seconds, for the whole call.
+
     Raises UsageError when the node cannot be started, naming the remedy.
     """
     deadline = Deadline(timeout)
@@ -52,9 +56,14 @@ def start(data_dir: Path, *, binary: Path, socket: bool = False, timeout: float 
             return now
         api = api_address(node, socket)
         create(binary, node)
-        configure(node / "repo", api, read_team(data_dir))
+        configure(node / "repo", api, read_team(data_dir), storage_max=storage_max)
         clear_traces(node)
-        return _launch(data_dir, binary, deadline)
+        clear_socket(api)
+        now = _launch(data_dir, binary, deadline, () if storage_max is None else ("--enable-gc",))
+        if isinstance(socket, Path):
+            # A place of one's own is for others of the group: the directory says who reaches it.
+            socket.chmod(0o660)
+        return now
 
 
 def stop(data_dir: Path, timeout: float = 10) -> NodeStatus:
@@ -101,9 +110,9 @@ def _settled(data_dir: Path, deadline: Deadline) -> NodeStatus:
     return now
 
 
-def _launch(data_dir: Path, binary: Path, deadline: Deadline) -> NodeStatus:
+def _launch(data_dir: Path, binary: Path, deadline: Deadline, options: tuple[str, ...]) -> NodeStatus:
     node = data_dir / "node"
-    process = _spawn(node, binary)
+    process = _spawn(node, binary, options)
     try:
         _in_time(lambda: process.poll() is not None or status(data_dir).running, deadline)
         now = status(data_dir)
@@ -120,10 +129,10 @@ def _launch(data_dir: Path, binary: Path, deadline: Deadline) -> NodeStatus:
     return now
 
 
-def _spawn(node: Path, binary: Path) -> subprocess.Popen[bytes]:
+def _spawn(node: Path, binary: Path, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
     repo = node / "repo"
     # The option, not IPFS_PATH alone, makes the process recognisable by its command line.
-    command = [str(binary.absolute()), f"--repo-dir={repo}", "daemon"]
+    command = [str(binary.absolute()), f"--repo-dir={repo}", "daemon", "--migrate=true", *options]
     with (node / "daemon.log").open("wb") as log:
         try:
             process = subprocess.Popen(

@@ -22,9 +22,15 @@ _ANSWER_BYTES: Final = 1 << 20
 
 def rpc(api: str, call: str, options: Mapping[str, str] | None = None) -> Any:
     """What a call of the RPC at the multiaddr `api` answers, within 2 s. Raises TierError."""
-    with boundary(), contextlib.closing(KeptConnection(Dialer(Address.parse(api), {}))) as kept:
-        body = kept.post(call, options or {}, timeout=_PROBE_SECONDS, limit=_ANSWER_BYTES)
+    with boundary():
+        body = answered(api, call, options or {}, seconds=_PROBE_SECONDS, limit=_ANSWER_BYTES)
         return json.loads(body) if body else None
+
+
+def answered(api: str, call: str, options: Mapping[str, str], *, seconds: float, limit: int) -> bytes:
+    """The bytes of that answer: at most `limit`, within `seconds`. Raises TierError."""
+    with boundary(), contextlib.closing(KeptConnection(Dialer(Address.parse(api), {}))) as kept:
+        return kept.post(call, options, timeout=seconds, limit=limit)
 
 
 def listens(api: str) -> bool:
@@ -35,6 +41,24 @@ def listens(api: str) -> bool:
     except TierError:  # refused, or no address
         return False
     return True
+
+
+def clear_socket(api: str) -> None:
+    """Removes what a daemon that was killed left at the multiaddr `api`, where that is a unix socket.
+
+    Raises UsageError where somebody listens there, where it is no socket, and where it cannot be removed.
+    """
+    if not api.startswith("/unix/"):
+        return
+    path = Path(Address.parse(api).path)
+    try:
+        if not path.exists():
+            return
+        if not path.is_socket() or listens(api):
+            raise UsageError(f"{path} is somebody else's; name another path for the socket")
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be used for the socket ({error}); name another path") from error
 
 
 def answering_version(repo: Path, api: str) -> str:

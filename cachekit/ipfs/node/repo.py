@@ -16,6 +16,8 @@ from cachekit.ipfs.node.team import NodeTeam, settings_of, swarm_key
 
 # sockaddr_un holds 104 bytes on macOS, 108 on Linux, the closing NUL included.
 _SOCKET_PATH_BYTES: Final = 103
+GC_PERIOD: Final = "5m"
+"""How often a node with a quota looks whether it nears it: Kubo's hour is time enough to fill a disk."""
 _PRIVATE: Final[dict[str, Any]] = {
     "Routing.Type": "none",
     "Routing.DelegatedRouters": [],
@@ -30,6 +32,8 @@ _PRIVATE: Final[dict[str, Any]] = {
     "Swarm.EnableHolePunching": False,
     "Provide.Enabled": False,
     "Version.SwarmCheckEnabled": False,
+    # A migration that a binary does not bring along is fetched as the binary was; else a public node would look for it.
+    "Migration.DownloadSources": ["HTTPS"],
     "Bootstrap": [],
     "DNS.Resolvers": {},
     "Ipns.DelegatedPublishers": [],
@@ -58,10 +62,11 @@ def create(binary: Path, node: Path) -> None:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def configure(repo: Path, api: str, team: NodeTeam | None = None) -> None:
+def configure(repo: Path, api: str, team: NodeTeam | None = None, *, storage_max: int | None = None) -> None:
     """Closes every way out but those to `team`, and puts the RPC at the multiaddr `api`.
 
-    UsageError for a configuration that is none.
+    `storage_max`, in bytes, is what a daemon that is started with --enable-gc keeps to. UsageError for a configuration
+    that is none.
     """
     key = repo / "swarm.key"
     if team is None:
@@ -71,10 +76,11 @@ def configure(repo: Path, api: str, team: NodeTeam | None = None) -> None:
             new.touch(mode=0o600)
             new.write_text(swarm_key(team))
     shared = {} if team is None else settings_of(team)
+    quota = {} if storage_max is None else {"Datastore.StorageMax": f"{storage_max}B", "Datastore.GCPeriod": GC_PERIOD}
     path = repo / "config"
     try:
         config = json.loads(path.read_text())
-        for name, value in {**_PRIVATE, **shared, "Addresses.API": [api]}.items():
+        for name, value in {**_PRIVATE, **shared, **quota, "Addresses.API": [api]}.items():
             _set(config, name.split("."), value)
     except UNREADABLE as error:
         raise UsageError(f"{path} cannot be read ({error}); move {repo} away, and a new node is made") from error
@@ -93,11 +99,11 @@ def _set(config: Any, names: list[str], value: Any) -> None:
     config[last] = value
 
 
-def api_address(node: Path, socket: bool) -> str:
+def api_address(node: Path, socket: bool | Path) -> str:
     """The multiaddr to listen at. UsageError where the path is too long for a unix socket."""
     if not socket:
         return "/ip4/127.0.0.1/tcp/0"
-    path = (node / "api.sock").absolute()
+    path = (node / "api.sock" if socket is True else socket).absolute()
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
         raise UsageError(f"{path} is too long for a unix socket; choose a shorter data directory or a port.")
     return f"/unix{path}"
