@@ -125,6 +125,8 @@ class Cache(Opened):
         for warning in self.resolved.warnings:
             log.warning("%s", warning)
         for failure in self.failures:
+            if isinstance(failure.error, UsageError):
+                log.warning("without the %s tier: %s", failure.tier, failure.error)
             self.tell(failure)
 
     def _open_into(self, opened: Opened) -> None:
