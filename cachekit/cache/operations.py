@@ -211,9 +211,12 @@ def registry() -> Registry:
 
 
 def disk() -> DiskTier:
-    """The disk tier of the default cache. Raises TierUnavailable where there is none, with its reason."""
+    """The disk tier of the default cache. Raises TierUnavailable where there is none, or UsageError if that is the user's."""
     cache = default()
     if cache.disk is None:
+        for failure in cache.ready().failures:
+            if isinstance(failure.error, UsageError):
+                raise failure.error
         raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
     return cache.disk
 
