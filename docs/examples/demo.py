@@ -7,6 +7,8 @@ is installed where `cachekit node install` puts it.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -28,9 +30,13 @@ import embeddings
 import numpy as np
 
 from cachekit import CachekitError, distributed_cache, flush, stats
+from cachekit.cache.default import default
 from cachekit.ipfs.node import daemon, install
+from cachekit.ipfs.node.process import rpc
+from cachekit.ipfs.node.team import NodeTeam, write_team
 
 QUESTION = "How do I leave a loop early?"
+TEAM = NodeTeam.found("/ip4/127.0.0.1/tcp/0", (), "demo")
 PROMPT = "In one sentence: what is a content-addressed cache good for?"
 
 
@@ -85,6 +91,12 @@ def chapters() -> list[str]:
 
 def child(job: str, calls: int) -> dict[str, Any]:
     """Make `calls` calls in this process and wait for what is to be shared."""
+    if job == "listen":
+        default()
+        print("listening", flush=True)
+        time.sleep(600)
+    if "DEMO_WITHOUT_MODEL" in os.environ:
+        sys.modules[embeddings.PACKAGES[embeddings.MODEL]] = None  # type: ignore[assignment]  # as Python itself says it
     rows = [*(embedded(calls) if job == "embed" else completed(job, calls))]
     try:
         flush(timeout=60)
@@ -112,14 +124,20 @@ def completed(vendor: str, calls: int) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Stage:
-    """The temporary directory, and where Kubo answers ("" where there is none)."""
+    """The temporary directory, where Kubo answers ("" where there is none), and which daemons that one knows.
+
+    `has_model` is False for a machine on which it is not installed.
+    """
 
     directory: Path
     api: str
+    peers: str = ""
+    name: str = "cache"
+    has_model: bool = True
 
     @property
     def cache(self) -> Path:
-        return self.directory / "cache"
+        return self.directory / self.name
 
     def environment(self) -> dict[str, str]:
         # What the user has configured for their own cache must not decide what the demo shows.
@@ -127,6 +145,10 @@ class Stage:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         ours = {"CACHEKIT_DIR": str(self.cache), "CACHEKIT_SECRET_FILE": str(self.directory / "credential")}
         ipfs = {"CACHEKIT_IPFS": "rw", "CACHEKIT_IPFS_API": self.api} if self.api else {"CACHEKIT_IPFS": "off"}
+        if self.peers:
+            ipfs |= {"CACHEKIT_PEERS": self.peers, "CACHEKIT_IPFS_TIMEOUT": "5"}
+        if not self.has_model:
+            ours["DEMO_WITHOUT_MODEL"] = "1"
         # OpenBLAS's threads spin for each other: on a busy machine two take six times as long as one.
         return {**kept, **ours, **ipfs, "OPENBLAS_NUM_THREADS": "1"}
 
@@ -136,6 +158,18 @@ class Stage:
             env=self.environment(), cwd=self.directory, stdout=subprocess.PIPE, text=True, check=True, timeout=600,
         )  # fmt: skip
         return done.stdout
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """While a process of this machine uses the cache, and so hears the others."""
+        command = [sys.executable, __file__, "--child", "listen", "0"]
+        with subprocess.Popen(command, env=self.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            try:
+                yield
+            finally:
+                child.terminate()
 
     def rows(self, job: str, calls: int = 1) -> list[Row]:
         """Make the calls in a new process. Raises Unavailable with what it said when the network failed."""
@@ -166,9 +200,23 @@ def demonstrate(stage: Stage) -> bool:
         print(f"\n{stage.cache} and its counts are deleted; what is left is what the IPFS node holds (encrypted):\n")
         table.show("new process, empty cache directory", "ipfs", *stage.rows("embed"))
         print_stats(stage)
+        second_node(stage, table)
     print(f"\n  “{QUESTION}” is closest to the chapter “{table.last.note}”: no row after the first ran the model.")
     print("  A new process pays for opening the cache as well; loading the model is part of no row but the first.")
     return equal & table.equal
+
+
+def second_node(stage: Stage, table: Table) -> None:
+    """Another machine of the team: a node and a cache directory of its own, and no model."""
+    home = stage.directory / "second"
+    try:
+        api = start_node(home, quietly=True)
+        first, second = (rpc(each, "id")["Addresses"][0] for each in (stage.api, api))
+        other = Stage(stage.directory, api, first, "second-cache", has_model=False)
+        with dataclasses.replace(stage, peers=second).listening():
+            table.show("second node, model not installed", "ipfs", *other.rows("embed"))
+    finally:
+        daemon.stop(home)
 
 
 def vendors(stage: Stage) -> bool:
@@ -288,16 +336,19 @@ VENDORS = {
 # -- the processes -------------------------------------------------------------------------------
 
 
-def start_node(directory: Path) -> str:
-    """Start a private node under `directory` and return its RPC address, "" where Kubo cannot be had."""
-    print("Getting Kubo, the IPFS daemon (installed once; the first time it may take minutes) …", flush=True)
+def start_node(directory: Path, *, quietly: bool = False) -> str:
+    """Start a node of the demo's team under `directory` and return its RPC address, "" where Kubo cannot be had."""
+    if not quietly:
+        print("Getting Kubo, the IPFS daemon (installed once; the first time it may take minutes) …", flush=True)
     try:
+        write_team(directory, TEAM)
         kubo = install.install(install.data_dir(), report=lambda line: print(f"  {line}", flush=True))
         running = daemon.start(directory, binary=kubo.path)
     except CachekitError as error:
         print(f"  No IPFS in this demonstration, the local tiers alone: {error}")
         return ""
-    print(f"  Kubo {running.version} runs as a private node: loopback only, own repository, no peers.")
+    if not quietly:
+        print(f"  Kubo {running.version} runs as a private node: loopback only, own repository, a team of its own.")
     return running.api
 
 

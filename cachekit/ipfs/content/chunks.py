@@ -10,7 +10,7 @@ file that it becomes part of. An empty file is one chunk of 28 bytes, so that em
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
 from cachekit.errors import IntegrityError
@@ -28,25 +28,26 @@ PLAIN_BYTES: Final = CHUNK_BYTES - OVERHEAD_BYTES
 class ChunkCipher:
     """AES-256-GCM under `key`, chunk by chunk; keys are 32 bytes, `associated` is what everything sealed is bound to.
 
+    `older` are those of earlier generations of the secret, which open what was sealed then.
+
     A chunk is bound to its index and to the size of the whole file: chunks cannot change places, be cut off, or be
     added. Equal files seal equally. That a chunk is of *this* file, and not of another one of the same size, is what
     the file's own digest says.
     """
 
-    def __init__(self, key: bytes, nonce_key: bytes, associated: bytes) -> None:
+    def __init__(self, key: bytes, nonce_key: bytes, associated: bytes, older: Sequence[ChunkCipher] = ()) -> None:
         self._key = key
         self._nonce_key = nonce_key
         self._associated = associated
-        self._older: list[ChunkCipher] = []
+        self._older = older
 
     @classmethod
     def of(cls, credential: Credential, namespace: str) -> ChunkCipher:
         """The cipher of a namespace, whose keys are used for nothing but chunks."""
         binding = bytes.fromhex(credential.namespace_id(namespace))
         keys = (credential.generations(purpose, namespace) for purpose in ("chunk-seal", "chunk-nonce"))
-        newest, *older = [cls(key, nonce_key, binding) for key, nonce_key in zip(*keys, strict=True)]
-        newest._older = older
-        return newest
+        (key, nonce_key), *others = zip(*keys, strict=True)
+        return cls(key, nonce_key, binding, [cls(other, other_nonce, binding) for other, other_nonce in others])
 
     def sealed(self, stream: BinaryIO, size: int) -> Iterator[bytes]:
         """The `size` bytes of `stream`, chunk by chunk; IntegrityError `changed` where it has more or less."""

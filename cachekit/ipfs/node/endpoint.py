@@ -113,7 +113,7 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - the one that it is made by
     server_version, sys_version = "cachekit", ""
     timeout = _CLIENT_SECONDS
 

@@ -17,6 +17,7 @@ from cachekit.ipfs.swarm.book import Book
 from cachekit.ipfs.swarm.heads import Head, sign
 from cachekit.ipfs.swarm.messages import Envelope, topic_of
 from cachekit.ipfs.trust.credential import WriterKey
+from cachekit.model import EVERYWHERE
 
 _CARRIED_BYTES: Final = 128 << 10
 """Of blocks that travel with a head, so that who hears it need not ask for them."""
@@ -57,6 +58,11 @@ class Announcer:
         except TierError as error:
             # Nothing is lost: it stands in the daemon, and every later head says it too.
             self._report(f"unannounced_{error.reason}")
+
+    def announce_all(self, deadline: Deadline) -> None:
+        """The same for all namespaces that this machine uses: what was published before there was a team is said too."""
+        for namespace in dict.fromkeys((*self._table.namespaces(), EVERYWHERE)):
+            self.announce(namespace, {}, deadline)
 
     def _say(self, head: Head, blocks: Mapping[str, bytes], deadline: Deadline) -> None:
         says = {"heads": [head.text.hex()], "new": True}

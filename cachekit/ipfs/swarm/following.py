@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -28,6 +30,7 @@ KEPT: Final = "/cachekit/v1/kept"
 MISSING_SECONDS: Final = 60.0
 """How long a payload that nobody had is not looked for again."""
 _CALL_SECONDS: Final = 2.0
+_MOST_NAMES: Final = 16
 _HEADS_BYTES: Final = 1 << 20
 
 
@@ -119,6 +122,13 @@ class Follower:
             if text.startswith(ROSTER):
                 self.take_roster(text, name)
         return self.hear([text for text in texts if not text.startswith(ROSTER)], name, new=False)
+
+    def poll(self) -> None:
+        """Look up the names of some writers: of whom nobody says anything any more, that is what is left."""
+        names = [head.name for head in self._book.heads() if head.name]
+        for name in random.sample(names, min(_MOST_NAMES, len(names))):
+            with contextlib.suppress(TierError):  # nobody who knows it is connected
+                self.look(name, Deadline(_CALL_SECONDS))
 
     def take_roster(self, text: bytes, sender: str) -> None:
         """Believe a newer roster of the owner, and have the daemon hold it. Raises TierError."""

@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -246,7 +247,9 @@ class Swarm:
         self._ears.look()
         for head in self.book.lacking("kept")[:4]:
             self._follower.keep(head, Deadline(_CALL_SECONDS))
-        self._every("poll", POLL_SECONDS, self._poll)
+        if self._announcer is not None:
+            self._every("announce", _CONNECT_SECONDS, partial(self._announcer.announce_all, Deadline(_CALL_SECONDS)))
+        self._every("poll", POLL_SECONDS, self._follower.poll)
         self._every("tidy", POLL_SECONDS, self.book.tidy)
 
     def _every(self, what: str, seconds: float, work: Callable[[], object]) -> None:
@@ -285,12 +288,6 @@ class Swarm:
             random.shuffle(heads)
             texts = [head.text.hex() for head in heads[:_LARGEST_ANSWER]]
             self.say("heads", {"heads": texts, "state": self._follower.state()})
-
-    def _poll(self) -> None:
-        names = [head.name for head in self.book.heads() if head.name]
-        for name in random.sample(names, min(_MOST_NAMES, len(names))):
-            with contextlib.suppress(TierError):  # nobody who knows it is connected
-                self._follower.look(name, Deadline(_CALL_SECONDS))
 
     def _quit(self) -> None:
         if self._subscription is not None:
