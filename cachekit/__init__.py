@@ -6,6 +6,8 @@ if TYPE_CHECKING:  # whoever only has a command's outcome again pays for no modu
     from cachekit.artifacts.store import Progress
     from cachekit.cache.by_cid import fetch, fetch_to, pin, store
     from cachekit.cache.default import add_listener, configure, current_mode, reset_stats, stats, status, tell
+    from cachekit.cache.exporting import export_car
+    from cachekit.cache.importing import import_car
     from cachekit.cache.operations import clear, flush, gc, invalidate, pins, restore, sync, unpin, warm
     from cachekit.calls.answers.answers import Answers
     from cachekit.calls.answers.asking import Wanted
@@ -25,6 +27,8 @@ _HOMES = {
     "artifacts.progress": ("Progress", "on_progress"),
     "cache.default": ("add_listener", "configure", "current_mode", "reset_stats", "stats", "status", "tell"),
     "cache.by_cid": ("fetch", "fetch_to", "pin", "store"),
+    "cache.exporting": ("export_car",),
+    "cache.importing": ("import_car",),
     "cache.operations": ("clear", "flush", "gc", "invalidate", "pins", "restore", "sync", "unpin", "warm"),
     "calls.answers.answers": ("Answers",),
     "calls.answers.asking": ("Wanted",),
@@ -73,10 +77,12 @@ __all__ = [
     "distributed_cache",
     "driven",
     "env",
+    "export_car",
     "fetch",
     "fetch_to",
     "flush",
     "gc",
+    "import_car",
     "invalidate",
     "mode",
     "on_progress",

@@ -65,6 +65,8 @@ ARTIFACT: Final = "path"
 """The codec of a function whose result is a file or a directory: what is stored is its manifest."""
 
 Mode = Literal["on", "off", "refresh", "read-only", "replay"]
+Coalesce = Literal["auto", "machine", "team"]
+"""Who computes a key once: those of one machine, all of the team, or the team where the origin is slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +148,8 @@ class Record:
 
     `created` is when the origin was *called*, so that whatever is invalidated during the call stays invalid.
     `expires` is `FOREVER` or the end of the TTL; `grace` is how many seconds longer it is kept, for the stale windows.
-    `seconds` is what the origin took: what a hit saves.
+    `seconds` is what the origin took: what a hit saves. `pin` is whether it is kept: until unpinned (True), or, as any
+    other number, until that instant.
     """
 
     codec: str
@@ -156,10 +159,14 @@ class Record:
     grace: float = 0.0
     seconds: float = 0.0
     tags: tuple[str, ...] = ()
-    pin: bool = False
+    pin: int = False
 
     def fresh(self, now: int) -> bool:
         return self.expires == FOREVER or now < self.expires
+
+    def kept(self, now: int) -> bool:
+        """Whether it is pinned."""
+        return self.pin == 1 or self.pin > now
 
     def usable(self, now: int, window: float) -> bool:
         """Whether the record is at most `window` seconds past its TTL."""
@@ -180,9 +187,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the decorator said, units normalised once. None means: whatever the settings say at the call."""
+    """What the decorator said, units normalised once. None means: whatever the settings say at the call.
 
-    pin: bool = False
+    `pin` is True (until unpinned), or for how many seconds.
+    """
+
+    pin: float = False
     ttl: float | Literal["default"] | None = "default"
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
@@ -205,6 +215,7 @@ class Policy:
     output: str | None = None
     scratch: str | None = None
     previous: str | None = None
+    coalesce: Coalesce = "auto"
 
 
 class Saving(NamedTuple):
@@ -243,7 +254,8 @@ class Reply:
 class Event(NamedTuple):
     """Something that happened, for listeners. A field that means nothing for an event is empty.
 
-    `what`: hit, miss, coalesced (shares the value of a call under way), stale (served past its TTL), origin (returned),
+    `what`: hit, miss, coalesced (shares the value of a call under way; with
+    tier `ipfs` another machine's), stale (served past its TTL), origin (returned),
     write (to one tier), store (to all), skipped (not stored), bypass (not cached) or error. `function` is a dotted name,
     `reason` the word that `stats()` counts it under, `size` the payload's bytes, `seconds` how long a hit or the origin
     took, `saved` how long the origin once took for the value now served, `saving` what it cost. `synthetic`: a stream
@@ -274,11 +286,11 @@ class TierState:
 class Mark:
     """An invalidation: entries of `namespace` that it covers and that were created at or before `at` are dead.
 
-    kind: `namespace` (everything), `tag` (value: the tag), `key` (value: hex digest). A tag's namespace may be
-    `EVERYWHERE`.
+    kind: `namespace` (everything), `tag` (value: the tag), `key` (value: hex digest), `function` (value: its dotted name).
+    A tag's and a function's namespace may be `EVERYWHERE`.
     """
 
     namespace: str
-    kind: Literal["namespace", "tag", "key"]
+    kind: Literal["namespace", "tag", "key", "function"]
     value: str
     at: int

@@ -19,7 +19,7 @@ def stop(pid: int) -> None:
 
 def heed() -> None:
     """For `preexec_fn`: a test run in the background ignores interrupts, and so would its children."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
 

@@ -58,7 +58,7 @@ HOMES = {
     "tenacity": {"plan.retrying"},
     "diskcache": {"tiers.disk_writer"},
     "ipfshttpclient": {"ipfs.kubo.client"},
-    "cryptography": {"ipfs.trust.credential"},
+    "cryptography": {"ipfs.trust.ciphers"},
     "fcntl": {"files.locks"},
     "platformdirs": {"files.places"},
     "tqdm": {"artifacts.progress"},

@@ -66,6 +66,10 @@ def _claude(arguments: Sequence[str]) -> Verdict:
             "--fallback-model",
             "--json-schema",
             "--betas",
+            "--permission-prompt-tool",
+            "--plugin-dir",
+            "--system-prompt-file",
+            "--append-system-prompt-file",
         ),
     )
     words = words_of(arguments, taking)
@@ -73,13 +77,31 @@ def _claude(arguments: Sequence[str]) -> Verdict:
         return Verdict("session")
     if not words.has("-p", "--print"):
         return Verdict("interactive")
-    allowed = " ".join(words.options.get("--allowedTools", []) + words.options.get("--allowed-tools", []))
+    names = ("--allowedTools", "--allowed-tools")
+    allowed = " ".join(
+        [*(value for name in names for value in words.options.get(name, [])), *_after(arguments, *names)]
+    )
     tools = set(re.findall(r"[A-Za-z]\w*", re.sub(r"\([^)]*\)", "", allowed)))
     modes = set(words.options.get("--permission-mode", []))
-    free = words.has("--dangerously-skip-permissions", "--allow-dangerously-skip-permissions", "--mcp-config")
+    free = words.has(
+        *("--dangerously-skip-permissions", "--allow-dangerously-skip-permissions", "--permission-prompt-tool"),
+        *("--mcp-config", "--plugin-dir", "-w", "--worktree", "--chrome", "--init"),
+    )
     if free or tools - _HARMLESS or modes & {"acceptEdits", "bypassPermissions", "auto"}:
         return Verdict("side_effecting")
-    return _asked(words, *words.options.get("--settings", []))
+    read = ("--settings", "--system-prompt-file", "--append-system-prompt-file")
+    return _asked(words, *(value for name in read for value in words.options.get(name, [])))
+
+
+def _after(arguments: Sequence[str], *names: str) -> list[str]:
+    """What options of many values take: all words until the next option."""
+    taken, inside = list[str](), False
+    for word in arguments:
+        if word.startswith("-"):
+            inside = word in names
+        elif inside:
+            taken.append(word)
+    return taken
 
 
 def _codex(arguments: Sequence[str]) -> Verdict:
@@ -90,11 +112,15 @@ def _codex(arguments: Sequence[str]) -> Verdict:
     words = words_of(arguments, taking)
     if words.plain[:1] not in (("exec",), ("e",)):
         return Verdict("interactive")
-    if words.plain[1:2] == ("resume",) or words.has("--last"):
+    if words.plain[1:2] in (("resume",), ("fork",)) or words.has("--last"):
         return Verdict("session")
     sandbox = set(words.options.get("-s", []) + words.options.get("--sandbox", []))
-    free = words.has("--full-auto", "--yolo", "--dangerously-bypass-approvals-and-sandbox", "--search")
-    if free or sandbox - {"read-only"}:
+    said = " ".join(words.options.get("-c", []) + words.options.get("--config", []))
+    free = words.has(
+        *("--full-auto", "--yolo", "--dangerously-bypass-approvals-and-sandbox", "--search", "--add-dir", "--enable"),
+        *("-o", "--output-last-message"),  # a file that a hit would not write
+    )
+    if free or sandbox - {"read-only"} or re.search(r"sandbox|approval|search|mcp|profile", said):
         return Verdict("side_effecting")
     images = [path for name in ("-i", "--image") for value in words.options.get(name, []) for path in value.split(",")]
     return _asked(words, *images, *words.options.get("--output-schema", []))
@@ -124,12 +150,17 @@ def _gemini(arguments: Sequence[str]) -> Verdict:
         ),
     )
     words = words_of(arguments, taking)
-    if words.has("-r", "--resume", "--session-file"):
+    if words.has("-r", "--resume", "--session-file", "--session-id"):
         return Verdict("session")
+    if (words.plain[:1] and words.plain[0] in ("extensions", "hooks", "mcp", "skills")) or words.has(
+        "--delete-session"
+    ):
+        return Verdict("not_a_prompt")
     if words.has("-i", "--prompt-interactive") or not (words.has("-p", "--prompt") or words.plain):
         return Verdict("interactive")
     modes = set(words.options.get("--approval-mode", []))
-    if words.has("-y", "--yolo", "--allowed-tools") or modes - {"default", "plan"}:
+    free = words.has("-y", "--yolo", "--allowed-tools", "--policy", "--admin-policy", "-w", "--worktree")
+    if free or modes - {"default", "plan"}:
         return Verdict("side_effecting")
     return _asked(words)
 
@@ -181,14 +212,14 @@ def _llm(arguments: Sequence[str]) -> Verdict:
             "--tool",
             "--cl",
         ),
-        *("--functions", "--chain-limit", "--query"),
+        *("--functions", "--chain-limit", "--query", "--save", "--schema-multi"),
     )
     words = words_of(_without_pairs(arguments), taking)
     if words.has("-c", "--continue", "--cid", "--conversation"):
         return Verdict("session")
     if words.plain[:1] and words.plain[0] in _LLM_COMMANDS:
         return Verdict("interactive" if words.plain[0] == "chat" else "not_a_prompt")
-    if words.has("-T", "--tool", "--functions"):
+    if words.has("-T", "--tool", "--functions", "--save"):
         return Verdict("side_effecting")
     read = ("-a", "--attachment", "-f", "--fragment", "--sf", "--system-fragment", "--schema", "--functions")
     fragments = [value for name in read for value in words.options.get(name, [])]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,7 @@ def run(
         )
     if reason and verdict.changes:
         invalidate(tag=name)
-    return _completed(argv, done.status, done.stdout, done.stderr, check=check, text=text)
+    return _completed(argv, done.returncode, done.stdout, done.stderr, check=check, text=text)
 
 
 def _there(names: Iterable[str], cwd: StrPath | None) -> list[str]:
@@ -115,10 +115,8 @@ def _there(names: Iterable[str], cwd: StrPath | None) -> list[str]:
 def _completed(
     argv: Sequence[StrPath], status: int, stdout: bytes, stderr: bytes, *, check: bool, text: bool
 ) -> subprocess.CompletedProcess[Any]:
-    # A shell's 128 and the signal is subprocess's minus the signal.
-    code = 128 - status if status > 128 else status
     said = [part.decode("utf-8", "replace") if text else part for part in (stdout, stderr)]
-    done = subprocess.CompletedProcess[Any](list(argv), code, *said)
+    done = subprocess.CompletedProcess[Any](list(argv), status, *said)
     if check:
         done.check_returncode()
     return done
@@ -174,18 +172,28 @@ class Words(NamedTuple):
 
 def words_of(arguments: Sequence[str], taking: Iterable[str]) -> Words:
     """Takes apart `arguments`; `taking` are the options whose value is the next word. `--` ends the options."""
-    options, plain, taking = dict[str, list[str]](), list[str](), frozenset(taking)
-    rest = iter(arguments)
+    options, plain = dict[str, list[str]](), list[str]()
+    rest, taken = iter(arguments), frozenset(taking)
     for word in rest:
         if word == "--":
             plain += rest
         elif not word.startswith("-") or word == "-":
             plain.append(word)
         else:
-            name, equals, value = word.partition("=")
-            if not equals and name in taking:
-                value = next(rest, "")
-            elif not equals and len(name) > 2 and name[1] != "-" and name[:2] in taking:
-                name, value = name[:2], name[2:]
-            options.setdefault(name, []).append(value)
+            for name, value in _options(word, rest, taken):
+                options.setdefault(name, []).append(value)
     return Words(options, tuple(plain))
+
+
+def _options(word: str, rest: Iterator[str], taking: frozenset[str]) -> Iterator[tuple[str, str]]:
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        yield name, next(rest, "") if not equals and name in taking else value
+        return
+    # Letters may stand together: `-wn NAME` is `-w` and `-n NAME`.
+    for place, letter in enumerate(word[1:], 2):
+        name, value = f"-{letter}", word[place:]
+        if name in taking or value.startswith("="):
+            yield name, value.removeprefix("=") or next(rest, "")
+            return
+        yield name, ""

@@ -57,7 +57,9 @@ def _docker(arguments: Sequence[str]) -> Verdict:
     ttl = _DOCKER_NOUNS[verb].get(noun) if verb in _DOCKER_NOUNS else _DOCKER.get(verb)
     if verb == "stats" and not words.has("--no-stream"):
         return Verdict("stream")
-    return Verdict("side_effecting", changes=True) if ttl is None else Verdict(ttl=ttl)
+    if ttl is None or words.has("--bootstrap"):
+        return Verdict("side_effecting", changes=True)
+    return Verdict(ttl=ttl)
 
 
 _KUBECTL: Final = {
@@ -122,7 +124,7 @@ def _kubectl(arguments: Sequence[str]) -> Verdict:
     words = words_of(arguments, _KUBECTL_TAKING)
     verb, noun = (*words.plain, "", "")[:2]
     ttl = _NOUNS[verb].get(noun) if verb in _NOUNS else _KUBECTL.get(verb)
-    if ttl is None:
+    if ttl is None or noun == "dump":  # into files, perhaps
         return Verdict("side_effecting", changes=verb not in ("logs", "wait", "diff", "events", "port-forward"))
     if words.has("-w", "--watch", "--watch-only"):
         return Verdict("stream")

@@ -46,7 +46,7 @@ def store(
     team = _team(cache)
     try:
         if not isinstance(data, bytes) and not encrypt:
-            return team.tier.add(Path(data), pin=pin, timeout=bound)
+            return team.tier.by_hand.add(Path(data), pin=pin, timeout=bound)
         content = data if isinstance(data, bytes) else Path(data).read_bytes()
     except OSError as error:
         raise UsageError(f"{os.fspath(data)!r} cannot be read: {error.strerror or error}") from error
@@ -54,7 +54,7 @@ def store(
         from cachekit.ipfs.content.sealed import seal
 
         content = seal(team.credential, cache.settings.namespace, content)
-    return team.tier.store(content, pin=pin, timeout=bound)
+    return team.tier.by_hand.store(content, pin=pin, timeout=bound)
 
 
 def pin(cid: str, *, timeout: float | None = None, ipfs: Ipfs | None = None) -> None:
@@ -64,7 +64,7 @@ def pin(cid: str, *, timeout: float | None = None, ipfs: Ipfs | None = None) -> 
     the daemon lacks some of it, TierUnavailable where IPFS is off.
     """
     check_cid(cid)
-    _team(beside(ipfs)).tier.pin(cid, timeout=_BOUND if timeout is None else timeout)
+    _team(beside(ipfs)).tier.by_hand.pin(cid, timeout=_BOUND if timeout is None else timeout)
 
 
 def fetch(

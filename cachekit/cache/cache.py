@@ -125,6 +125,8 @@ class Cache(Opened):
         for warning in self.resolved.warnings:
             log.warning("%s", warning)
         for failure in self.failures:
+            if isinstance(failure.error, UsageError):
+                log.warning("without the %s tier: %s", failure.tier, failure.error)
             self.tell(failure)
 
     def _open_into(self, opened: Opened) -> None:
@@ -215,8 +217,7 @@ class Cache(Opened):
         removed = 0
         for mark in chosen:
             if disk is not None:
-                tag = mark.value if mark.kind == "tag" else ""
-                removed += self._ended("disk", partial(disk.drop_where, mark.namespace, tag))
+                removed += self._ended("disk", partial(disk.drop_marked, mark))
             if self.team is not None:
                 removed += self._ended("ipfs", partial(self.team.tier.mark, mark))
         if self.memory is not None:

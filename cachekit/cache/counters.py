@@ -264,6 +264,8 @@ def _increments(event: Event, nanoseconds: float) -> Iterable[tuple[str, float]]
         yield "seconds.origin", nanoseconds / 1e9
     else:
         yield _NAMES.get(what, what), 1
+    if what == "coalesced" and event.tier:
+        yield f"bytes.{event.tier}.read", event.size
     if what in ("coalesced", "stale"):
         if event.saved:
             yield "seconds.saved", event.saved

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cachekit.errors import TierError
+from cachekit.errors import TierError, UsageError
 from cachekit.files.places import prepare
 from cachekit.model import Event, Mode, TierState
 from cachekit.plan.gate import current, decide
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cachekit.config.resolve import Resolved
     from cachekit.files.digest_cache import Digests
     from cachekit.ipfs.sharing import Team
+    from cachekit.ipfs.swarm.claiming import Claims
     from cachekit.model import Key, Record, Tier
     from cachekit.tiers.disk import DiskTier
     from cachekit.tiers.ledger import Ledger
@@ -50,6 +51,11 @@ class Opened:
     failures: list[Event] = field(default_factory=list)
 
     @property
+    def claims(self) -> Claims | None:
+        """Who of the team computes what; None where there is no team."""
+        return None if self.team is None else self.team.tier.claims
+
+    @property
     def near(self) -> tuple[str, ...]:
         """The names of the tiers on this machine, fastest first."""
         return tuple(name for name, _ in self.near_tiers)
@@ -70,7 +76,7 @@ def open_tiers(
     log: logging.Logger,
     regain: Callable[[], None],
 ) -> None:
-    """Memory, disk and IPFS, into `made`. Raises UsageError for a directory or a credential that only the user can repair.
+    """Memory, disk and IPFS, into `made`. Raises UsageError for a credential that only the user can repair.
 
     `tell` hears what the IPFS tier refuses later on; `regain` is called where the directory was taken away.
     """
@@ -96,7 +102,7 @@ def _open_disk(
     try:
         prepare(settings.dir)
         ledger.open()
-    except (TierError, OSError) as error:
+    except (TierError, UsageError, OSError) as error:
         made.failed("disk", "directory", error)
         return
     # Not at import: diskcache brings pickle and SQLite along, a quarter of what `import cachekit` would take.

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.by_cid import check_cid, check_limit, ipfs
 from cachekit.cache.default import beside, current_mode, default
@@ -14,38 +14,49 @@ from cachekit.errors import TierError, TierUnavailable, UsageError
 from cachekit.files.places import set_aside
 from cachekit.files.temporary import remove
 from cachekit.keys.keyer import parse_key
-from cachekit.model import EVERYWHERE, Key, Mark
+from cachekit.model import EVERYWHERE, Event, Key, Mark
 
 if TYPE_CHECKING:
+    from cachekit.cache.cache import Cache
     from cachekit.cache.registry import Registry
     from cachekit.config.settings import Ipfs
     from cachekit.tiers.disk import DiskTier
 
 
-def invalidate(*, tag: str | None = None, namespace: str | None = None, key: Key | str | None = None) -> bool:
+def invalidate(
+    *,
+    tag: str | None = None,
+    namespace: str | None = None,
+    key: Key | str | None = None,
+    function: str | Callable[..., Any] | None = None,
+) -> bool:
     """Makes stored answers count no more, in every process of the machine; returns whether there were any.
 
     Args:
         tag: entries with this tag, in all namespaces unless `namespace` names one.
         namespace: every entry of the namespace, or those of it that have `tag`.
         key: one entry: a Key, or its text, as `cachekit ls` prints it.
+        function: the entries of a decorated function, or of the one with that dotted name, as `cachekit stats` prints it.
 
     Other machines follow when they have read it from IPFS. Raises UsageError for no argument, for an empty name, and
     where the invalidation cannot be written.
     """
-    for name, value in (("tag", tag), ("namespace", namespace)):
+    for name, value in (("tag", tag), ("namespace", namespace), ("function", function)):
         if value == "" or value == EVERYWHERE:
             raise UsageError(
                 f"invalidate({name}={value!r}): the {name} must be named; clear() ends the namespace's hits"
             )
     cache = default()
+    if function is not None:
+        name = function if isinstance(function, str) else f"{function.__module__}.{function.__qualname__}"
+        return cache.drop_marked([Mark(namespace or EVERYWHERE, "function", name, time.time_ns())])
     if key is not None:
         return cache.drop(parse_key(key) if isinstance(key, str) else key)
     if tag is not None:
         return cache.drop_marked([Mark(namespace or EVERYWHERE, "tag", tag, time.time_ns())])
     if namespace is not None:
         return cache.drop_marked([Mark(namespace, "namespace", "", time.time_ns())])
-    raise UsageError("invalidate() takes tag=, namespace= or key=; clear() ends every hit of the namespace")
+    raise UsageError("invalidate() takes tag=, namespace=, function= or key=; clear() ends every hit of the namespace")
 
 
 def clear() -> bool:
@@ -74,13 +85,20 @@ def sync() -> int:
 def gc() -> dict[str, int]:
     """Deletes from this machine what expired, and what is over `CACHEKIT_SIZE_LIMIT`; pinned entries stay.
 
+    In IPFS it lets go of pins whose time is over or that were given up, and takes what is dead out of what this machine
+    published; how much the daemon frees then is its own collection's business.
+
     Returns how many of each: {"dropped": entries, "artifacts": artifacts, "leftovers": what killed processes left,
-    contents of no artifact, digests of files that nobody asked for in 30 days, and what was set aside as corrupt}.
+    contents of no artifact, digests of files that nobody asked for in 30 days, what was set aside as corrupt, and blocks
+    in the directory of `CACHEKIT_STORE` that nobody used in 30 days}; and, where anything was freed there: "disk_bytes",
+    "artifact_bytes", "index_rows": of what is known of the team, "ipfs_pins": CIDs let go of, "ipfs_lines" and
+    "ipfs_segments": fewer of ours in the shared index. A daemon that fails is counted.
     Raises TierError where the disk lets nothing be deleted.
     """
     cache = default()
     if cache.disk is None or cache.artifacts is None or cache.digests is None:
         return {"dropped": 0, "artifacts": 0, "leftovers": 0}
+    volumes = _stored(cache.disk), cache.artifacts.volume()
     now, aside = time.time_ns(), set_aside(cache.settings.dir)
     # First what goes without a word to SQLite, which needs room itself.
     for path in aside:
@@ -89,7 +107,49 @@ def gc() -> dict[str, int]:
     if cache.noted is not None:
         leftovers += cache.noted.collect(now)
     trimmed = registry().trim(cache.settings.size_limit)
-    return {"dropped": cache.disk.cull(everything_expired=True), "artifacts": trimmed, "leftovers": leftovers}
+    gone = {
+        "dropped": cache.disk.cull(everything_expired=True),
+        "artifacts": trimmed,
+        "leftovers": leftovers + _collected(cache),
+    }
+    bytes_here = {
+        "disk_bytes": max(0, volumes[0] - _stored(cache.disk)),
+        "artifact_bytes": max(0, volumes[1] - cache.artifacts.volume()),
+    }
+    freed = {**bytes_here, **_collected_far(cache)}
+    return {**gone, **{what: count for what, count in freed.items() if count}}
+
+
+_FAR_SECONDS: Final = 30.0
+
+
+def _stored(disk: DiskTier) -> int:
+    try:
+        return disk.stored()
+    except TierError:  # a full disk lets nothing be asked; what is deleted next may give room
+        return 0
+
+
+def _collected_far(cache: Cache) -> dict[str, int]:
+    if cache.team is None:
+        return {}
+    found = dict[str, int]()
+    try:
+        found["index_rows"] = cache.team.table.collect()
+        if cache.team.breaker.allows():
+            found |= cache.team.tier.collect(_FAR_SECONDS)
+    except TierError as error:
+        cache.tell(Event("error", "", "ipfs", error.reason, error=error))
+    return found
+
+
+def _collected(cache: Cache) -> int:
+    try:
+        return cache.team.collect() if cache.team is not None else 0
+    except TierError as error:
+        # What this machine has is collected all the same.
+        cache.tell(Event("error", "", "ipfs", error.reason, error=error))
+        return 0
 
 
 def warm(

@@ -25,6 +25,7 @@ from cachekit.ipfs.index.segments import PINNED
 from cachekit.keys.keyer import parse_key
 from cachekit.model import ARTIFACT as PATH
 from cachekit.model import Key, Record
+from cachekit.tiers import records
 
 if TYPE_CHECKING:
     from cachekit.artifacts.store import ArtifactStore
@@ -127,10 +128,10 @@ class Registry:
         """Every artifact of this machine: those with an entry, newest first, then what only the store has."""
         stored = {(manifest.digest, manifest.name): (manifest, used) for manifest, used in self._store.entries()}
         referred = self._referred()
-        artifacts = list[Artifact]()
+        artifacts, now = list[Artifact](), time.time_ns()
         for key, record, manifest in self._records():
             _, used = stored.get((manifest.digest, manifest.name), (manifest, 0))
-            pinned = record.pin or referred(key)
+            pinned = record.kept(now) or referred(key)
             artifacts.append(Artifact(manifest, key.namespace, key, self._cid(key), pinned, used, True))
         for artifact in artifacts:
             stored.pop((artifact.manifest.digest, artifact.manifest.name), None)
@@ -198,7 +199,9 @@ class Registry:
         record = self._disk.get(key)
         if record is None or not record.pin:
             return False
-        self._disk.put(key, replace(record, pin=False))
+        header = records.peek(self._disk.raw(key.digest) or b"")
+        # What stays on this machine goes on to.
+        self._disk.put(replace(key, function=header.function, shareable=header.shared), replace(record, pin=False))
         return True
 
     def trim(self, limit: int) -> int:
@@ -231,7 +234,7 @@ class Registry:
         for digest, header in list(self._disk.entries()):
             if header.codec != PATH:
                 continue
-            key = Key(header.namespace, digest, header.function)
+            key = Key(header.namespace, digest, header.function, header.shared)
             try:
                 record = self._disk.get(key)
                 if record is None or not record.fresh(time.time_ns()) or self._ended(key, record):

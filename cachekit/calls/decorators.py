@@ -34,7 +34,7 @@ def distributed_cache(function: Callable[..., Any] | None = None, /, **keywords:
     """Serves the next identical call from memory, disk or IPFS; bare (`@distributed_cache`) or called.
 
     Args:
-        pin: keep in IPFS until unpinned, and exempt from eviction on disk.
+        pin: keep in IPFS until unpinned, and exempt from eviction on disk; or for as long: seconds, a timedelta, "30d".
         ttl: seconds, a timedelta or "30m", "24h", "7d"; None for ever; left out, `CACHEKIT_TTL` (1 h).
         stale_while_revalidate: how long past `ttl` the old value is served while one caller refreshes it.
         stale_if_error: how long past `ttl` the old value is served when the origin raises.
@@ -52,6 +52,8 @@ def distributed_cache(function: Callable[..., Any] | None = None, /, **keywords:
         sample: which of several sampled answers this function asks for.
         share: False keeps entries on this machine.
         encrypt: False publishes payloads in IPFS as they are.
+        coalesce: "team": of several machines that want one value at once, one calls the function; "machine": each does;
+            "auto": "team" where the function took a second or more last time.
         pace: of a generator function's hit: "immediate", or "recorded" to replay its values as they once came.
         adapter: knowledge about the SDK's call that the function makes; its answers replace the defaults above.
         cache_truncated: with an adapter, also keep answers that were cut off at a limit.

@@ -14,6 +14,7 @@ from cachekit.cache.default import ROOT
 
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
+    from cachekit.calls.target import Target
     from cachekit.keys.outline import Explanation
     from cachekit.model import Key, Missing
 
@@ -46,6 +47,8 @@ class Helpers(Generic[P, R]):
         def __wrapped__(self) -> Callable[P, R]: ...
 
         def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+        _self_target: Target
 
         def _self_help(self, helper: str, args: Any, kwargs: Any, *value: Any) -> Any: ...
 
@@ -122,6 +125,13 @@ class Helpers(Generic[P, R]):
     def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
         """Ends hits for this call, in every process; returns whether something was removed."""
         return self._self_help("invalidate", args, kwargs)
+
+    def clear(self, /) -> bool:
+        """Ends hits for every call of this function in its namespace, whoever stored them; returns whether there were any."""
+        from cachekit.cache.operations import invalidate
+
+        target = self._self_target
+        return invalidate(function=target.name, namespace=target.policy.namespace or self.cache.settings.namespace)
 
     def key_for(self, /, *args: P.args, **kwargs: P.kwargs) -> Key:
         """The key of this call. Raises UsageError where it cannot be keyed."""

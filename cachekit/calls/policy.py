@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args
 
 from cachekit.config.durations import LONGEST_NAME, seconds
 from cachekit.errors import UsageError
-from cachekit.model import Adapter, Policy, Retry
+from cachekit.model import Adapter, Coalesce, Policy, Retry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     class Keywords(TypedDict, total=False):
         """What both decorators take."""
 
-        pin: bool
+        pin: Duration | bool
         ttl: Duration | Literal["default"] | None
         stale_while_revalidate: Duration
         stale_if_error: Duration
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         sample: int
         share: bool
         encrypt: bool
+        coalesce: Coalesce
 
     class AnswerKeywords(Keywords, total=False):
         pace: Literal["immediate", "recorded"]
@@ -65,6 +66,10 @@ def policy_of(**keywords: Any) -> Policy:
     policy = Policy(**{name: rules[name](value, name) for name, value in keywords.items()})
     if policy.previous and not max(policy.stale_while_revalidate, policy.stale_if_error):
         raise UsageError("previous= gets a value past its TTL: say how long one is kept, such as stale_if_error='1d'")
+    if policy.coalesce == "team" and not policy.share:
+        raise UsageError(
+            'coalesce="team" needs share=True: the others wait for an entry that never leaves this machine'
+        )
     neutral = policy.adapter.neutral if policy.adapter is not None else frozenset()
     neutral |= {name for name in (policy.output, policy.scratch, policy.previous) if name}
     return replace(policy, ignore=policy.ignore | neutral) if neutral else policy
@@ -151,6 +156,15 @@ def _pace(value: Any, _name: str) -> Any:
     return value
 
 
+def _coalesce(value: Any, _name: str) -> Coalesce:
+    if value not in get_args(Coalesce):
+        raise UsageError(
+            f'coalesce= takes "team" (one machine of the team calls the function, the others wait for its value), "machine" '
+            f'(the others are not asked) or "auto" ("team" where it took a second or more last time), not {value!r}'
+        )
+    return value  # type: ignore[no-any-return]
+
+
 def _adapter(value: Any, _name: str) -> Adapter | None:
     if value is not None and not isinstance(value, Adapter):
         raise UsageError("adapter= takes a cachekit.Adapter, such as cachekit_adapters.groq.CHAT")
@@ -159,6 +173,16 @@ def _adapter(value: Any, _name: str) -> Adapter | None:
 
 def _ttl(value: Any, name: str) -> Any:
     return "default" if value == "default" else seconds(value, name)
+
+
+def _pin(value: Any, name: str) -> float:
+    """True, or seconds."""
+    if isinstance(value, bool):
+        return value
+    length = None if value is None else seconds(value, f"{name}= takes True (until unpinned), False, or how long")
+    if length is None:
+        raise UsageError(f"{name}= takes True (until unpinned), False, or how long, such as '30d', not {value!r}")
+    return length or False
 
 
 def _flag(value: Any, name: str) -> bool:
@@ -172,7 +196,8 @@ def _as_it_is(value: Any, _name: str) -> Any:
 
 
 RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
-    **dict.fromkeys(("pin", "share", "encrypt", "cache_truncated", "cache_sampled"), _flag),
+    "pin": _pin,
+    **dict.fromkeys(("share", "encrypt", "cache_truncated", "cache_sampled"), _flag),
     **dict.fromkeys(("stale_while_revalidate", "stale_if_error"), _window),
     "version": _text,
     "namespace": _namespace,
@@ -185,6 +210,7 @@ RULES: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "codec": _as_it_is,
     "sample": _index,
     "pace": _pace,
+    "coalesce": _coalesce,
     "adapter": _adapter,
     "previous": _text,
 }

@@ -9,6 +9,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,10 +21,11 @@ from cachekit.calls.target import Call, Keyed, Target, about
 from cachekit.errors import CacheMiss, CannotKey, UsageError
 from cachekit.files.digests import content_digest
 from cachekit.keys.binding import Unbound
-from cachekit.model import Adapter, Event, Key, Mode, Policy
+from cachekit.model import Adapter, Event, Mode, Policy
 from cachekit.plan import loops, retrying
 from cachekit.plan import plan as plans
-from cachekit.plan.drive import Errand, arun, run
+from cachekit.plan.drive import arun, run
+from cachekit.plan.errand import Errand
 from cachekit.plan.gate import current, decide, why_off
 from cachekit.plan.steps import STREAMING, Begin, Request, Steps
 from cachekit.plan.waiting import MULTIPLE, led
@@ -154,11 +156,14 @@ def _request(prepared: Prepared) -> Request:
     policy = target.policy
     take = functools.partial(target.keyer.sketch, key, *call, sample=sample_of(target), said=prepared.said)
     memory = Remembering(cache, target.keyer, key, take)
+    took = cache.flights.took.get(key.function, 0.0)
+    far = ("ipfs",) if policy.share and key.shareable and "ipfs" in cache.tiers else ()
+    claims = cache.claims if far else None
     return Request(
         key=key,
         codec=target.codec,
         near=cache.near,
-        far=_far(cache, target, key),
+        far=far,
         clock=time.time_ns,
         mode=prepared.mode,
         ttl=_ttl(policy, cache),
@@ -174,9 +179,11 @@ def _request(prepared: Prepared) -> Request:
         noted=memory.noted,
         changed=functools.partial(_changed, prepared),
         news=functools.partial(cache.ledger.has_stored_since, prepared.seen),
-        patience=max(cache.settings.patience, MULTIPLE * cache.flights.took.get(key.function, 0.0)),
+        patience=max(cache.settings.patience, MULTIPLE * took),
         nested=bool(led()),
         previous=policy.previous,
+        coalesce="machine" if claims is None else policy.coalesce,
+        took=float if claims is None else functools.partial(claims.took, key.function, took),
         judge=None if policy.adapter is None else functools.partial(_judged, policy, policy.adapter),
     )
 
@@ -213,10 +220,6 @@ def _judged(policy: Policy, adapter: Adapter, value: Any) -> str:
     reply = value.reply if isinstance(value, Live) else value
     reason = "" if reply is None else adapter.judge(reply)
     return "" if reason == "truncated" and policy.cache_truncated else reason
-
-
-def _far(cache: Cache, target: Target, key: Key) -> tuple[str, ...]:
-    return ("ipfs",) if target.policy.share and key.shareable and "ipfs" in cache.tiers else ()
 
 
 def _explained(target: Target, call: Call) -> str:
@@ -261,8 +264,10 @@ def begun(
     def warn(error: UsageError) -> None:
         prepared.target.warn_once(error, about=about(error), paid=True)
 
+    # What is stored says so: an export, which comes later, must not take it along.
+    key = prepared.key if policy.share else replace(prepared.key, shareable=False)
     revalidate = functools.partial(_revalidate, prepared, whole or origin)
-    yield Begin(Errand(cache, prepared.key, origin, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how))
+    yield Begin(Errand(cache, key, origin, revalidate=revalidate, sealed=policy.encrypt, warn=warn, **how))
     return (yield from steps)
 
 

@@ -81,6 +81,33 @@ def warm(options: argparse.Namespace) -> Report:
     return Report({"path": str(path)}, f"here: {printable(str(path))}")
 
 
+def export(options: argparse.Namespace) -> Report:
+    from cachekit.cache.exporting import export_car
+
+    chosen = {name: getattr(options, name) for name in ("tag", "function", "since", "namespace")}
+    with _lines():
+        data = export_car(options.file, **chosen)
+    left = _left_out(data)
+    if not data["entries"]:
+        raise Nothing(data, f"nothing to export{left}")
+    text = f"{data['entries']} entries, {data['artifacts']} of them artifacts, in {data['bytes']} bytes{left}"
+    return Report(data, f"{text}\n{data['root']}")
+
+
+def take(options: argparse.Namespace) -> Report:
+    from cachekit.cache.importing import import_car
+
+    with _lines():
+        data = import_car(options.file)
+    where = "into IPFS" if data["to"] == "ipfs" else "onto this disk"
+    return Report(data, f"{data['entries']} entries, {data['artifacts']} of them artifacts, {where}{_left_out(data)}")
+
+
+def _left_out(data: dict[str, Any]) -> str:
+    skipped = ", ".join(f"{count} {printable(reason)}" for reason, count in sorted(data["skipped"].items()))
+    return f"; left out: {skipped}" if skipped else ""
+
+
 def absent(text: str) -> Nothing:
     why = f"neither an entry on disk nor an artifact is called {printable(text)}"
     return Nothing({"key": None}, f"{why}; `cachekit ls` lists entries, `cachekit ls --artifacts` artifacts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
@@ -94,10 +95,11 @@ def _team(cache: Cache, resolved: Resolved, environ: Mapping[str, str]) -> Itera
         yield Finding("daemon", "failed", cache.status()["ipfs"].reason, "repair what the reason names")
     else:
         yield _credential(cache.team)
-        daemon = _daemon(cache.team, resolved, environ)
-        yield daemon
-        if daemon.text.startswith("Kubo"):
+        engine = _store(cache.team) if resolved.settings.store else _daemon(cache.team, resolved, environ)
+        yield engine
+        if engine.text.startswith(cache.team.transport.kind):
             yield _namespaces(cache.team, resolved.settings.namespace)
+            yield from _swarm(cache.team)
             if resolved.settings.ipfs != "ro" and cache.team.credential.writes:
                 yield from _waiting(cache.team)
 
@@ -111,7 +113,7 @@ def _credential(team: Team) -> Finding:
 
 def _credential_alone(resolved: Resolved) -> Finding:
     from cachekit.ipfs.sharing import credential_file
-    from cachekit.ipfs.trust.credential import load_credential
+    from cachekit.ipfs.trust.tokens import load_credential
 
     settings = resolved.settings
     try:
@@ -137,6 +139,22 @@ def _daemon(team: Team, resolved: Resolved, environ: Mapping[str, str]) -> Findi
     return Finding("daemon", "ok", text)
 
 
+def _store(team: Team) -> Finding:
+    engine = team.transport
+    try:
+        version = engine.version()
+    except TierError as error:
+        remedy = _STORE_REMEDIES.get(error.reason, "compare CACHEKIT_STORE; CACHEKIT_IPFS=off does without")
+        return Finding("store", "failed", f"{team.api}: {error}", remedy)
+    return Finding("store", "ok", f"{engine.kind} {version} at {team.api}{'' if engine.writable else ', only read'}")
+
+
+_STORE_REMEDIES: Final = {
+    "no_store": "mount it, or make the directory; CACHEKIT_STORE names it; CACHEKIT_IPFS=off does without",
+    "timeout": "it hangs: look at the mount or the server; CACHEKIT_IPFS=off does without",
+    "forbidden": "CACHEKIT_IPFS_AUTH is what the web server asks for, such as user:password",
+    "tls": "the server's certificate must be one that this machine trusts",
+}
 _REMEDIES: Final = {
     "refused": "`cachekit node start` starts one; CACHEKIT_IPFS_API names another; CACHEKIT_IPFS=off does without",
     "timeout": "it hangs: end it and start it again; CACHEKIT_IPFS=off does without",
@@ -166,18 +184,46 @@ def _waiting(team: Team) -> Iterator[Finding]:
         yield Finding("outbox", "failed", text, "`cachekit flush` sends them, or says what hinders it")
 
 
+def _swarm(team: Team) -> Iterator[Finding]:
+    from cachekit.ipfs.kubo.network import too_old
+
+    swarm = team.tier.swarm
+    if swarm is None:
+        return
+    try:
+        if not swarm.network.has_topics(_SECONDS):
+            old = too_old(swarm.network.transport.known_version())
+            text = f"{old or 'the daemon has no pubsub'}: entries of other machines come by name, within half a minute"
+            remedy = "`cachekit node install` gets a newer one" if old else "`ipfs config --json Pubsub.Enabled true`"
+            yield Finding("topics", "note", text, remedy)
+        connected = len(swarm.network.peers(_SECONDS))
+    except TierError as error:
+        yield Finding("team", "failed", f"the daemon does not say who is connected: {error}", "restart the daemon")
+        return
+    if connected:
+        yield Finding("team", "ok", f"{connected} daemons of the team are connected; `cachekit node status` names them")
+    else:
+        text = "no daemon of the team is connected"
+        yield Finding(
+            "team", "failed", text, "see that one of CACHEKIT_PEERS, or who invited you, runs and can be dialled"
+        )
+
+
 def _namespaces(team: Team, namespace: str) -> Finding:
-    from cachekit.ipfs.index.index import ROOT
+    from cachekit.ipfs.index.shelves import ROOT
 
     try:
         listed = team.transport.list(ROOT, timeout=_SECONDS) or []
     except TierError as error:
-        return Finding("namespaces", "failed", f"the index cannot be listed: {error}", "ask again; restart the daemon")
-    spaces = {name for name, _, _ in listed}
+        remedy = "ask again; restart the daemon, if it is one"
+        return Finding("namespaces", "failed", f"the index cannot be listed: {error}", remedy)
+    spaces = {name for name, _, _ in listed if re.fullmatch(r"[0-9a-f]{32}", name)}
+    swarm = team.tier.swarm
+    spaces |= {head.space for head in swarm.book.heads()} if swarm is not None else set()
     if not spaces:
-        return Finding("namespaces", "ok", "the daemon holds no entries yet")
+        return Finding("namespaces", "ok", "no entries there yet")
     if team.credential.namespace_id(namespace) in spaces:
-        return Finding("namespaces", "ok", f"the daemon holds entries of {namespace!r} under this secret")
+        return Finding("namespaces", "ok", f"there are entries of {namespace!r} under this secret")
     text = f"other namespaces are there ({len(spaces)}), none under this secret and the name {namespace!r}"
     return Finding(
         "namespaces", "note", text, "where you expected hits, compare CACHEKIT_SECRET and CACHEKIT_NAMESPACE"

@@ -75,6 +75,7 @@ def ls(options: argparse.Namespace) -> Report:
 def _entry(digest: bytes, header: Header) -> dict[str, Any]:
     return {
         **header._asdict(),
+        "pin": bool(header.pin),
         "key": str(Key(header.namespace, digest)),
         "created": instant(header.created),
         "expires": None if header.expires == FOREVER else instant(header.expires),

@@ -105,14 +105,6 @@ def stop(_options: argparse.Namespace) -> Report:
     return Report(_plain(now), text, NO if now.running else YES)
 
 
-def status(_options: argparse.Namespace) -> Report:
-    from cachekit.ipfs.node import daemon
-
-    now = daemon.status(data_dir())
-    text = f"Kubo {now.version} {now.reason} (pid {now.pid})" if now.running else now.reason
-    return Report(_plain(now), text, YES if now.running else NO)
-
-
 def serve(options: argparse.Namespace) -> Report:
     from cachekit.ipfs.node import daemon
     from cachekit.ipfs.node import install as node

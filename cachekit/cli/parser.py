@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cachekit.cli import artifacts, explain, look, node, remove, run
+from cachekit.cli import artifacts, explain, look, node, remove, run, team
 from cachekit.cli.report import INTERRUPTED, NO, USAGE, YES, Nothing, Report, explained
 from cachekit.config.settings import TABLE
 from cachekit.errors import CachekitError, UsageError
@@ -129,9 +129,9 @@ def _add_removing(commands: Any) -> None:
     _key(invalidate, "?")
     invalidate.add_argument("--tag", help="entries with this tag; with --namespace only those of the namespace")
     invalidate.add_argument("--namespace", help="every entry of this namespace")
-    _command(commands, "clear", remove.clear, "end hits for every entry of the configured namespace").add_argument(
-        "--yes", action="store_true", help="do not ask"
-    )
+    clearing = _command(commands, "clear", remove.clear, "end hits for every entry of the configured namespace")
+    clearing.add_argument("function", nargs="?", metavar="FUNCTION", help="only this function's, as `stats` names it")
+    clearing.add_argument("--yes", action="store_true", help="do not ask")
     _command(commands, "gc", remove.gc, "drop what expired and what is over the limit")
 
 
@@ -141,6 +141,7 @@ def _add_artifacts(commands: Any) -> None:
     restore.add_argument("--output", metavar="PATH", help="place it there, replacing what is")
     warm = _command(commands, "warm", artifacts.warm, "fetch an artifact's files ahead of its first use")
     warm.add_argument("--artifact", metavar="NAME|KEY", required=True, help="as `cachekit ls --artifacts` prints it")
+    _add_cars(commands)
     running = _command(commands, "run", run.run, "run a command once: its output and its files are kept")
     for option, metavar, text in (
         ("--input", "PATH", "counts by content; may repeat"),
@@ -158,6 +159,17 @@ def _add_artifacts(commands: Any) -> None:
     ):
         running.add_argument(option, action="store_true", help=text)
     running.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="and its arguments")
+
+
+def _add_cars(commands: Any) -> None:
+    export = _command(commands, "export", artifacts.export, "entries into a CAR file, signed and sealed as in IPFS")
+    export.add_argument("file", metavar="FILE.car", help="replaced where it exists; `ipfs dag import` takes it too")
+    export.add_argument("--tag", help="entries with this tag")
+    export.add_argument("--function", help="entries of this function, as `cachekit ls` prints it")
+    export.add_argument("--since", metavar="TIME", help="entries made at most so long ago, such as 2d")
+    export.add_argument("--namespace", help="entries of this namespace")
+    taking = _command(commands, "import", artifacts.take, "what `cachekit export` wrote: into IPFS, or onto this disk")
+    taking.add_argument("file", metavar="FILE.car", help="of another machine with the same credential")
 
 
 def _add_ipfs(commands: Any) -> None:
@@ -186,7 +198,24 @@ def _add_ipfs(commands: Any) -> None:
     )
     _add_serving(_command(actions, "serve", node.serve, "run the private node until SIGTERM or Ctrl-C; for services"))
     _command(actions, "stop", node.stop, "end the private node")
-    _command(actions, "status", node.status, "whether the private node runs and answers")
+    _command(actions, "status", team.status, "whether the private node runs and answers; the team, and who is offline")
+    inviting = _command(actions, "invite", team.invite, "a token with which another machine joins; prints it alone")
+    inviting.add_argument("--read-only", action="store_true", help="its machine reads, and publishes nothing")
+    inviting.add_argument("--name", help="what the team calls that machine; its host's name by default")
+    inviting.add_argument("--expires", metavar="TIME", help="how long it may write, such as 90d; for ever by default")
+    inviting.add_argument("--address", metavar="HOST[:PORT]", help="where others reach this machine; found if left out")
+    _command(actions, "revoke", team.revoke, "believe nothing new of a member").add_argument(
+        "name", metavar="NAME|ID", help="as it was invited, or a writer's id"
+    )
+    _command(actions, "rotate", team.rotate, "a new secret for what is stored from now on")
+    distrusting = _command(commands, "distrust", team.distrust, "end all that a member ever stored, on all machines")
+    distrusting.add_argument("name", metavar="NAME|ID", help="as it was invited, or a writer's id")
+    distrusting.add_argument("--since", metavar="TIME", help="only what it stored in the last, such as 2d")
+    joining = _command(actions, "join", team.join, "make this machine's node one of a team")
+    joining.add_argument(
+        "token", metavar="TOKEN", help="as `cachekit node invite` printed it; treat it like a password"
+    )
+    joining.add_argument("--name", help="what the team calls this machine")
 
 
 def _add_serving(serving: argparse.ArgumentParser) -> None:

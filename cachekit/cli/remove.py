@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Final
 
 from cachekit.cache import operations
 from cachekit.cache.default import default
@@ -31,6 +32,8 @@ def _removed(removed: bool) -> Report:
 
 def clear(options: argparse.Namespace) -> Report:
     name = default().settings.namespace
+    if options.function is not None:
+        return _removed(operations.invalidate(function=options.function))
     if not options.yes and (options.json or not sys.stdin.isatty()):
         raise UsageError(f"`cachekit clear` ends every hit of namespace {name!r}; say --yes where nobody can answer")
     question = f"End every hit of namespace {name!r}, for everybody who shares it? [y/N] "
@@ -39,10 +42,21 @@ def clear(options: argparse.Namespace) -> Report:
     return Report({"removed": False}, "nothing was changed", NO)
 
 
+_FREED: Final = {
+    "disk_bytes": "bytes freed of entries",
+    "artifact_bytes": "bytes freed of artifacts",
+    "index_rows": "rows dropped of what is known of the team",
+    "ipfs_pins": "CIDs let go of in IPFS",
+    "ipfs_lines": "lines fewer in the shared index",
+    "ipfs_segments": "segments fewer in the shared index",
+}
+
+
 def gc(_options: argparse.Namespace) -> Report:
     operations.disk()  # else there is nothing to drop from
     dropped = operations.gc()
-    text = (
-        f"{dropped['dropped']} entries and {dropped['artifacts']} artifacts dropped, {dropped['leftovers']} leftovers"
-    )
-    return Report(dropped, text)
+    lines = [
+        f"{dropped['dropped']} entries and {dropped['artifacts']} artifacts dropped, {dropped['leftovers']} leftovers",
+        *(f"{text}: {dropped[what]}" for what, text in _FREED.items() if what in dropped),
+    ]
+    return Report(dropped, "\n".join(lines))

@@ -22,7 +22,7 @@ INTERRUPTED: Final = 130
 """What a shell says of a program that Ctrl-C ended."""
 
 State = Literal["ok", "note", "failed"]
-_SILENT: Final = ("refused", "timeout", "unresolved", "reset", "network")
+_SILENT: Final = ("refused", "timeout", "unresolved", "reset", "network", "no_store", "disk")
 """Why nobody answered."""
 _DIGITS: Final = 64
 _HEX: Final = re.compile(r"[0-9a-fA-F]{1,64}")
@@ -92,6 +92,8 @@ def explained(error: Exception) -> str:
 
 
 def unanswered(why: str) -> str:
+    if default().settings.store:
+        return f"the store does not answer ({printable(why)}); `cachekit doctor` looks closer"
     return (
         f"the IPFS daemon does not answer ({printable(why)}); `cachekit doctor` looks closer, "
         "`cachekit node start` starts a private one"

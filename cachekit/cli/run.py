@@ -15,7 +15,7 @@ from cachekit.commands import quick
 from cachekit.commands.command import Command, Given, argv_of, named, readable
 from cachekit.commands.notes import fold, leave
 from cachekit.commands.outcome import Done, outcome_of
-from cachekit.commands.process import Shown
+from cachekit.commands.process import CannotRun, Shown, shell_status
 from cachekit.commands.program import Program, undeclared
 from cachekit.commands.trace import Trace, trace_of
 from cachekit.errors import UsageError
@@ -30,17 +30,24 @@ def run(options: argparse.Namespace) -> Report:
     off = current_mode() == "off"
     trace = _tracing(command) if options.trace else None
     stdin = None if off else _stdin(options)
-    done = outcome_of(
-        command,
-        shown,
-        stdin=stdin,
-        # What is typed does not count, and whoever asks at a terminal is answered there.
-        inherit=off or _is_terminal(sys.stdin),
-        ttl=options.ttl,
-        pin=options.pin,
-        trace=trace,
-        ran=lambda program: _say_undeclared(command, program),
-    )
+    try:
+        done = outcome_of(
+            command,
+            shown,
+            stdin=stdin,
+            # What is typed does not count, and whoever asks at a terminal is answered there.
+            inherit=off or _is_terminal(sys.stdin),
+            ttl=options.ttl,
+            pin=options.pin,
+            trace=trace,
+            ran=lambda program: _say_undeclared(command, program),
+        )
+    except CannotRun as error:
+        print(f"cachekit: {printable(str(error))}", file=sys.stderr)
+        done = Done(error.status)
+    except BrokenPipeError:  # the reader of a replay has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        done = Done(quick.UNREAD, hit=True, kept=True)
     if done.left is not None and current_mode() == "on":
         with suppress(OSError, ValueError):  # it ran, and is kept: without a note the next hit goes the whole way
             leave(default(), options.words, done.left, report=options.json)
@@ -117,5 +124,6 @@ def _say_traced(trace: Trace, program: Program) -> None:
 
 def _report(command: Command, done: Done) -> Report:
     outputs = [str(path) for path in command.outputs]
-    data = {"hit": done.hit, "status": done.status, "kept": done.kept, "outputs": outputs}
-    return Report(data, "", done.status, raw=b"")
+    status = shell_status(done.status)
+    data = {"hit": done.hit, "status": status, "kept": done.kept, "outputs": outputs}
+    return Report(data, "", status, raw=b"")

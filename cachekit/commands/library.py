@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from cachekit.commands.command import Command, Given, argv_of, named, readable
 from cachekit.commands.outcome import outcome_of
-from cachekit.commands.process import Shown
+from cachekit.commands.process import Shown, shell_status
 from cachekit.errors import UsageError
 
 
 class Outcome(NamedTuple):
     """How a command ended: `status` as a shell says it, what it printed as bytes; `hit` where it did not run, `kept` where
-    the next one is a hit.
+    the next one is a hit. `returncode` is the status as `subprocess` has it: less than 0 for a signal.
     """
 
     status: int
@@ -23,6 +23,7 @@ class Outcome(NamedTuple):
     stderr: bytes
     hit: bool = False
     kept: bool = False
+    returncode: int = 0
 
 
 def run_command(
@@ -74,4 +75,5 @@ def run_command(
     finally:
         if given is not None:
             given.file.close()
-    return Outcome(done.status, stdout.getvalue(), stderr.getvalue(), done.hit, done.kept)
+    said = stdout.getvalue(), stderr.getvalue()
+    return Outcome(shell_status(done.status), *said, done.hit, done.kept, done.status)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachekit.commands import quick
+from cachekit.commands.process import shell_status
 from cachekit.commands.quick import Note, Output
 from cachekit.errors import TierError
 from cachekit.files.digest_cache import telling
@@ -112,11 +113,16 @@ def leave(cache: Cache, words: Sequence[str], left: Left, *, report: bool) -> No
     if not instance and not lasting:
         return
     until = min(now + (_HOUR if cache.settings.ipfs == "off" else _TOLD), left.record.expires or now + _HOUR)
-    data = {"hit": True, "status": left.status, "kept": True, "outputs": [str(path) for path in left.outputs]}
+    data = {
+        "hit": True,
+        "status": shell_status(left.status),
+        "kept": True,
+        "outputs": [str(path) for path in left.outputs],
+    }
     head = (
         b"%d" % until,
         b"%d" % left.generation,
-        b"%d" % left.status,
+        b"%d" % shell_status(left.status),
         repr(left.record.seconds).encode(),
         os.fsencode(left.place),
         json.dumps(data, indent=2).encode() + b"\n" if report else b"",

@@ -27,6 +27,7 @@ from cachekit.commands.process import Shown, perform
 from cachekit.commands.program import Program, program_of
 from cachekit.commands.trace import Trace
 from cachekit.errors import TierError, UsageError
+from cachekit.files.digests import write_all
 from cachekit.files.temporary import remove
 from cachekit.model import Event, Record
 
@@ -123,10 +124,13 @@ def outcome_of(
         return Done(ended.status, why=ended.why, program=attempt.program)
     status, modes = read_about(found, len(command.outputs))
     hit = attempt.status is None
+    if not hit and (trace is not None or current_mode() == "refresh"):
+        with suppress(TierError):  # other notes hold what this outcome stands in place of
+            default().ledger.bump()
     if hit:
         place(found, command.outputs, modes)
         for name, to in zip(Shown._fields, shown, strict=True):
-            to.write((found / name).read_bytes())
+            write_all(to, (found / name).read_bytes())  # unbuffered, one write may take a part
             to.flush()
     left = None
     if attempt.seen is not None and attempt.record is not None:

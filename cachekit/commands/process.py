@@ -17,6 +17,7 @@ from typing import IO, Any, Final, NamedTuple
 
 from cachekit.commands.command import Command
 from cachekit.errors import UsageError
+from cachekit.files.digests import write_all
 
 _PIECE: Final = 1 << 16
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
@@ -27,8 +28,18 @@ _PATIENCE: Final = 1.0
 """Seconds for the last words of a command that a signal ended: what it started may hold the pipe for as long as it likes."""
 
 
+class CannotRun(UsageError):
+    """There is no such program, or it may not be run; `status` is what a shell says then."""
+
+    def __init__(self, name: str, error: OSError) -> None:
+        super().__init__(f"{name} cannot be run: {error.strerror or error}")
+        self.status = 127 if isinstance(error, FileNotFoundError) else 126
+
+
 class Ended(NamedTuple):
-    """`status` as a shell says it; `problem` is why what it printed must not be kept, "" where nothing speaks against it."""
+    """`status` as `subprocess` has it, less than 0 for a signal; `problem` is why what it printed must not be
+    kept, "" where nothing speaks against it.
+    """
 
     status: int
     problem: str
@@ -47,7 +58,7 @@ def perform(
     """Runs it; what it prints is shown, and kept as `stdout` and `stderr` in the new directory `kept`, unless that is None.
 
     `stdin` is what `subprocess` takes: None for the caller's own. `relay` passes our signals on, which end nothing else
-    then; without it, what ends the wait (Ctrl-C) ends the command. Raises UsageError for what cannot be run.
+    then; without it, what ends the wait (Ctrl-C) ends the command. Raises CannotRun for what cannot be run.
     """
     lost: list[str] = []
     with _passing_on() if relay else nullcontext(_Relay()) as signals:
@@ -57,7 +68,7 @@ def perform(
                 command.argv, cwd=command.cwd, stdin=stdin, stdout=ends[0].theirs, stderr=ends[1].theirs
             )
         except OSError as error:
-            raise UsageError(f"{command.argv[0]} cannot be run: {error.strerror or error}") from error
+            raise CannotRun(command.argv[0], error) from error
         finally:
             for end in ends:
                 end.given_away()
@@ -75,7 +86,12 @@ def perform(
         status = -signals.heard[0]
     if signals.heard:
         lost.append(f"{signal.Signals(signals.heard[0]).name} was passed on to the command")
-    return Ended(128 - status if status < 0 else status, lost[0] if lost else "")
+    return Ended(status, lost[0] if lost else "")
+
+
+def shell_status(status: int) -> int:
+    """How a shell says it, which cannot be told back: 143 is `SIGTERM`, and what some programs exit with."""
+    return 128 - status if status < 0 else status
 
 
 class _End:
@@ -133,7 +149,7 @@ def _copied(source: IO[bytes], kept: Path | None, shown: IO[bytes], lost: list[s
         try:
             while piece := _read(source.fileno()):
                 file.write(piece)
-                shown.write(piece)
+                write_all(shown, piece)
                 shown.flush()
         except OSError as error:
             lost.append(f"what it printed could not be shown: {error}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HITS = "hits"
 """The file in the cache directory where a hit leaves the seconds that it saved, a line each."""
+UNREAD = 128 + 13  # `SIGPIPE`, as for most commands: the reader has seen enough (`| head`)
 LONGEST = 1 << 22
 """Bytes that a note has at most."""
 _TAKING = ("--input", "--output", "--env", "--ttl")
@@ -56,21 +57,9 @@ class Note:
     """
 
     __slots__ = (
-        *(
-            "generation",
-            "head",
-            "instance",
-            "outcome",
-            "outputs",
-            "report",
-            "saved",
-            "seen",
-            "status",
-            "stderr",
-            "stdout",
-        ),
+        *("generation", "head", "instance", "outcome", "outputs", "report", "saved", "seen", "status", "stderr", "stdout"),
         "until",
-    )
+    )  # fmt: skip
 
     def __init__(self, head: Sequence[bytes], outputs: Sequence[Output], seen: Sequence[tuple[bytes, bytes]]) -> None:
         self.head, self.outputs, self.seen = head, outputs, seen
@@ -110,7 +99,7 @@ def _told(note: Note, sources: Sequence[int], *, aside: bool) -> int:
             _copy(source, to)
         _write(1, note.report)
     except BrokenPipeError:
-        return 0
+        return UNREAD
     except OSError as error:
         sys.stderr.write(f"cachekit: {error}\n")
         return 1

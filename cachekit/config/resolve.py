@@ -152,6 +152,8 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def _conflict(settings: Settings, origin: Origin, refusal: str | None) -> list[str]:
+    if settings.store and origin.source in ("ci", "legacy"):
+        return [f"CACHEKIT_STORE is not used, IPFS is off: {origin.detail}; CACHEKIT_IPFS=rw uses it, ro only reads it"]
     if refusal is None or origin.source == "legacy" or settings.ipfs == "off":
         return []
     return [f"{origin.detail} wins over {refusal}, so IPFS is not off; unset one of them"]

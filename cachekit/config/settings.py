@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cachekit.config.ci import BOOLEAN_TEXT, BOOLEANS
 from cachekit.config.durations import DURATIONS, LONGEST_NAME, duration, number, within
@@ -45,7 +45,9 @@ class Settings:
     ipfs_api: str | None
     ipfs_auth: str | None = field(repr=False)
     ipfs_timeout: float
+    store: str | None
     gateways: tuple[str, ...]
+    peers: tuple[str, ...]
     secret: str | None = field(repr=False)
     secret_file: Path | None
     log: Log
@@ -149,6 +151,15 @@ def _multiaddr(value: Any) -> str:
     return address
 
 
+def _peers(value: Any) -> tuple[str, ...]:
+    peers = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+    for peer in peers:
+        address, _, identity = _text(peer).rpartition("/p2p/")
+        if _multiaddr(address).startswith("/unix/") or not re.fullmatch(r"[1-9A-HJ-NP-Za-z]{40,60}", identity):
+            raise ValueError
+    return tuple(peers)
+
+
 def _urls(value: Any) -> tuple[str, ...]:
     urls = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
     for url in urls:
@@ -156,6 +167,17 @@ def _urls(value: Any) -> tuple[str, ...]:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError
     return tuple(url.rstrip("/") for url in urls)
+
+
+def _store(value: Any) -> str:
+    text = _text(value).rstrip("/")
+    parts = urlsplit(text)
+    path, host = unquote(parts.path), parts.hostname
+    known = parts.scheme in ("http", "https") and host if parts.scheme != "file" else host is None and path[:1] == "/"
+    # A password in an address would be shown wherever the address is.
+    if not known or parts.port == 0 or "@" in parts.netloc or parts.query or parts.fragment or "\0" in path:
+        raise ValueError
+    return text
 
 
 def _words(kind: Any) -> str:
@@ -181,11 +203,15 @@ TABLE: Final = (
     Variable("ipfs_api", _multiaddr, None, _MULTIADDR,
              "where the Kubo RPC is; says where, never whether", "found by itself", optional=True),
     Variable("ipfs_auth", _text, None, "user:password, basic:user:password or bearer:token",
-             "what the Kubo RPC asks for", "none", secret=True, optional=True),
+             "what the Kubo RPC, or the web server of `CACHEKIT_STORE`, asks for", "none", secret=True, optional=True),
     Variable("ipfs_timeout", _timeout, 0.25, "seconds, more than 0, or '250ms'",
              "the total deadline of a read from IPFS", "`0.25`"),
+    Variable("store", _store, None, "'file:///mnt/team', or 'https://host/path' (or http) to read only",
+             "a directory to share through instead of a Kubo daemon; says where, never whether", "none", optional=True),
     Variable("gateways", _urls, (), "http(s) URLs, separated by spaces or commas, or a list of them",
              "HTTP gateways that `fetch` asks for what no daemon has; they see the CID", "none"),
+    Variable("peers", _peers, (), "multiaddrs such as '/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…', separated by spaces or commas",
+             "the daemons of the team that ours connects with", "those of `cachekit node join`"),
     Variable("secret", _text, None, "the credential string of a namespace", "the credential a team shares",
              "from the file", secret=True, optional=True),
     Variable("secret_file", _path, None, "a path", "holds what `CACHEKIT_SECRET` carries; created where missing",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import IO, TYPE_CHECKING, BinaryIO, Final
 
 from cachekit.errors import CannotKey
 from cachekit.files.frames import frame as frame
@@ -108,7 +108,7 @@ def stream_digest(
     return digest.digest()
 
 
-def write_all(stream: BinaryIO, piece: bytes) -> None:
+def write_all(stream: IO[bytes], piece: bytes) -> None:
     """Writes a piece: a file without a buffer of its own may take less at a time."""
     rest = memoryview(piece)
     while rest:

@@ -6,40 +6,36 @@ Writes are behind the call: `put` queues durably, a thread and `flush` send.
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline
-from cachekit.ipfs.content import trees
-from cachekit.ipfs.content.cids import file_cid
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.gateways import Gateways
 from cachekit.ipfs.content.sources import Sources
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.reading import LISTENING_SECONDS, Puller, payload_of, record_of
-from cachekit.ipfs.index.rows import Pin
+from cachekit.ipfs.index.rows import Pin, codes_of
 from cachekit.ipfs.index.segments import MAX_TAGS, Line
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.outbox.by_hand import BY_HAND, ByHand
 from cachekit.ipfs.outbox.queue import Item, Outbox
-from cachekit.ipfs.outbox.sending import Sender, again
-from cachekit.ipfs.trust.credential import KEY_BYTES, WriterKey
+from cachekit.ipfs.outbox.sending import Adopted, Sender
+from cachekit.ipfs.swarm.claiming import Claims
+from cachekit.ipfs.swarm.swarm import Swarm
+from cachekit.ipfs.trust.credential import WriterKey
+from cachekit.ipfs.trust.roster import Roster
 from cachekit.ipfs.worker import BATCHING_SECONDS, RETRY_SECONDS, Worker
 from cachekit.model import EVERYWHERE, Key, Mark, Record
 
 _BACKGROUND_SECONDS: Final = 60.0
 _FAIR_SECONDS: Final = 1.0
 _BELIEVED_SECONDS: Final = 1.0
+_PARTING_SECONDS: Final = 0.2
 _INDEX_SHARE: Final = 0.6
 """Of the time of a `get`: an index that takes longer must leave some for the payload."""
-_ANY_BYTES: Final = 1 << 60
-"""The size of what nobody measured: it may take all the time that there is."""
-_BY_HAND: Final = ""
-"""The namespace under which `store` counts its pins; no decorated call can have it."""
 
 
 class IpfsTier:
@@ -48,7 +44,8 @@ class IpfsTier:
     `timeout`, in seconds, bounds a whole `get`. `writer` is asked for the writer key at the first sending.
     `files` sends an artifact's files, until a deadline; whether it could.
     `report` hears a short word for everything that was refused without failing the call. `barred` counts the `get`s
-    that an open breaker answered.
+    that an open breaker answered; `writable` is whether this machine may write there. `swarm` makes what connects this
+    daemon's index with those of others; with it come `claims`, who of the team computes what.
     """
 
     name = "ipfs"
@@ -56,7 +53,7 @@ class IpfsTier:
 
     def __init__(
         self,
-        transport: KuboTransport,
+        transport: Engine,
         table: Table,
         outbox: Outbox,
         breaker: Breaker,
@@ -66,25 +63,35 @@ class IpfsTier:
         writer: Callable[[], WriterKey],
         report: Callable[[str], None] = lambda _reason: None,
         files: Callable[[Item, Deadline], bool] = lambda _item, _deadline: False,
+        swarm: Callable[[Index], Swarm] | None = None,
     ) -> None:
         self.barred = 0
         self._transport = transport
         self._table = table
         self._outbox = outbox
         self._breaker = breaker
-        self._writable = writable
+        self.writable = writable
         self._timeout = timeout
         self._report = report
         self._index = Index(transport, table)
-        self._sender = Sender(transport, self._index, table, outbox, writer, report, files)
+        self.swarm = None if swarm is None else swarm(self._index)
+        announce = {} if self.swarm is None else {"announce": self.swarm.announce}
+        self._sender = Sender(transport, self._index, table, outbox, writer, report, files, **announce)
+        self.claims = None
+        if self.swarm is not None:
+            self.claims = Claims(self.swarm, table.credential, self._flushed_quietly, report, writes=writable)
+        self.by_hand = ByHand(transport, table, breaker, self._sender)
         self._puller = Puller(self._index, table, breaker, timeout, report)
         delays = BATCHING_SECONDS, RETRY_SECONDS
         self._sending = Worker("cachekit-outbox", self._flushed_quietly, delays, lasting=True)
 
     # -- model.Tier ----------------------------------------------------------------------------------
 
-    def get(self, key: Key) -> Record | None:
-        """The verified record, or None: unknown, dead, collected, or barred. Raises TierError within the timeout."""
+    def get(self, key: Key, *, patience: float = 0.0) -> Record | None:
+        """The verified record, or None: unknown, dead, collected, or barred. Raises TierError within the timeout.
+
+        A payload may take `patience` seconds, if the origin took as long: who waits for it would call that.
+        """
         if not key.shareable:
             return None
         if not self._breaker.allows():
@@ -94,18 +101,22 @@ class IpfsTier:
         entry = self._locate(key, deadline)
         if entry is None:
             return None
+        deadline.at = max(deadline.at, time.monotonic() + min(patience, entry.seconds))
         payload = self._breaker.call(lambda: payload_of(self._transport, entry, deadline.left()))
-        if payload is None:
+        if payload is None and self.swarm is not None:
+            payload = self.swarm.payload(key.namespace, entry, deadline)
+        elif payload is None:
             # Collected. A segment once read is not read again, so nobody asks for it twice.
             self._table.forget(key.namespace, key.digest)
+        if payload is None:
             return None
         return record_of(self._table, key.namespace, entry, payload)
 
     def put(self, key: Key, record: Record, *, encrypt: bool = True) -> None:
         """Queue durably, also while the daemon is away; nothing for a key that stays here or where we may not write."""
-        if not (self._writable and key.shareable):
+        if not (self.writable and key.shareable):
             return
-        if len(set(record.tags)) > MAX_TAGS:
+        if len(codes_of(self._table.credential, record.tags)) > MAX_TAGS:
             self._report("too_many_tags")
             return
         self._outbox.add(key, record, encrypt=encrypt)
@@ -120,17 +131,27 @@ class IpfsTier:
         deadline = Deadline(timeout)
         self._puller.worker.end()
         self._sending.end()
+        if self.swarm is not None:
+            self.swarm.close()
         with contextlib.suppress(TierError):
-            if self._breaker.allows() and (self._outbox.pending() or self._table.needless()):
+            if self._breaker.allows() and (self._outbox.pending() or self._idle_pins()):
                 self.flush(timeout)
+        if self.claims is not None:
+            self.claims.close(max(deadline.rest, _PARTING_SECONDS))
         self._sending.join(deadline.rest)
         self._puller.worker.join(deadline.rest)
+        if self.swarm is not None:
+            self.swarm.join(deadline.rest)
 
     def renew_after_fork(self) -> None:
         """Threads do not survive a fork: the child listens for itself; it sends when it has something to send."""
         self._index.renew_after_fork()
         self._breaker.renew_after_fork()
         self._puller.worker.wake()
+        if self.claims is not None:
+            self.claims.renew_after_fork()
+        if self.swarm is not None:
+            self.swarm.renew_after_fork()
 
     # -- beyond the protocol ----------------------------------------------------------------------------
 
@@ -138,7 +159,7 @@ class IpfsTier:
         """End what `mark` covers; how many entries that were here. Queued for the other machines where we may write."""
         ended = self._table.mark(mark)
         self._table.heed(mark.namespace)
-        if self._writable:
+        if self.writable:
             self._outbox.add_mark(mark)
             self._sending.wake()
         return ended
@@ -150,9 +171,9 @@ class IpfsTier:
         """
         deadline = Deadline(timeout)
         try:
-            sent = self._sender.send(deadline, patient=patient) if self._writable else 0
+            sent = self._sender.send(deadline, patient=patient) if self.writable else 0
             # Who may not write has bytes of his own to unpin all the same.
-            if not self._writable and self._table.needless():
+            if not self.writable and self._idle_pins():
                 self._sender.release(deadline)
         except TierError as error:
             # Where hardly any time was given, a timeout says nothing about the daemon.
@@ -162,6 +183,14 @@ class IpfsTier:
         if sent:
             self._breaker.succeeded()
         return sent
+
+    def adopt(self, space: str, adopted: Sequence[Adopted], restore: Callable[[Line], None], timeout: float) -> None:
+        """As `Sender.adopt`."""
+        self._sender.adopt(space, adopted, restore, Deadline(timeout))
+
+    def collect(self, timeout: float) -> dict[str, int]:
+        """As `Sender.collect`."""
+        return self._breaker.call(lambda: self._sender.collect(Deadline(timeout), writes=self.writable))
 
     def pending(self) -> int:
         """How many items wait to be sent."""
@@ -181,50 +210,11 @@ class IpfsTier:
             taken = 1
         for pin in self._referring(what):
             # Queued first: who dies in between has unpinned it. What is stored by hand is nobody else's business.
-            if pin.namespace != _BY_HAND:
+            if pin.namespace != BY_HAND:
                 self._outbox.add_unpin(pin.namespace, pin.key, pin.cid, at)
             taken += self._table.dereference(pin.namespace, pin.key, at)
         self._sending.wake()
         return taken
-
-    def store(self, data: bytes, *, pin: bool = False, timeout: float = 60.0) -> str:
-        """Publish bytes as they are, unencrypted; gives the CID. Waits for the daemon."""
-        deadline = Deadline(timeout)
-        if not pin:
-            return self._breaker.call(lambda: self._sender.upload(data, deadline))
-        cid = file_cid(data)
-        self._referred(cid, lambda key: self._sender.store(data, _BY_HAND, key, "store", deadline))
-        return cid
-
-    def add(self, path: Path, *, pin: bool = False, timeout: float = 60.0) -> str:
-        """The same for a file of any size, or a directory."""
-        deadline = Deadline(timeout)
-        cid, size = self._breaker.call(lambda: trees.add(path, self._transport, deadline))
-
-        def kept(key: bytes) -> None:
-            hold = functools.partial(self._sender.hold, _BY_HAND, key, cid, size, "store", deadline)
-            again(hold, deadline, restore=lambda: trees.add(path, self._transport, deadline))
-
-        if pin:
-            self._referred(cid, kept)
-        return cid
-
-    def pin(self, cid: str, *, timeout: float = 60.0) -> None:
-        """Have the daemon keep what it has under `cid`; TierError `not_found` where it lacks some of it."""
-        deadline = Deadline(timeout)
-        self._referred(cid, lambda key: self._sender.hold(_BY_HAND, key, cid, _ANY_BYTES, "store", deadline))
-
-    def _referred(self, cid: str, keep: Callable[[bytes], None]) -> None:
-        known = [one.key for one in self._table.references(cid) if one.namespace == _BY_HAND]
-        # No other directory's, and none that was taken off: at random.
-        key = known[0] if known else os.urandom(KEY_BYTES)
-        self._table.reference(_BY_HAND, key, cid, time.time_ns())
-        try:
-            self._breaker.call(lambda: keep(key))
-        except TierError:
-            if not known:
-                self._table.dereference(_BY_HAND, key, time.time_ns())
-            raise
 
     def sources(self, timeout: float, *, peers: bool, gateways: Gateways | None) -> Sources:
         """Who has blocks, asked within `timeout` seconds."""
@@ -237,11 +227,24 @@ class IpfsTier:
         namespace may take `timeout` seconds. Raises TierError.
         """
         self._breaker.call(lambda: self._puller.refresh_all(timeout, namespace))
-        return self._puller.taken()
+        others = 0 if self.swarm is None else self.swarm.look_again(Deadline(timeout))
+        return self._puller.taken() + others
+
+    def publish_roster(self, roster: Roster, timeout: float = 10.0) -> None:
+        """Heed the owner's new roster here, and have the daemon and all members hear of it. Raises TierError."""
+        self._table.members.take(roster.text)
+        self._index.publish_roster(roster.text, timeout)
+        if self.swarm is not None:
+            self.swarm.say_roster(roster)
 
     def listen(self, namespace: str) -> None:
         """From now on, look every few seconds for what other machines invalidated in `namespace` and all others."""
         self._puller.start(namespace)
+        if self.swarm is not None:
+            self.swarm.start()
+
+    def _idle_pins(self) -> bool:
+        return bool(self._table.needless() or self._table.overdue())
 
     def _referring(self, what: str | Key) -> list[Pin]:
         if isinstance(what, str):
@@ -256,6 +259,9 @@ class IpfsTier:
             return entry
         self._refresh(key.namespace, deadline)
         entry = self._table.living(key.namespace, key.digest)
+        if entry is None and self.swarm is not None and not self.swarm.is_settled():
+            self.swarm.settle(deadline.rest * _INDEX_SHARE)
+            entry = self._table.living(key.namespace, key.digest)
         if entry is not None and self._puller.age(EVERYWHERE) > LISTENING_SECONDS:
             # Nobody listens, or not yet: a mark for all namespaces may stand where we did not look.
             self._refresh(EVERYWHERE, deadline)

@@ -1,46 +1,20 @@
-"""The only two loops: `run` performs a flow's steps on this thread, `arun` on an event loop. And the errand of a plan.
+"""The only two loops: `run` performs a flow's steps on this thread, `arun` on an event loop.
 
-An errand holds what a plan's steps are performed with: tiers, flight, lease, listeners and the origin. Only TierError is
-thrown into the plan. The origin is called outside every `try` that catches for the plan, so that an origin which raises
-StopIteration does not end the plan, and its traceback stays caller → run → origin.
+Only TierError is thrown into the plan. The origin is called outside every `try` that catches for the plan, so that an
+origin which raises StopIteration does not end the plan, and its traceback stays caller → run → origin.
 """
 
 from __future__ import annotations
 
 import functools
-import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
-from cachekit.errors import CannotEncode, TierError, TierUnavailable, UsageError
-from cachekit.model import Event, Key, Record
+from cachekit.errors import TierError
 from cachekit.plan.loops import beside, sleep
-from cachekit.plan.steps import (
-    LEAD,
-    Begin,
-    CallOrigin,
-    Do,
-    Failed,
-    Join,
-    Lease,
-    Pause,
-    Read,
-    Returned,
-    Revalidate,
-    Share,
-    Steps,
-    Tell,
-    Write,
-)
-
-if TYPE_CHECKING:
-    from cachekit.cache.cache import Cache
-
-
-PARENTS_TURN: Final = 1.0
-"""Seconds that a process waits for one that started it: longer than most origins, shorter than anybody's patience."""
+from cachekit.plan.steps import Begin, CallOrigin, Do, Failed, Join, Pause, Returned, Steps
 
 
 def run(flow: Steps) -> Any:
@@ -138,141 +112,3 @@ async def _acall(step: CallOrigin, origin: Callable[..., Awaitable[Any]]) -> Ret
         return Returned(await origin(**step.given), time.perf_counter() - started)
     except step.fallback as error:
         return Failed(error)
-
-
-class Errand:
-    """One plan's. `revalidate` starts the background refresh; `announce` makes a store known to all processes."""
-
-    __slots__ = (
-        "_announce",
-        "_cache",
-        "_leads",
-        "_leased",
-        "_quiet",
-        "_revalidate",
-        "_sealed",
-        "_started",
-        "_warn",
-        "key",
-        "origin",
-    )
-
-    def __init__(
-        self,
-        cache: Cache,
-        key: Key,
-        origin: Callable[[], Any],
-        *,
-        revalidate: Callable[[Mapping[str, Any]], None] | None = None,
-        announce: bool = False,
-        quiet: bool = False,
-        sealed: bool = True,
-        warn: Callable[[UsageError], None] | None = None,
-    ) -> None:
-        self.key = key
-        self.origin = origin
-        self._cache = cache
-        self._revalidate = revalidate
-        self._announce = announce
-        self._quiet = quiet
-        self._sealed = sealed
-        self._warn = warn
-        self._leads = False
-        self._leased = False
-        self._started = time.perf_counter()
-
-    def perform(self, step: Any) -> Any:
-        return _PERFORM[type(step)](self, step)
-
-    def hops(self, step: Any) -> bool:
-        """Whether the step may hold the thread for longer than a local read."""
-        kind = type(step)
-        if kind is Read:
-            return self._cache.tiers[step.tier].blocking
-        return kind is Write and step.tier != "memory"
-
-    def join(self, step: Join) -> Any:
-        standing = self._cache.flights.join(self.key.digest, wait=step.wait, patience=step.patience)
-        self._leads = standing is LEAD
-        return standing
-
-    async def ajoin(self, step: Join) -> Any:
-        standing = await self._cache.flights.ajoin(self.key.digest, wait=step.wait, patience=step.patience)
-        self._leads = standing is LEAD
-        return standing
-
-    def end(self, error: BaseException | None) -> None:
-        if self._leased:
-            self._cache.leases.release(self.key.digest)
-        if self._leads:
-            self._cache.flights.leave(self.key.digest, error)
-        self._cache.tidy()
-
-    def read(self, step: Read) -> Record | None:
-        record = self._cache.tiers[step.tier].get(self.key)
-        return None if record is None or self._covered(record) else record
-
-    def _covered(self, record: Record) -> bool:
-        try:
-            return self._cache.ledger.covers(self.key, record)
-        except (sqlite3.Error, OSError) as error:
-            # Without the ledger nobody can say that the record was not invalidated.
-            raise TierUnavailable(f"cannot read the invalidations: {error}", reason="ledger") from error
-
-    def write(self, step: Write) -> None:
-        tier = self._cache.tiers[step.tier]
-        how = {"encrypt": False} if step.tier == "ipfs" and not self._sealed else {}
-        try:
-            tier.put(self.key, step.record, **how)
-        except TierError:
-            raise
-        except Exception as error:  # a number or a text that the tier's format cannot hold: the value is paid for
-            raise TierError(f"cannot store this record: {error!r}", reason="record") from error
-        if step.tier == "memory" and self._covered(step.record):
-            # Invalidated while it was computed; and after this a fast lane would not ask the ledger any more.
-            tier.drop(self.key)
-        self._cache.tell(Event("write", self.key.function, step.tier, size=len(step.record.payload)))
-        if step.tier == "disk" and self._announce:
-            self._bump()
-
-    def tell(self, step: Tell) -> None:
-        event = step.event
-        if event.what == "hit":
-            event = event._replace(seconds=time.perf_counter() - self._started)
-        if self._warn is not None and isinstance(event.error, CannotEncode):
-            self._warn(event.error)
-        if event.what == "miss":
-            self._cache.missed(self.key)
-        elif event.what == "origin":
-            self._cache.flights.took[self.key.function] = event.seconds
-        if not self._quiet or event.what in ("error", "skipped"):
-            self._cache.tell(event)
-
-    def lease(self, step: Lease) -> bool:
-        leases, digest = self._cache.leases, self.key.digest
-        self._leased = leases.acquire(digest)
-        return self._leased or (step.seconds > PARENTS_TURN and leases.of_a_parent(digest))
-
-    def share(self, step: Share) -> None:
-        if self._leads:
-            self._cache.flights.share(self.key.digest, step.record)
-
-    def revalidate(self, step: Revalidate) -> None:
-        if self._revalidate is not None:
-            self._revalidate(step.given)
-
-    def _bump(self) -> None:
-        try:
-            self._cache.ledger.bump()
-        except (sqlite3.Error, OSError) as error:
-            raise TierError(f"cannot announce a new value: {error}", reason="ledger") from error
-
-
-_PERFORM: dict[type, Callable[[Errand, Any], Any]] = {
-    Read: Errand.read,
-    Write: Errand.write,
-    Tell: Errand.tell,
-    Lease: Errand.lease,
-    Share: Errand.share,
-    Revalidate: Errand.revalidate,
-}

@@ -1,11 +1,12 @@
-"""Theory of operation: every decision of a call is taken in this file, and nothing here does I/O.
+"""Theory of operation: every decision of a call is taken here, in `looking` and in `turns`, and nothing of it does I/O.
 
 A plan is a generator. It yields steps (`steps.py`) and is sent their answers; a driver (`drive.py`) performs them. So
 the whole order of a call can be read below, and tested by scripting the answers.
 
 The order: the near tiers (memory, disk) are read first, by everybody. Whoever misses joins the flight of that key: one
 caller of this process leads and the others get its record. The leader takes the lease of the machine, looks once more
-if somebody stored meanwhile, asks the far tiers (IPFS), and calls the origin. What it gets is written back.
+if somebody stored meanwhile, asks the far tiers (IPFS), tells the team where the origin is slow, and calls it. What it
+gets is written back.
 
 Two rules: a tier that fails is told and stepped over, and an exception of the origin never enters the plan, so that the
 user's traceback stays the user's.
@@ -14,11 +15,11 @@ user's traceback stays the user's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
-from cachekit.errors import CacheMiss, CannotEncode, TierError
-from cachekit.model import FOREVER, MISS, NANOSECONDS, NOTHING_SAVED, Event, Record, Reply
+from cachekit.errors import CacheMiss, CannotEncode
+from cachekit.model import FOREVER, MISS, NANOSECONDS, Event, Record
+from cachekit.plan.looking import fill, look, served
 from cachekit.plan.steps import (
     ALONE,
     BUSY,
@@ -26,24 +27,17 @@ from cachekit.plan.steps import (
     STREAMING,
     CallOrigin,
     Failed,
-    Found,
     Join,
     Lease,
-    Pause,
-    Read,
     Request,
     Returned,
     Revalidate,
     Share,
     Steps,
     Tell,
-    Write,
+    Waive,
 )
-from cachekit.plan.waiting import STEADY
-
-FIRST_PAUSE: Final = 0.005
-LONGEST_PAUSE: Final = 0.1
-"""Seconds between two looks at what another process is computing; doubled from the first to the longest."""
+from cachekit.plan.turns import first_in_line, in_turn
 
 
 def plan(request: Request, *, looked: bool = False) -> Steps:
@@ -60,7 +54,7 @@ def plan(request: Request, *, looked: bool = False) -> Steps:
             return value
         standing = ALONE
     if standing is not ALONE and request.mode != "refresh":
-        found = yield from _first_in_line(request, stale, looked)
+        found = yield from first_in_line(request, stale, looked)
         if found:
             yield Share(found.record)
             return found.value
@@ -80,7 +74,13 @@ def stream(request: Request) -> Steps:
     """A call whose value comes in pieces: the stored value, or the opened stream, which is kept when it `arrived`."""
     stale: list[Record] = []
     found = yield from _anywhere(request, stale)
-    return found.value if found else (yield from _asked(request, stale)).value
+    found = found or (yield from in_turn(request, stale))
+    if found:
+        return found.value
+    outcome = yield from _asked(request, stale)
+    if isinstance(outcome, Returned):
+        yield Waive(lasting=True)
+    return outcome.value
 
 
 def arrived(request: Request, outcome: Returned, started: int) -> Steps:
@@ -101,36 +101,8 @@ def _asked(request: Request, stale: list[Record]) -> Steps:
     assert old is not None
     yield Tell(Event("error", request.key.function, "origin", type(outcome.error).__name__, error=outcome.error))
     yield Share(old.record)
-    yield Tell(_served(request, Event("stale", request.key.function, reason="origin_failed"), old))
+    yield Tell(served(request, Event("stale", request.key.function, reason="origin_failed"), old))
     return old
-
-
-def look(request: Request, tiers: tuple[str, ...], stale: list[Record], empty: tuple[str, ...] = ()) -> Steps:
-    """Found in the first tier that has a fresh record, filled back into the faster ones; else None, and `stale` grows.
-    `empty` names tiers that have none."""
-    missed: list[str] = []
-    for tier in tiers:
-        try:
-            record = None if tier in empty else (yield Read(tier))
-        except TierError as error:
-            yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
-            continue
-        if record is not None and record.fresh(request.clock()):
-            found = request.decode(record)
-            if found:
-                yield Tell(_served(request, Event("hit", request.key.function, tier), found))
-                yield from fill(request, missed, record if tier in request.near else _tagged(request, record))
-                return found
-            yield Tell(Event("error", request.key.function, tier, "undecodable"))
-        elif record is not None:
-            stale.append(record)
-        missed.append(tier)
-    return None
-
-
-def _tagged(request: Request, record: Record) -> Record:
-    # What comes from afar has its tags veiled; a process without the credential must end it by their names too.
-    return replace(record, tags=tuple(dict.fromkeys((*request.tags(), *record.tags))))
 
 
 def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
@@ -153,17 +125,6 @@ def keep(request: Request, value: Any, started: int, seconds: float) -> Steps:
     yield from fill(request, [*request.near, *request.far], record)
     yield Tell(Event("store", request.key.function, size=len(record.payload)))
     return True
-
-
-def fill(request: Request, tiers: list[str], record: Record) -> Steps:
-    """Writes slow tiers first, so that whoever sees a fast copy can rely on a lasting one."""
-    for tier in reversed(tiers):
-        if request.mode == "read-only" and tier != "memory":
-            continue
-        try:
-            yield Write(tier, record)
-        except TierError as error:
-            yield Tell(Event("error", request.key.function, tier, error.reason, error=error))
 
 
 def _refused(request: Request, value: Any) -> Event | None:
@@ -196,7 +157,8 @@ def _record(request: Request, value: Any, started: int, seconds: float) -> Recor
     except Exception as error:  # whatever a value raises that is looked at: it is paid for, and returned
         raise _unlooked(error) from error
     expires = FOREVER if request.ttl is None else started + int(seconds * NANOSECONDS) + int(request.ttl * NANOSECONDS)
-    return Record(name, payload, started, expires, request.grace, seconds, tags, request.pin)
+    pin = request.pin if isinstance(request.pin, bool) else started + int(request.pin * NANOSECONDS)
+    return Record(name, payload, started, expires, request.grace, seconds, tags, pin)
 
 
 def renew(request: Request, given: Mapping[str, Any] = NOTHING) -> Steps:
@@ -204,6 +166,8 @@ def renew(request: Request, given: Mapping[str, Any] = NOTHING) -> Steps:
     if (yield Join(wait=False)) is BUSY:
         return
     if request.leases and not (yield Lease()):
+        return
+    if (yield from in_turn(request, [], what="")):
         return
     started = request.clock()
     outcome = yield CallOrigin(given=given)
@@ -229,12 +193,12 @@ def followed(request: Request, record: Record) -> Steps:
     found = request.decode(record)
     if found is None:
         return MISS
-    yield Tell(_served(request, Event("coalesced", request.key.function), found))
+    yield Tell(served(request, Event("coalesced", request.key.function), found))
     return found.value
 
 
 def _anywhere(request: Request, stale: list[Record]) -> Steps:
-    """Found in any tier, or stale and within its window; else None. Nobody waits: the value may come in pieces."""
+    """Found in any tier, or stale and within its window; else None."""
     if request.mode == "refresh":
         return None
     found = yield from look(request, request.near + request.far, stale)
@@ -248,7 +212,7 @@ def _revalidating(request: Request, stale: list[Record]) -> Steps:
     old = request.newest(stale, request.stale_while_revalidate)
     if old is not None and request.mode != "replay":
         yield Revalidate(request.given(request.newest(stale, request.recalled)))
-        yield Tell(_served(request, Event("stale", request.key.function, reason="revalidating"), old))
+        yield Tell(served(request, Event("stale", request.key.function, reason="revalidating"), old))
         return old
     return None
 
@@ -266,20 +230,6 @@ def put(request: Request, value: Any) -> Steps:
     return (yield from keep(request, value, request.clock(), 0.0))
 
 
-def _first_in_line(request: Request, stale: list[Record], looked: bool) -> Steps:
-    pause, waited = FIRST_PAUSE, 0.0
-    patience = request.patient(stale) * (1.0 if request.nested else STEADY)
-    while request.leases and waited < patience and not (yield Lease(waited)):
-        yield Pause(pause)
-        waited += pause
-        pause = min(2 * pause, LONGEST_PAUSE)
-        found = yield from look(request, request.near, stale)
-        if found:
-            return found
-    empty = request.near[-1:] if looked and not request.news() else ()
-    return (yield from look(request, request.near + request.far, stale, empty))
-
-
 def missed(request: Request) -> Steps:
     """Nobody knows the value, and the origin is next. Raises CacheMiss in mode `replay`."""
     yield Tell(Event("miss", request.key.function))
@@ -288,12 +238,3 @@ def missed(request: Request) -> Steps:
         raise CacheMiss(
             f"replay: nothing is stored for this call, and the origin may not be called\n{request.explain()}"
         )
-
-
-def _served(request: Request, event: Event, found: Found) -> Event:
-    """The event with what serving the record saved."""
-    record, value = found
-    saving, made = NOTHING_SAVED, False
-    if type(value) is Reply:
-        saving, made = value.saving, request.streamed and value.kind == "plain"
-    return event._replace(size=len(record.payload), saved=record.seconds, saving=saving, synthetic=made)

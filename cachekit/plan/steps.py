@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from cachekit.errors import TierError
-from cachekit.model import Codec, Event, Key, Mode, Record
+from cachekit.model import Coalesce, Codec, Event, Key, Mode, Record
 from cachekit.plan.waiting import MULTIPLE
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -22,9 +22,13 @@ NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Read(NamedTuple):
-    """Answer: Record or None. A TierError is thrown into the plan."""
+    """Answer: Record or None. A TierError is thrown into the plan.
+
+    `patience`: seconds that a far tier may take beyond its own time, if the origin took as long.
+    """
 
     tier: str
+    patience: float = 0.0
 
 
 class Write(NamedTuple):
@@ -91,8 +95,26 @@ class Lease(NamedTuple):
     seconds: float = 0.0
 
 
+class Claim(NamedTuple):
+    """Answer: BUSY where another machine of the team computes the key; LEAD where this one does; ALONE where nobody is
+    to be waited for, and nobody waits.
+
+    `announce`: the team is told that this machine does. It is said at once, and counts if the answer is LEAD once more,
+    some time later. `late`: the caller waited long enough for who computes it.
+    """
+
+    announce: bool = False
+    late: bool = False
+
+
+class Waive(NamedTuple):
+    """The claim is the plan's no more: nobody computes the key, or a stream goes on (`lasting`) and another errand ends it."""
+
+    lasting: bool = False
+
+
 class Pause(NamedTuple):
-    """Waits `seconds` for another process."""
+    """Waits `seconds` for another process or machine."""
 
     seconds: float
 
@@ -158,7 +180,8 @@ class Request:
     `judge` says why a value is not worth keeping, "" if it is; `changed`, that the key was built of something that is no
     longer so; `news`, that somebody stored something since the near tiers were looked at; `streamed`, that a Reply is
     wanted as a stream. `patience` is how many seconds it waits for others in doubt, `nested` whether others may wait for
-    it meanwhile. `previous` names the argument that gets the value past its TTL.
+    it meanwhile. `previous` names the argument that gets the value past its TTL. `coalesce` is the policy's, `took` gives
+    how many seconds the function's origin took last time, 0 where that is not known.
     """
 
     key: Key
@@ -172,7 +195,7 @@ class Request:
     stale_if_error: float = 0.0
     cacheable: Callable[[Any], bool] | None = None
     tags: Callable[[], tuple[str, ...]] = tuple
-    pin: bool = False
+    pin: float = False
     leases: bool = True
     explain: Callable[[], str] = str
     streamed: bool = False
@@ -184,6 +207,8 @@ class Request:
     patience: float = math.inf
     nested: bool = False
     previous: str | None = None
+    coalesce: Coalesce = "machine"
+    took: Callable[[], float] = float
 
     @property
     def grace(self) -> float:

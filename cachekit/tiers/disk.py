@@ -2,7 +2,8 @@
 
 Reads go straight to its SQLite file (`disk_file`), and so do writes (`disk_writer`). Its eviction is not used: most of its
 orders write on every read. Culling happens in the background, by `cull`, oldest first, and spares pinned entries:
-diskcache's `tag` column says which they are. Its `expire` column stays empty: the record says when it ends.
+diskcache's `tag` column says which they are (`+`, or `@` and until when). Its `expire` column stays empty: the record
+says when it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.errors import IntegrityError, TierFull
-from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Record
+from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Mark, Record
 from cachekit.tiers import records
 from cachekit.tiers.disk_file import CacheFile
 from cachekit.tiers.disk_writer import BYTES, VALUE_FILE, Made, Writer, refuse
@@ -33,10 +34,10 @@ _SELECT: Final = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw 
 _VOLUME: Final = """SELECT pages.page_count, sizes.page_size, value
     FROM pragma_page_count AS pages, pragma_page_size AS sizes, Settings WHERE key = 'size'"""
 # SQLite does not see a bit that changed in its file: what then has another type is never named, or it would be for ever.
-_OLDEST: Final = """SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'blob' AND substr(tag, 1, 1) = '-'
-    ORDER BY rowid LIMIT 64"""
-_ALL: Final = """SELECT key, mode, filename, substr(value, 1, 4096) FROM Cache WHERE raw = 1 AND typeof(key) = 'blob'
-    ORDER BY rowid DESC"""
+_OLDEST: Final = """SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'blob' AND (substr(tag, 1, 1) = '-'
+    OR (substr(tag, 1, 1) = '@' AND CAST(substr(tag, 2, 19) AS INTEGER) <= ?)) ORDER BY rowid LIMIT 64"""
+_SOME: Final = """SELECT rowid, key, mode, filename, substr(value, 1, 4096) FROM Cache
+    WHERE raw = 1 AND typeof(key) = 'blob' AND rowid < ? ORDER BY rowid DESC LIMIT 256"""
 _TAGGED: Final = """SELECT key, tag FROM Cache
     WHERE raw = 1 AND typeof(key) = 'blob' AND typeof(tag) = 'text' AND instr(tag, ?) > 0"""
 _RECOUNT: Final = """UPDATE Settings SET value =
@@ -103,6 +104,12 @@ class DiskTier:
     def drop(self, key: Key) -> bool:
         return self._delete([key.digest]) > 0
 
+    def drop_marked(self, mark: Mark) -> int:
+        """Drops the entries that a mark of a namespace, a tag or a function covers; returns how many."""
+        if mark.kind == "function":
+            return self._drop_function(mark.namespace, records.function_text(mark.value))
+        return self.drop_where(mark.namespace, mark.value if mark.kind == "tag" else "")
+
     def drop_where(self, namespace: str, tag: str = "") -> int:
         """Drops the entries of a namespace (or EVERYWHERE) that have `tag`, or all of them; returns how many."""
         space = "" if namespace == EVERYWHERE else f"\x1f{namespace}\x1f"
@@ -111,13 +118,19 @@ class DiskTier:
         chosen = [bytes(key) for key, text in rows if space in text]
         return self._delete(chosen)
 
+    def _drop_function(self, namespace: str, function: str) -> int:
+        named = ((digest, header.namespace) for digest, header in self.entries() if header.function == function)
+        return self._delete([digest for digest, space in named if namespace in (space, EVERYWHERE)])
+
     def entries(self) -> Iterator[tuple[bytes, Header]]:
         """(digest, header) of every entry, newest first; payloads are not read."""
-        for key, mode, filename, value in self._file.rows(_ALL):
-            try:
-                yield bytes(key), records.peek(self._data(mode, filename, value, 4096))
-            except (IntegrityError, OSError):
-                continue
+        last = (1 << 63) - 1
+        while some := self._file.rows(_SOME, (last,)):
+            for last, key, mode, filename, value in some:  # noqa: B007 - where the next look begins
+                try:
+                    yield bytes(key), records.peek(self._data(mode, filename, value, 4096))
+                except (IntegrityError, OSError):
+                    continue
 
     def raw(self, digest: bytes) -> bytes | None:
         """The stored bytes under a digest, unverified."""
@@ -126,7 +139,7 @@ class DiskTier:
 
     def volume(self) -> int:
         """Bytes on disk, the SQLite file and its log included."""
-        return self._stored() + self._logged()
+        return self.stored() + self._logged()
 
     def wants_culling(self) -> bool:
         """Whether enough was written since the last `cull` to make another worth its while."""
@@ -141,11 +154,11 @@ class DiskTier:
         self._file.checkpoint()
         # What somebody who reads keeps in the log counts; but not so that everything else would have to go for it.
         room = max(self._limit - self._logged(), self._limit // 2)
-        gone = self._drop_expired() if self._stored() > room or everything_expired else 0
-        while self._stored() > room and (victims := self._file.rows(_OLDEST)):
+        gone = self._drop_expired() if self.stored() > room or everything_expired else 0
+        while self.stored() > room and (victims := self._file.rows(_OLDEST, (time.time_ns(),))):
             for (key,) in victims:
                 gone += self._delete([bytes(key)])
-                if self._stored() <= room:
+                if self.stored() <= room:
                     break
         self._file.checkpoint()
         return gone
@@ -164,7 +177,8 @@ class DiskTier:
         """Lets go of the file; a later call opens it again."""
         self._file.forget()
 
-    def _stored(self) -> int:
+    def stored(self) -> int:
+        """Bytes on disk without the log, which comes and goes."""
         ((pages, size, stored),) = self._file.rows(_VOLUME)
         if type(stored) is not int:
             self._file.rows(_RECOUNT)
@@ -207,7 +221,7 @@ class DiskTier:
 
 
 def _tag(key: Key, record: Record) -> str:
-    pinned = "+" if record.pin else "-"
+    pinned = "-" if not record.pin else "+" if record.pin == 1 else f"@{record.pin:019d}"
     return f"{pinned}\x1f{key.namespace}\x1f" + "".join(f"\x1e{tag}\x1e" for tag in record.tags)
 
 

@@ -49,6 +49,15 @@ def veiled(code: bytes) -> str:
     return _VEIL + code.hex()
 
 
+def unveiled(name: str) -> bytes | None:
+    """The code again; None for what `veiled` did not give."""
+    try:
+        code = bytes.fromhex(name.removeprefix(_VEIL)) if name.startswith(_VEIL) else b""
+    except ValueError:
+        return None
+    return code if code and veiled(code) == name else None
+
+
 class Ledger:
     """The shared state of one cache directory. Everything may raise TierError, and `open` OSError.
 
@@ -129,6 +138,8 @@ class Ledger:
             (EVERYWHERE, "namespace", ""),
             (key.namespace, "namespace", ""),
             (key.namespace, "key", key.digest.hex()),
+            (key.namespace, "function", key.function),
+            (EVERYWHERE, "function", key.function),
         ]
         subjects += [(space, "tag", tag) for tag in record.tags for space in (key.namespace, EVERYWHERE)]
         if self._has_veiled and self.veil is not None:

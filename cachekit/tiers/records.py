@@ -1,6 +1,6 @@
 """A record as bytes: fixed header, four short texts, payload; bound to its key by a checksum.
 
-    magic 4 | checksum 16 | fixed fields 50 | namespace | function | codec | tags | payload
+    magic 4 | checksum 16 | fixed fields 50 | namespace | function | codec | tags | pinned until 8, if so | payload
 
 The checksum is the first 16 bytes of SHA-256 over the key's digest and everything behind the checksum, so a record that
 was torn, altered, or filed under another key does not verify. Measured beside zlib.crc32, on a machine with SHA-NI:
@@ -28,6 +28,12 @@ _SUM_END: Final = 20
 _FIXED: Final = Struct("<4s16sBHHBIqqddQ")
 _START: Final = _FIXED.size
 _PIN: Final = 1
+_LONGEST_FUNCTION: Final = 1024
+_UNTIL: Final = 2
+"""The pin ends: at the instant that stands before the payload."""
+_SHARED: Final = 4
+"""Other machines may have it."""
+_INSTANT: Final = Struct("<q")
 _unpack: Final = _FIXED.unpack_from
 
 
@@ -47,9 +53,10 @@ class Header(NamedTuple):
     expires: int
     size: int
     tags: tuple[str, ...]
-    pin: bool
+    pin: int
     seconds: float
     grace: float
+    shared: bool
 
     def over(self, now: int) -> bool:
         """Whether the record is past its TTL and its stale windows."""
@@ -59,16 +66,18 @@ class Header(NamedTuple):
 def encode(key: Key, record: Record) -> bytes:
     """One record as bytes. UsageError where a field is too small (namespace 64 kB, codec 255 B, instants 64 bit)."""
     # The name is for people: cut short, it still is one, whereas a namespace or a codec cut short would be another.
-    function = _text(key.function)[:1024]
+    function = _text(key.function)[:_LONGEST_FUNCTION]
     texts = _text(key.namespace), function, _text(record.codec), _dump_tags(record.tags)
+    until = _INSTANT.pack(record.pin) if record.pin > 1 else b""
+    flags = (_PIN if record.pin else 0) | (_UNTIL if until else 0) | (_SHARED if key.shareable else 0)
     try:
         head = _FIXED.pack(
-            MAGIC, b"", _PIN if record.pin else 0, *map(len, texts),
+            MAGIC, b"", flags, *map(len, texts),
             record.created, record.expires, record.grace, record.seconds, len(record.payload),
         )  # fmt: skip
     except (struct_error, OverflowError) as error:
         raise UsageError(f"a record's header does not fit: {error}; shorten the namespace or the tags") from error
-    head = b"".join((head[_SUM_END:], *texts))
+    head = b"".join((head[_SUM_END:], *texts, until))
     check = sha256(key.digest + head)
     check.update(record.payload)
     return b"".join((MAGIC, check.digest()[:16], head, record.payload))
@@ -85,7 +94,9 @@ def decode(key: Key, data: bytes | memoryview) -> Record:
     if sha256(key.digest + data[_SUM_END:]).digest()[:16] != expected or magic != MAGIC:
         raise _refusal(data)
     at = _START + space + name
-    end = at + codec + tags
+    end = told = at + codec + tags
+    if flags & _UNTIL:
+        end += _INSTANT.size
     namespace = _text(key.namespace)
     if size != len(data) - end or space != len(namespace) or not data.startswith(namespace, _START):
         raise IntegrityError("the record's header does not fit its key or its payload")
@@ -98,8 +109,8 @@ def decode(key: Key, data: bytes | memoryview) -> Record:
     record.expires = expires
     record.grace = grace
     record.seconds = seconds
-    record.tags = _load_tags(data[end - tags : end]) if tags else ()
-    record.pin = flags & _PIN == _PIN
+    record.tags = _load_tags(data[told - tags : told]) if tags else ()
+    record.pin = flags & _PIN == _PIN if end == told else _INSTANT.unpack_from(data, told)[0]
     record.__class__ = Record
     return record  # type: ignore[no-any-return]
 
@@ -121,7 +132,16 @@ def peek(data: bytes) -> Header:
     if not (grace >= 0 and 0 <= seconds < inf):
         raise _no_times()
     tags = _load_tags(texts[3] if at <= PEEK else texts[3].rpartition(b"\n")[0])
-    return Header(namespace, function, codec, created, expires, size, tags, bool(flags & _PIN), seconds, grace)
+    shared, pin = bool(flags & _SHARED), _pin(flags, data, at)
+    return Header(namespace, function, codec, created, expires, size, tags, pin, seconds, grace, shared)
+
+
+def _pin(flags: int, data: bytes, at: int) -> int:
+    if not flags & _UNTIL:
+        return flags & _PIN == _PIN
+    # A header that is longer than what was read of it is pinned for as long as nobody can tell.
+    until: int = _INSTANT.unpack_from(data, at)[0] if len(data) >= at + _INSTANT.size else True
+    return until
 
 
 def _refusal(data: bytes | memoryview) -> IntegrityError:
@@ -136,6 +156,11 @@ def _no_times() -> IntegrityError:
 
 
 @lru_cache(maxsize=256)
+def function_text(function: str) -> str:
+    """A function's dotted name as a header holds it."""
+    return _text(function)[:_LONGEST_FUNCTION].decode("utf-8", "replace")
+
+
 def _text(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 

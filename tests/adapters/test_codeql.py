@@ -160,6 +160,53 @@ def test_a_changed_working_tree_is_scanned_each_time(repository: Path) -> None:
     assert cachekit.stats().as_dict()["bypasses"]["dirty"] == 2
 
 
+def submodule(place: Path) -> None:
+    git(place, "-c", "protocol.file.allow=always", "submodule", "add", str(place), "module")
+    git(place, "commit", "-q", "-m", "module")
+    git(place, "config", "submodule.module.ignore", "all")
+    (place / "module" / "new.py").write_text("x = 1\n")
+
+
+def unseen(place: Path) -> None:
+    git(place, "update-index", "--assume-unchanged", "app.py")
+    (place / "app.py").write_text("x = 1\n")
+
+
+def untracked(place: Path) -> None:
+    git(place, "config", "status.showUntrackedFiles", "no")
+    (place / "new.py").write_text("x = 1\n")
+
+
+def unreadable(place: Path) -> None:
+    (place / ".git" / "HEAD").write_text("nothing that git knows")
+
+
+@pytest.mark.parametrize("change", [submodule, unseen, untracked, unreadable])
+def test_changes_that_git_does_not_tell_by_itself_are_changes(
+    repository: Path, change: Callable[[Path], object]
+) -> None:
+    """In a submodule that the settings ignore, in a file that git was told not to look at, where git does not answer."""
+    change(repository)
+    runs: list[int] = []
+    commit = SHA if change is unreadable else None
+    for _ in range(2):
+        codeql.scan("a/b", bandit(repository, runs), tool={"bandit": "1"}, source=repository, commit=commit)
+    assert len(runs) == 2
+
+
+def test_a_directory_of_a_repository_is_not_the_whole_of_it(repository: Path) -> None:
+    """Each has a scan of its own, made once."""
+    (repository / "below").mkdir()
+    (repository / "below" / "fine.py").write_text("x = 1\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "second")
+    runs: list[int] = []
+    for _ in range(2):
+        for place in (repository, repository / "below"):
+            codeql.scan("a/b", bandit(place, runs), tool={"bandit": "1"}, source=place)
+    assert len(runs) == 2
+
+
 def test_a_scan_of_another_commit_is_not_kept(repository: Path) -> None:
     """Who names another commit than the one that is checked out gets the scan of what is there, and no entry."""
     runs: list[int] = []

@@ -197,16 +197,27 @@ def test_an_agent_is_asked_once(place: Path, name: str, text: str) -> None:
         ("claude", "-p hello --dangerously-skip-permissions", "side_effecting"),
         ("claude", "-p hello --allowedTools Bash(git:*),Read", "side_effecting"),
         ("claude", "-p hello --permission-mode=acceptEdits", "side_effecting"),
+        ("claude", "-p hello --allowedTools Read Write", "side_effecting"),
+        ("claude", "-p hello --permission-prompt-tool mcp__ask", "side_effecting"),
+        ("claude", "-p hello --worktree", "side_effecting"),
+        ("claude", "-pc hello", "session"),
         ("codex", "exec resume --last hello", "session"),
         ("codex", "hello", "interactive"),
         ("codex", "exec --full-auto hello", "side_effecting"),
         ("codex", "exec -s workspace-write hello", "side_effecting"),
+        ("codex", "exec -c sandbox_mode=workspace-write hello", "side_effecting"),
+        ("codex", "exec -o answer.txt hello", "side_effecting"),
+        ("codex", "exec fork 1 hello", "session"),
         ("gemini", "--resume latest -p hello", "session"),
         ("gemini", "-y -p hello", "side_effecting"),
+        ("gemini", "-yp hello", "side_effecting"),
+        ("gemini", "extensions install x", "not_a_prompt"),
         ("llm", "-c hello", "session"),
         ("llm", "--cid abc hello", "session"),
         ("llm", "chat", "interactive"),
         ("llm", "-T web hello", "side_effecting"),
+        ("llm", "--save summary hello", "side_effecting"),
+        ("llm", "-nc hello", "session"),
         ("llm", "-t mine hello", "elsewhere"),
         ("llm", "-f https://host.test/x hello", "elsewhere"),
         ("llm", "keys", "not_a_prompt"),
@@ -277,6 +288,9 @@ def test_reads_of_containers_are_kept_for_a_while(place: Path, name: str, text: 
     ("name", "text", "reason"),
     [
         ("docker", "rm web", "side_effecting"),
+        ("docker", "buildx inspect --bootstrap", "side_effecting"),
+        ("kubectl", "cluster-info dump --output-directory x", "side_effecting"),
+        ("kubectl", "get pods -wn web", "stream"),
         ("docker", "context use other", "side_effecting"),
         ("docker", "run --rm debian", "side_effecting"),
         ("docker", "stats", "stream"),
@@ -324,3 +338,11 @@ def test_secrets_of_a_command_are_not_written_down(tmp_path: Path) -> None:
     assert stats().as_dict()["stores"] == 1
     assert b"opensesame" not in kept
     assert b"hunter2hunter2" not in kept
+
+
+@pytest.mark.parametrize("status", [129, 143, 255])
+def test_a_high_status_is_no_signal(status: int) -> None:
+    """What a program exits with is told as it is: ssh's 255, git's 129; kept or not."""
+    words = ["sh", "-c", f"exit {status}"]
+    found = [command.run(words, store_failures=True).returncode for _ in range(2)]
+    assert [*found, command.run(words).returncode] == [status] * 3

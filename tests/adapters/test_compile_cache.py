@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 import cachekit
 from cachekit import configure
+from cachekit_adapters import compile_cache
 from cachekit_adapters.compile_cache import shared
 from cachekit_adapters.compile_cache.shared import entries
 
@@ -69,10 +73,25 @@ def test_a_block_that_raises_pushes_nothing(error: type[BaseException]) -> None:
 def test_what_is_no_entry_is_not_pushed() -> None:
     """Access times, locks and what is being written stay where they are, and so do links."""
     with entries(IDENTITY) as directory:
-        for name in ("a", "a-atime", ".lock", "b.tmp"):
+        half = ("k/tmp.pid_12_ab/kernel.cubin", "k/kernel.json.tmp.pid_12_ab", "k/lock")  # Triton's, by its versions
+        for name in ("a", "a-atime", ".lock", "b.tmp", *half):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_text("x")
         (directory / "link").symlink_to("/etc/hostname")
     assert compiled("") == {"a"}
+
+
+def test_groups_of_triton_are_found_in_another_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold absolute paths (a stand-in of its layout): after a move these lead to the files beside the group."""
+    monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
+    with compile_cache.triton() as first:
+        (first / "k").mkdir()
+        (first / "k" / "f.cubin").write_text("code")
+        (first / "k" / "__grp__f.json").write_text(json.dumps({"child_paths": {"f.cubin": str(first / "k/f.cubin")}}))
+    with compile_cache.triton() as second:
+        (place,) = json.loads((second / "k" / "__grp__f.json").read_text())["child_paths"].values()
+        assert second != first
+        assert Path(place).read_text() == "code"
 
 
 def test_the_set_is_bounded_and_ones_own_entries_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

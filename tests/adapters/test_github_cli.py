@@ -309,6 +309,13 @@ def test_no_gh(service: Service) -> None:
         ("run watch 5", "nothing", ""),
         ("secret set X -R o/r", "change", "o/r"),
         ("co 5", "change", ""),
+        ("-R o/r pr merge 5", "change", ""),
+        ("issue transfer 5 other/name -R o/r", "change", ""),
+        ("pr merge https://github.com/other/name/pull/5 -R o/r", "change", ""),
+        ("pr view https://h.example/o/r/pull/5", "nothing", ""),
+        ("repo view h.example/o/r", "nothing", ""),
+        ("repo view o/r", "read", ""),
+        ("extension exec anything", "change", ""),
         ("auth token", "nothing", ""),
         ("--version", "nothing", ""),
         ("api repos/o/r -XDELETE", "change", "o/r"),
@@ -368,3 +375,16 @@ def test_one_text_for_all_ways_of_writing(one: str, other: str, same: bool) -> N
 def test_which_operation_is_asked(document: str, operation: str | None, kind: str) -> None:
     """The kind of the operation that is asked for; none where that cannot be told."""
     assert query_of(document, operation).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "host"),
+    [
+        ("pr merge https://h.example/o/r/pull/5", "h.example"),
+        ("repo delete h.example/o/r", "h.example"),
+        ("api -X DELETE https://api.github.com/repos/o/r", "github.com"),
+    ],
+)
+def test_a_change_ends_what_is_kept_of_the_host_that_it_names(arguments: str, host: str) -> None:
+    """By an address, too, which gh takes in place of a number."""
+    assert command_of(arguments.split(" "), Path())[:4] == ("change", 0.0, "", host)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,24 @@ def test_a_change_ends_reads_of_its_repo(service: Hub, api: Any) -> None:
     assert len(again) == 2
     assert not [each for each in again if other in each]
     assert len([each for each in service.asked() if each.startswith("POST")]) == 2
+
+
+class Later(HfApi):
+    """With a method whose change is under way until `done` is, as with the SDK's `run_as_future`."""
+
+    def change_later(self, repo_id: str, done: Future[None]) -> Future[None]:
+        return done
+
+
+def test_a_change_that_is_made_later_ends_reads_once_it_is_made(service: Hub) -> None:
+    """What is read while it is under way may be of before."""
+    api, done = wrap(Later(endpoint=service.url, token="hf_alice-1")), Future[None]()
+    assert api.change_later(NAME, done) is done
+    api.list_repo_commits(NAME)
+    asked = len(service.asked())
+    done.set_result(None)
+    api.list_repo_commits(NAME)
+    assert len(service.asked()) > asked
 
 
 def test_what_a_change_reads_is_asked(service: Hub, api: Any) -> None:

@@ -591,13 +591,23 @@ def test_no_cache_directory_leaves_memory(tmp_path: Path) -> None:
         assert state["memory"]["on"] is True
 
 
-def test_a_foreign_directory_is_refused(tmp_path: Path) -> None:
-    """Somebody else's files: a sentence, and nothing is touched."""
+def test_a_foreign_directory_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody else's files: nothing is touched, calls work without a disk tier, and one warning says so."""
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.tex").write_text("x")
-    with cachekit.configure(dir=tmp_path / "theirs"), pytest.raises(UsageError, match=r"thesis\.tex"):
-        plain(1)
+    with cachekit.configure(dir=tmp_path / "theirs", ipfs="off"):
+        assert plain(1) == plain(1)
+        assert CALLS == [1]
+        assert "thesis.tex" in cachekit.status().as_dict()["disk"]["reason"]
+    assert ["thesis.tex" in text for text in caplog.messages] == [True]
     assert [p.name for p in (tmp_path / "theirs").iterdir()] == ["thesis.tex"]
+
+
+def test_strict_raises_for_a_directory_that_is_none(tmp_path: Path) -> None:
+    """With `strict` the calls say what is wrong instead."""
+    (tmp_path / "file").write_text("")
+    with cachekit.configure(dir=tmp_path / "file", ipfs="off", strict=True), pytest.raises(UsageError, match="own"):
+        plain(1)
 
 
 def test_time_does_not_follow_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,9 @@ WRONG = {
     "tags= takes a string": {"tags": 5},
     "namespace= takes at most 1024 bytes": {"namespace": "n" * 1025},
     "namespace= takes one line": {"namespace": "a\nb"},
+    'coalesce= takes "team"': {"coalesce": "all"},
+    'coalesce= takes "team" (one machine': {"coalesce": True},
+    'coalesce="team" needs share=True': {"coalesce": "team", "share": False},
     "tags= takes at most 1024 bytes": {"tags": "t" * 1025},
 }
 

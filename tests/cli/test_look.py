@@ -18,7 +18,7 @@ from stopping import heed
 ROOT = Path(__file__).parents[2]
 CID = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 COMMANDS = (
-    "stats ls show explain env doctor invalidate clear gc flush sync pins unpin store fetch restore warm run"
+    "stats ls show explain env doctor invalidate clear gc flush sync pins unpin store fetch restore warm run export import"
 ).split()
 PROGRAM = """
 from cachekit import distributed_cache

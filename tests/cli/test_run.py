@@ -102,7 +102,6 @@ def test_json_says_whether_it_was_a_hit(place: Path) -> None:
     [
         (("run",), "takes a command"),
         (("run", "--input", "nowhere", "--", "true"), "nowhere"),
-        (("run", "--", "no-such-command-here"), "cannot be run"),
         (("run", "--input", "", "--", "true"), "--input takes the path"),
         (("run", "--output", "never", "--", sys.executable, "-c", ""), "was not made"),
     ],
@@ -322,3 +321,29 @@ def test_secrets_of_a_command_line_are_not_written_down(place: Path) -> None:
     for secret in ("hunter2hunter2", "opensesame", "letmein1"):
         assert secret not in shown.stdout + str(listed)
         assert secret.encode() not in kept
+
+
+@pytest.mark.parametrize(("name", "status"), [("no-such-command-here", 127), ("./in.txt", 126), (".", 126)])
+def test_what_cannot_be_run_ends_as_in_a_shell(place: Path, name: str, status: int) -> None:
+    """127 where there is no such program, 126 where it may not be run, as `env` and `timeout` say it; one sentence."""
+    refused = cachekit(place, "run", "--", name)
+    assert refused.returncode == status
+    assert "cannot be run" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_ends_a_replay_as_it_ends_a_run(place: Path, unbuffered: str) -> None:
+    """`| head`: the status is that of SIGPIPE when it runs, when it is had the whole way, and by a note."""
+    words, env = [sys.executable, "-m", "cachekit", "run", "--", "seq", "300000"], environment(place)
+    env["PYTHONUNBUFFERED"] = unbuffered
+    subprocess.run(words, cwd=place, env=env, stdout=subprocess.DEVNULL, check=True)
+    notes = place / "cache" / "notes"
+    for whole in (False, True):
+        if whole:
+            shutil.rmtree(notes)
+        with subprocess.Popen(words, cwd=place, env=env, stdout=subprocess.PIPE) as replay:
+            assert replay.stdout is not None
+            replay.stdout.read(2)
+            replay.stdout.close()
+        assert replay.returncode == 141

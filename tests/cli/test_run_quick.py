@@ -207,3 +207,12 @@ def test_configured_in_the_process_goes_the_whole_way(desk: Desk, monkeypatch: p
         assert main(["run", *SAID]) == 0
     assert (runs(desk), desk.quick()) == (2, 0)
     assert os.listdir(desk.place.parent / "other")
+
+
+@pytest.mark.parametrize(("more", "mode"), [((), "refresh"), (("--trace",), "on")])
+def test_a_quick_hit_ends_where_another_outcome_takes_its_place(desk: Desk, more: tuple[str, ...], mode: str) -> None:
+    """Made anew in mode refresh, and by --trace: the next hit has the new outcome, wherever it is asked for."""
+    desk.write("count", "#!/bin/sh\necho x >> ran\nwc -l < ran\n", 0o755)
+    assert [desk.run("--", "./count").stdout.strip() for _ in range(2)] == ["1", "1"]
+    assert desk.run(*more, "--", "./count", CACHEKIT_MODE=mode).stdout.strip() == "2"
+    assert [desk.run("--", "./count").stdout.strip() for _ in range(2)] == ["2", "2"]

@@ -317,6 +317,47 @@ def test_ipfs_api_says_where_never_whether() -> None:
     assert (s.ipfs, s.ipfs_api) == ("off", "/ip4/10.0.0.1/tcp/5001")
 
 
+def test_a_store_says_where_never_whether() -> None:
+    """Outside CI it is used; in CI, and where a legacy variable turns IPFS off, the unused one is told."""
+    store = {"CACHEKIT_STORE": "file:///mnt/team"}
+    s = settle(store)
+    assert (s.settings.ipfs, s.settings.store, s.warnings) == ("auto", "file:///mnt/team", ())
+    for off in ({"CI": "1"}, {"IPFS_KIT_DISABLE": "1"}):
+        (warning,) = settle({**store, **off}).warnings
+        assert "CACHEKIT_STORE is not used" in warning
+        assert settle({**store, **off, "CACHEKIT_IPFS": "ro"}).settings.ipfs == "ro"
+    assert settle({**store, "CACHEKIT_IPFS": "off"}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("file:///mnt/team/", "file:///mnt/team"),
+        ("file:///mnt/a%20team", "file:///mnt/a%20team"),
+        ("https://cache.example/team/", "https://cache.example/team"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_store(given: str, read: str) -> None:
+    """A directory, or a web server; without a slash at the end."""
+    assert value({"CACHEKIT_STORE": given}, "store") == read
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("/mnt/team", "team", "file://", "file:///", "file:mnt", "file://server/team", "file:///a%00b"),
+        *("ftp://host/x", "https://", "http:///x", "https://host:0/x", "https://host:99999/x", "https://host/x?y"),
+        *("https://host/x#y", "https://me:secret@host/x"),
+    ],
+)
+def test_what_is_no_store_is_refused(given: str) -> None:
+    """A path without its scheme too; a password is not repeated."""
+    with pytest.raises(UsageError, match="CACHEKIT_STORE") as caught:
+        settle({"CACHEKIT_STORE": given})
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "address",
     ["/ip6/::1/tcp/5001", "/dns/kubo.lan/tcp/443/https", "/dns4/h/tcp/80/http", "/dns6/h/tcp/1", "/unix/run/ipfs.sock"],

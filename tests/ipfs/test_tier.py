@@ -1,4 +1,4 @@
-"""The IPFS tier against a real Kubo: two cache directories with one credential share one node."""
+"""The IPFS tier over each engine, a real Kubo and a real directory: two machines with one credential share one of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import pytest
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
 from cachekit.ipfs.breaker import Breaker
 from cachekit.ipfs.content.cids import binary_cid, file_cid, raw_cid
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.unixfs import read_file
-from cachekit.ipfs.index.index import ROOT
+from cachekit.ipfs.directory.layout import sharded
+from cachekit.ipfs.directory.mounted import Mounted
 from cachekit.ipfs.index.rows import cid_of
+from cachekit.ipfs.index.shelves import ROOT
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.queue import Outbox
@@ -52,17 +56,31 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     daemon.stop(home)
 
 
+@pytest.fixture(params=["kubo", "directory"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == "kubo":
+        engine: Engine = KuboTransport(request.getfixturevalue("node").api)
+    else:
+        (tmp_path / "store").mkdir()
+        engine = Mounted((tmp_path / "store").as_uri())
+    yield engine
+    engine.close()
+
+
 @pytest.fixture
-def kubo(node: Any) -> Iterator[KuboTransport]:
-    transport = KuboTransport(node.api)
-    yield transport
-    transport.close()
+def lose(engine: Engine, tmp_path: Path) -> Callable[[str], object]:
+    """Takes a block away, as a collection does."""
+    from cachekit.ipfs.node.process import rpc
+
+    if engine.kind == "Kubo":
+        return lambda cid: rpc(engine.api, "block/rm", {"arg": cid})
+    return lambda cid: (tmp_path / "store" / "/".join(sharded("blocks", cid))).unlink()
 
 
 class Counting:
-    """A real transport that also says which calls were made."""
+    """A real engine that also says which calls were made."""
 
-    def __init__(self, transport: KuboTransport) -> None:
+    def __init__(self, transport: Engine) -> None:
         self._transport = transport
         self.calls: list[str] = []
 
@@ -116,11 +134,11 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, kubo: KuboTransport) -> Iterator[Callable[..., Machine]]:
+def machine(tmp_path: Path, engine: Engine) -> Iterator[Callable[..., Machine]]:
     made: list[Machine] = []
 
     def make(name: str, credential: Credential, **options: Any) -> Machine:
-        transport = options.pop("transport", kubo)
+        transport = options.pop("transport", engine)
         made.append(Machine(tmp_path / name, transport, credential, **options))
         return made[-1]
 
@@ -139,6 +157,13 @@ def _key(namespace: str = "team") -> Key:
     return Key(namespace, os.urandom(32))
 
 
+def _got(machine: Machine, key: Key) -> Record:
+    """What the tier has, but for the tags by which it ends when its writer is distrusted."""
+    found = machine.tier.get(key)
+    assert found is not None
+    return replace(found, tags=())
+
+
 def _record(payload: bytes = b"an answer", **changes: Any) -> Record:
     return Record("text", payload, changes.pop("created", None) or time.time_ns(), seconds=1.5, **changes)
 
@@ -149,17 +174,8 @@ def _put(one: Machine, key: Key, record: Record, *, encrypt: bool = True) -> Non
     one.tier.flush(LONG)
 
 
-def _pinned(kubo: KuboTransport, node: Any, cid: str) -> bool:
-    from cachekit.ipfs.node.process import rpc
-
-    del kubo
-    try:
-        return cid in rpc(node.api, "pin/ls", {"arg": cid, "type": "recursive"}).get("Keys", {})
-    except Exception:  # noqa: BLE001 - Kubo's answer to "not pinned" is an error
-        return False
-
-
-# -- sharing ------------------------------------------------------------------------------------------
+def _pinned(engine: Engine, cid: str) -> bool:
+    return engine.pinned(cid, timeout=LONG) is not None
 
 
 def test_what_one_machine_stored_another_gets(pair: tuple[Machine, Machine]) -> None:
@@ -168,7 +184,7 @@ def test_what_one_machine_stored_another_gets(pair: tuple[Machine, Machine]) -> 
     key, record = _key(), _record(os.urandom(2048), expires=time.time_ns() + 60 * NANOSECONDS, grace=2.0)
     a.tier.put(key, record)
     a.tier.flush(LONG)
-    assert b.tier.get(key) == record
+    assert _got(b, key) == record
     assert a.tier.pending() == 0
 
 
@@ -178,7 +194,7 @@ def test_a_put_is_sent_without_a_flush(pair: tuple[Machine, Machine]) -> None:
     key, record = _key(), _record()
     a.tier.put(key, record)
     _await(lambda: a.tier.pending() == 0)
-    assert b.tier.get(key) == record
+    assert _got(b, key) == record
 
 
 def test_a_payload_of_5_mib_comes_back(pair: tuple[Machine, Machine]) -> None:
@@ -187,7 +203,7 @@ def test_a_payload_of_5_mib_comes_back(pair: tuple[Machine, Machine]) -> None:
     for encrypt in (True, False):
         key, record = _key(), _record(os.urandom(5 * MIB))
         _put(a, key, record, encrypt=encrypt)
-        assert b.tier.get(key) == record
+        assert _got(b, key) == record
 
 
 def test_payloads_around_one_block_come_back(pair: tuple[Machine, Machine]) -> None:
@@ -196,10 +212,10 @@ def test_payloads_around_one_block_come_back(pair: tuple[Machine, Machine]) -> N
     for size in (0, MIB - 34, MIB - 33, MIB - 32, MIB - 5, MIB):
         key, record = _key(), _record(os.urandom(size))
         _put(a, key, record)
-        assert b.tier.get(key) == record
+        assert _got(b, key) == record
 
 
-def test_equal_content_is_stored_once_and_unreadable(pair: tuple[Machine, Machine], kubo: KuboTransport) -> None:
+def test_equal_content_is_stored_once_and_unreadable(pair: tuple[Machine, Machine], engine: Engine) -> None:
     """Two keys with one value share one CID, and its block does not show the value."""
     a, _ = pair
     first, second, payload = _key(), _key(), b"plain words " * 20
@@ -208,15 +224,15 @@ def test_equal_content_is_stored_once_and_unreadable(pair: tuple[Machine, Machin
     entries = [a.table.find("team", key.digest) for key in (first, second)]
     cids = {cid_of(entry) for entry in entries if entry}
     assert len(cids) == 1
-    assert b"plain words" not in (kubo.block_get(cids.pop(), timeout=LONG) or b"")
+    assert b"plain words" not in (engine.block_get(cids.pop(), timeout=LONG) or b"")
 
 
-def test_unencrypted_is_a_publication(pair: tuple[Machine, Machine], kubo: KuboTransport) -> None:
+def test_unencrypted_is_a_publication(pair: tuple[Machine, Machine], engine: Engine) -> None:
     """encrypt=False leaves the payload readable by its CID."""
     a, b = pair
     key = _key()
     _put(a, key, _record(b"for everybody"), encrypt=False)
-    assert kubo.block_get(raw_cid(b"\x04textfor everybody"), timeout=LONG) == b"\x04textfor everybody"
+    assert engine.block_get(raw_cid(b"\x04textfor everybody"), timeout=LONG) == b"\x04textfor everybody"
     found = b.tier.get(key)
     assert found is not None
     assert found.payload == b"for everybody"
@@ -297,15 +313,15 @@ def test_another_secret_sees_misses(machine: Callable[..., Machine]) -> None:
     assert b.reports == []
 
 
-def test_a_tampered_segment_is_refused_once(pair: tuple[Machine, Machine], kubo: KuboTransport) -> None:
+def test_a_tampered_segment_is_refused_once(pair: tuple[Machine, Machine], engine: Engine) -> None:
     """One changed byte: not believed, counted once, and the next good segment is read all the same."""
     a, b = pair
     bad, good = _key(), _key()
     _put(a, bad, _record())
     path = f"{a.own()}/{a.names()[0]}"
-    data = bytearray(kubo.read(path, limit=MIB, timeout=LONG) or b"")
+    data = bytearray(engine.read(path, limit=MIB, timeout=LONG) or b"")
     data[200] ^= 1
-    kubo.write(path, bytes(data), timeout=LONG)
+    engine.write(path, bytes(data), timeout=LONG)
     _put(a, good, _record())
     for _ in range(2):
         assert b.tier.get(bad) is None
@@ -313,7 +329,7 @@ def test_a_tampered_segment_is_refused_once(pair: tuple[Machine, Machine], kubo:
     assert b.reports == ["bad_signature"]
 
 
-def test_a_foreign_owners_segment_is_refused(machine: Callable[..., Machine], kubo: KuboTransport) -> None:
+def test_a_foreign_owners_segment_is_refused(machine: Callable[..., Machine], engine: Engine) -> None:
     """Knowing the secret is not enough: the writer needs the owner's certificate."""
     credential, key = Credential.create(), _key()
     stranger = Credential(credential.secret, *_owner())
@@ -323,34 +339,32 @@ def test_a_foreign_owners_segment_is_refused(machine: Callable[..., Machine], ku
     assert b.reports == ["foreign_writer"]
 
 
-def test_strange_files_are_counted_and_skipped(pair: tuple[Machine, Machine], kubo: KuboTransport) -> None:
+def test_strange_files_are_counted_and_skipped(pair: tuple[Machine, Machine], engine: Engine) -> None:
     """An empty segment, a misplaced copy, a name that is none, a file among the writers: each counts one."""
     a, b = pair
     key = _key()
     _put(a, key, _record())
-    data = kubo.read(f"{a.own()}/{a.names()[0]}", limit=MIB, timeout=LONG) or b""
-    kubo.write(f"{a.own()}/{7:016d}", b"", timeout=LONG)
-    kubo.write(f"{a.own()}/{8:016d}", data, timeout=LONG)
-    kubo.write(f"{a.own()}/notes.txt", b"x", timeout=LONG)
-    kubo.write(f"{a.space()}/README", b"x", timeout=LONG)
+    data = engine.read(f"{a.own()}/{a.names()[0]}", limit=MIB, timeout=LONG) or b""
+    engine.write(f"{a.own()}/{7:016d}", b"", timeout=LONG)
+    engine.write(f"{a.own()}/{8:016d}", data, timeout=LONG)
+    engine.write(f"{a.own()}/notes.txt", b"x", timeout=LONG)
+    engine.write(f"{a.space()}/README", b"x", timeout=LONG)
     assert b.tier.get(key) is not None
     assert b.tier.get(_key()) is None
     assert sorted(b.reports) == ["empty_segment", "misplaced", "unexpected_file", "unexpected_file"]
 
 
-def test_a_rollback_is_refused_and_the_writer_continues_above_it(
-    pair: tuple[Machine, Machine], kubo: KuboTransport
-) -> None:
+def test_a_rollback_is_refused_and_the_writer_continues_above_it(pair: tuple[Machine, Machine], engine: Engine) -> None:
     """A tree below the highest sequence seen is counted; the next segment has a higher one and is read."""
     a, b = pair
     old, new, later = _key(), _key(), _key()
     _put(a, old, _record())
-    first = kubo.read(f"{a.own()}/{a.names()[0]}", limit=MIB, timeout=LONG) or b""
+    first = engine.read(f"{a.own()}/{a.names()[0]}", limit=MIB, timeout=LONG) or b""
     _put(a, new, _record())
     assert b.tier.get(new) is not None
     highest = int(a.names()[-1])
-    kubo.remove(a.own(), timeout=LONG)
-    kubo.write(f"{a.own()}/{1:016d}", first, timeout=LONG)
+    engine.remove(a.own(), timeout=LONG)
+    engine.write(f"{a.own()}/{1:016d}", first, timeout=LONG)
     assert b.tier.get(_key()) is None
     assert b.reports == ["rollback"]
     _put(a, later, _record())
@@ -358,16 +372,14 @@ def test_a_rollback_is_refused_and_the_writer_continues_above_it(
     assert b.tier.get(later) is not None
 
 
-def test_a_dangling_cid_is_a_miss_asked_for_once(pair: tuple[Machine, Machine], node: Any) -> None:
+def test_a_dangling_cid_is_a_miss_asked_for_once(pair: tuple[Machine, Machine], lose: Callable[[str], object]) -> None:
     """A collected payload is no error, and is forgotten."""
     a, b = pair
     key = _key()
     _put(a, key, _record())
     entry = a.table.find("team", key.digest)
     assert entry is not None
-    from cachekit.ipfs.node.process import rpc
-
-    rpc(node.api, "block/rm", {"arg": cid_of(entry)})
+    lose(cid_of(entry))
     assert b.tier.get(key) is None
     b.transport.calls.clear()
     assert b.tier.get(key) is None
@@ -376,15 +388,15 @@ def test_a_dangling_cid_is_a_miss_asked_for_once(pair: tuple[Machine, Machine], 
 
 
 @pytest.mark.parametrize("leaf", [0, 1, 2])
-def test_a_payload_with_a_leaf_gone_is_a_miss(pair: tuple[Machine, Machine], node: Any, leaf: int) -> None:
+def test_a_payload_with_a_leaf_gone_is_a_miss(
+    pair: tuple[Machine, Machine], lose: Callable[[str], object], leaf: int
+) -> None:
     """Like one with its root gone: no error, and forgotten, whichever leaf it is."""
-    from cachekit.ipfs.node.process import rpc
-
     a, b = pair
     key, payload = _key(), os.urandom(2 * MIB + 5)
     _put(a, key, _record(payload), encrypt=False)
     stored = b"\x04text" + payload
-    rpc(node.api, "block/rm", {"arg": raw_cid(stored[leaf * MIB : (leaf + 1) * MIB])})
+    lose(raw_cid(stored[leaf * MIB : (leaf + 1) * MIB]))
     assert b.tier.get(key) is None
     b.transport.calls.clear()
     assert b.tier.get(key) is None
@@ -393,29 +405,29 @@ def test_a_payload_with_a_leaf_gone_is_a_miss(pair: tuple[Machine, Machine], nod
 
 
 def test_a_payload_that_was_cut_on_the_way_is_asked_for_in_parts(
-    machine: Callable[..., Machine], kubo: KuboTransport
+    machine: Callable[..., Machine], engine: Engine
 ) -> None:
     """All of it is there: that its first answer ended early makes it no miss."""
 
     class Cutting(Counting):
-        def cat(self, cid: str, *, size: int, timeout: float) -> bytes:
+        def cat(self, cid: str, *, size: int, timeout: float, peers: bool = False) -> bytes:
             raise IntegrityError("the answer ended early", reason="truncated")
 
     credential, key, record = Credential.create(), _key(), _record(os.urandom(2 * MIB))
-    a, b = machine("a", credential), machine("b", credential, transport=Cutting(kubo))
+    a, b = machine("a", credential), machine("b", credential, transport=Cutting(engine))
     _put(a, key, record)
-    assert b.tier.get(key) == record
+    assert _got(b, key) == record
 
 
-def test_other_bytes_are_an_integrity_error(machine: Callable[..., Machine], kubo: KuboTransport) -> None:
+def test_other_bytes_are_an_integrity_error(machine: Callable[..., Machine], engine: Engine) -> None:
     """What does not have the CID that was asked for is not decoded, and the breaker stays closed."""
 
     class Lying(Counting):
-        def block_get(self, cid: str, *, timeout: float) -> bytes:
+        def block_get(self, cid: str, *, timeout: float, peers: bool = False) -> bytes:
             return b"something else"
 
     credential, key = Credential.create(), _key()
-    a, b = machine("a", credential), machine("b", credential, transport=Lying(kubo))
+    a, b = machine("a", credential), machine("b", credential, transport=Lying(engine))
     _put(a, key, _record())
     with pytest.raises(IntegrityError):
         b.tier.get(key)
@@ -460,7 +472,7 @@ def test_drop_says_whether_something_was_there(pair: tuple[Machine, Machine]) ->
 # -- pins and content -----------------------------------------------------------------------------------
 
 
-def test_a_pin_ends_with_its_last_reference(pair: tuple[Machine, Machine], kubo: KuboTransport, node: Any) -> None:
+def test_a_pin_ends_with_its_last_reference(pair: tuple[Machine, Machine], engine: Engine) -> None:
     """Two keys, two machines, one content: Kubo's pin stays until nobody needs it, at the next flush."""
     a, b = pair
     first, second, payload = _key(), _key(), os.urandom(500)
@@ -471,15 +483,15 @@ def test_a_pin_ends_with_its_last_reference(pair: tuple[Machine, Machine], kubo:
     assert [pin.cid for pin in a.tier.pins()] == [cid, cid]
     assert a.tier.unpin(first) == 1
     a.tier.flush(LONG)
-    assert _pinned(kubo, node, cid)
+    assert _pinned(engine, cid)
     assert b.tier.get(_key()) is None
     assert len(b.tier.pins()) == 1
     assert b.tier.unpin(cid) == 1
     b.tier.flush(LONG)
-    assert not _pinned(kubo, node, cid)
+    assert not _pinned(engine, cid)
 
 
-def test_a_new_answer_takes_over_the_pin(pair: tuple[Machine, Machine], kubo: KuboTransport, node: Any) -> None:
+def test_a_new_answer_takes_over_the_pin(pair: tuple[Machine, Machine], engine: Engine) -> None:
     """One key keeps one payload."""
     a, _ = pair
     key = _key()
@@ -487,8 +499,8 @@ def test_a_new_answer_takes_over_the_pin(pair: tuple[Machine, Machine], kubo: Ku
     before = a.tier.pins()[0].cid
     _put(a, key, _record(b"second" * 50, pin=True))
     after = a.tier.pins()[0].cid
-    assert not _pinned(kubo, node, before)
-    assert _pinned(kubo, node, after)
+    assert not _pinned(engine, before)
+    assert _pinned(engine, after)
 
 
 def fetched(machine: Machine, cid: str) -> bytes:
@@ -500,31 +512,30 @@ def test_stored_bytes_are_fetched(pair: tuple[Machine, Machine], size: int) -> N
     """By their CID, which is the one Kubo computes."""
     a, b = pair
     data = os.urandom(size)
-    cid = a.tier.store(data)
+    cid = a.tier.by_hand.store(data)
     assert cid == file_cid(data)
     assert fetched(b, cid) == data
 
 
-def test_a_missing_part_is_an_error(pair: tuple[Machine, Machine], node: Any) -> None:
+def test_a_missing_part_is_an_error(pair: tuple[Machine, Machine], lose: Callable[[str], object]) -> None:
     """A file with a lost leaf is never given in part."""
-    from cachekit.ipfs.node.process import rpc
-
     a, _ = pair
     data = os.urandom(3 * MIB)
-    cid = a.tier.store(data)
-    rpc(node.api, "block/rm", {"arg": raw_cid(data[MIB : 2 * MIB])})
+    cid = a.tier.by_hand.store(data)
+    lose(raw_cid(data[MIB : 2 * MIB]))
     with pytest.raises(TierError) as caught:
         fetched(a, cid)
     assert caught.value.reason == "not_found"
 
 
-def test_a_file_of_any_chunking_is_fetched(pair: tuple[Machine, Machine], kubo: KuboTransport) -> None:
+@pytest.mark.parametrize("engine", ["kubo"], indirect=True)
+def test_a_file_of_any_chunking_is_fetched(pair: tuple[Machine, Machine], engine: Engine) -> None:
     """What `ipfs add` made elsewhere, in an MFS file here, needs not have our layout."""
     a, _ = pair
     data = os.urandom(700_000)
     path = f"/elsewhere/{os.urandom(4).hex()}"
-    kubo.write(path, data, timeout=LONG)
-    assert fetched(a, kubo.stat(path, timeout=LONG) or "") == data
+    engine.write(path, data, timeout=LONG)
+    assert fetched(a, engine.stat(path, timeout=LONG) or "") == data
 
 
 def test_fetch_is_bounded(kubo_api: str, tmp_path: Path) -> None:
@@ -563,7 +574,7 @@ def test_an_absent_daemon_is_asked_once(machine: Callable[..., Machine]) -> None
     assert a.tier.pending() == 1
 
 
-def test_a_failed_flush_loses_nothing(machine: Callable[..., Machine], kubo: KuboTransport) -> None:
+def test_a_failed_flush_loses_nothing(machine: Callable[..., Machine], engine: Engine) -> None:
     """Entries wait until a daemon is there."""
     credential, key = Credential.create(), _key()
     a = machine("a", credential, transport=KuboTransport("/ip4/127.0.0.1/tcp/1"))
@@ -577,7 +588,7 @@ def test_a_failed_flush_loses_nothing(machine: Callable[..., Machine], kubo: Kub
 
 
 @pytest.mark.parametrize("step", ["import_blocks", "write", "stat", "list"])
-def test_a_failure_at_any_step_keeps_the_entry(machine: Callable[..., Machine], kubo: KuboTransport, step: str) -> None:
+def test_a_failure_at_any_step_keeps_the_entry(machine: Callable[..., Machine], engine: Engine, step: str) -> None:
     """Whatever call fails, the next flush brings it, and once only as far as a reader sees."""
     credential, key = Credential.create(), _key()
     a, b = machine("a", credential), machine("b", credential)
@@ -595,7 +606,7 @@ def test_a_failure_at_any_step_keeps_the_entry(machine: Callable[..., Machine], 
     assert b.reports == []
 
 
-def test_an_answer_that_is_not_kubos_costs_no_entry(machine: Callable[..., Machine], kubo: KuboTransport) -> None:
+def test_an_answer_that_is_not_kubos_costs_no_entry(machine: Callable[..., Machine], engine: Engine) -> None:
     """A login page in the way of a large payload says nothing about it: it stays queued."""
     a = machine("a", Credential.create())
     a.outbox.add(_key(), _record(os.urandom(2 * MIB)))
@@ -682,6 +693,7 @@ def test_a_writer_never_has_more_than_64_segments(pair: tuple[Machine, Machine])
     assert a.reports + b.reports == []
 
 
+@pytest.mark.parametrize("engine", ["kubo"], indirect=True)
 def test_growth_and_speed_of_a_batch(pair: tuple[Machine, Machine], node: Any) -> None:
     """1000 entries of 2 kB cost the repository at most 3 kB each; the rate is printed.
 

@@ -23,7 +23,8 @@ from cachekit.cache.cache import Cache
 from cachekit.cache.default import default
 from cachekit.errors import TierError, TierUnavailable
 from cachekit.model import NANOSECONDS, Event, Key, Mark, Record
-from cachekit.plan.drive import Errand, arun, run
+from cachekit.plan.drive import arun, run
+from cachekit.plan.errand import Errand
 from cachekit.plan.steps import (
     BUSY,
     LEAD,

@@ -577,7 +577,7 @@ def test_who_comes_while_it_is_fetched_waits_for_it(team: tuple[dict[str, str], 
 def test_the_names_of_pins_tell_nothing_of_sealed_files(team: tuple[dict[str, str], Path], kubo_api: str) -> None:
     """Whoever runs the daemon sees names of pins: of plain files their paths, of sealed ones a number."""
     from cachekit.ipfs.kubo.transport import KuboTransport
-    from cachekit.ipfs.trust.credential import load_credential
+    from cachekit.ipfs.trust.tokens import load_credential
 
     environ, _source = team
     transport = KuboTransport(kubo_api)

@@ -130,7 +130,7 @@ def test_peek_reads_the_head_alone() -> None:
     """The first PEEK bytes of a big record give everything that `cachekit ls` shows."""
     record = Record("json", b"x" * 100_000, 10, 20, 1.5, 0.25, ("a", "b"), pin=True)
     head = peek(encode(KEY, record)[:PEEK])
-    assert head == ("team", "module.function", "json", 10, 20, 100_000, ("a", "b"), True, 0.25, 1.5)
+    assert head == ("team", "module.function", "json", 10, 20, 100_000, ("a", "b"), True, 0.25, 1.5, True)
 
 
 @given(st.integers(0, PEEK))

@@ -22,6 +22,9 @@ from cachekit import (
     Retry,
     configure,
     distributed_cache,
+    export_car,
+    gc,
+    import_car,
     persist_artifact,
     stats,
     warm,
@@ -57,7 +60,7 @@ def counted(most: int) -> Iterator[float]:
     yield float(most)
 
 
-@distributed_cache(pace="recorded")
+@distributed_cache(pace="recorded", coalesce="team")
 def generated(most: int) -> Generator[float, None, None]:
     yield float(most)
 
@@ -82,7 +85,7 @@ def built(name: str) -> Path:
     return Path(name)
 
 
-@persist_artifact(output="place", scratch="work", ttl="7d", version="2")
+@persist_artifact(output="place", scratch="work", ttl="7d", version="2", coalesce="machine")
 def placed(name: str, place: Path | None = None, work: Path | None = None) -> Path:
     return work or Path(name)
 
@@ -165,6 +168,7 @@ def functions() -> None:
     assert_type(bare.peek("a"), dict[str, int] | Missing)
     assert_type(bare.put({"a": 1}, "a", model="b"), bool)
     assert_type(bare.invalidate("a"), bool)
+    assert_type(bare.clear(), bool)
     assert_type(bare.key_for("a"), Key)
     assert_type(bare.explain("a"), Explanation)
     assert_type(bare.cache, Cache)
@@ -297,9 +301,24 @@ async def wrong_helpers() -> None:
     Service().method.peek("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def pinned() -> None:
+    for pin in (True, "30d", timedelta(days=30), 3600, 0.5):
+        decorate = persist_artifact(pin=pin)
+        assert_type(distributed_cache(pin=pin)(called.__wrapped__)(1), list[str])
+        assert_type(decorate(called.__wrapped__)(1), list[str])
+    exported = export_car("a.car", since=timedelta(days=2), tag="t", function="m.f", namespace="n")
+    assert_type(exported, dict[str, Any])
+    assert_type(import_car("a.car"), dict[str, Any])
+    assert_type(gc(), dict[str, int])
+
+
 def wrong_keywords() -> None:
+    distributed_cache(pin=None)  # type: ignore[call-overload]  # pyright: ignore
+    persist_artifact(pin=[])  # type: ignore[call-overload]  # pyright: ignore
+    export_car("a.car", since=[])  # type: ignore[arg-type]  # pyright: ignore
     distributed_cache(tttl=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     distributed_cache(ttl=[])  # type: ignore[call-overload]  # pyright: ignore
+    distributed_cache(coalesce="all")  # type: ignore[call-overload]  # pyright: ignore
     distributed_cache(output="a")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     persist_artifact(tttl=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     persist_artifact(output=3)  # type: ignore[call-overload]  # pyright: ignore

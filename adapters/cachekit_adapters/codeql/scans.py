@@ -9,7 +9,7 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cachekit
 from cachekit import Event, UsageError, persist_artifact
@@ -78,7 +78,7 @@ def scan(
     if not owner or not name:
         raise UsageError(f"repo={repo!r} is not of the form 'owner/name'")
     place = existing(source, "source")
-    head, dirty = _state(place)
+    head, dirty, part = _state(place)
     wanted = (commit or head or "").lower()
     if not _COMMIT.fullmatch(wanted):
         raise UsageError(f"commit={commit!r}: {place} is no git working tree; name the commit by its 40 hex digits")
@@ -87,13 +87,13 @@ def scan(
     if dirty or head not in ("", wanted):
         cachekit.tell(Event("bypass", "codeql.scan", reason="dirty" if dirty else "other_commit"))
         with cachekit.bypass():
-            return _scanned(repo, wanted, dict(tool), language, known, produce=produce)
-    return _scanned(repo, wanted, dict(tool), language, known, produce=produce)
+            return _scanned(repo, wanted, part, dict(tool), language, known, produce=produce)
+    return _scanned(repo, wanted, part, dict(tool), language, known, produce=produce)
 
 
 @persist_artifact(
     pin=False,
-    version="1",
+    version="2",  # the part of the commit counts
     ignore=("produce",),
     scratch="scratch",
     tags=("repo:{repo}", "commit:{commit}"),
@@ -103,6 +103,7 @@ def scan(
 def _scanned(
     repo: str,
     commit: str,
+    part: Sequence[str],
     tool: Mapping[str, str],
     language: str,
     config: Path | None,
@@ -138,17 +139,33 @@ def _codeql(codeql: str, source: Path, language: str, config: Path | None, packs
     run([codeql, "database", "analyze", "--format=sarif-latest", f"--output={output}", str(database), *packs])
 
 
-def _state(source: Path) -> tuple[str, bool]:
-    """The commit that is checked out, "" where git knows of none, and whether there is anything beside it."""
-    head = _git(source, "rev-parse", "HEAD").strip()
-    return head, bool(head and _git(source, "status", "--porcelain", "--untracked-files=normal"))
+def _state(source: Path) -> tuple[str, bool, list[str]]:
+    """The commit that is checked out, "" where git knows of none; whether there is anything beside it; and which part of it
+    is at `source`: the directory, and submodules that are not there.
+    """
+    head = (_git(source, "rev-parse", "HEAD") or "").strip()
+    if not head:  # no tree of git's; or one that it does not speak of (another owner's, no commit yet, no git here)
+        return "", any((above / ".git").exists() for above in (source.resolve(), *source.resolve().parents)), []
+    said = [
+        # Whatever the user's settings leave out.
+        _git(source, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none"),
+        _git(source, "ls-files", "-v", "--full-name", ":/"),
+        _git(source, "rev-parse", "--show-prefix"),
+        _git(source, "submodule", "status", "--recursive"),
+    ]
+    changed, files, prefix, modules = ("" if text is None else text for text in said)
+    # In lower case, or S: git was told not to look whether it was changed, or that it is not to be there.
+    unseen = any(line[:1].islower() or line[:1] == "S" for line in files.splitlines())
+    absent = [line for line in modules.splitlines() if line.startswith("-")]
+    return head, bool(changed or unseen or None in said), [prefix.strip(), *absent]
 
 
-def _git(source: Path, *words: str) -> str:
+def _git(source: Path, *words: str) -> str | None:
+    """What git says; None where it fails."""
     try:
-        done: Any = subprocess.run(
+        done = subprocess.run(
             ["git", "-C", os.fspath(source), *words], capture_output=True, text=True, check=False, timeout=60
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return str(done.stdout) if done.returncode == 0 else ""
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,8 +22,8 @@ Identity = Mapping[str, Any]
 
 LIMIT: Final = 4_000_000_000
 """Bytes that one set of entries may have; beyond it the oldest of others' are left out of what is pushed."""
-_IGNORED: Final = ("-atime", ".lock", ".tmp")
-"""Names end so of what is not an entry: when JAX read one, locks, and what is being written."""
+_IGNORED: Final = re.compile(r"(-atime|\.lock|\.tmp)$|(^|/)lock$|(^|/)\.?tmp[._-]|\.tmp[._-]")
+"""What is not an entry: when JAX read one, locks, and what is being written, such as all in Triton's `tmp.pid_…/`."""
 
 
 @contextmanager
@@ -86,7 +87,8 @@ def _compiled(identity: Identity) -> Path:
 
 def _names(directory: Path) -> set[str]:
     files = (path for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
-    return {path.relative_to(directory).as_posix() for path in files if not path.name.endswith(_IGNORED)}
+    names = (path.relative_to(directory).as_posix() for path in files)
+    return {name for name in names if not _IGNORED.search(name)}
 
 
 def _failed(what: str, error: Exception) -> None:

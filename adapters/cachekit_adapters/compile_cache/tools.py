@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -61,8 +62,8 @@ def _configure(module: Any, compilation_cache: Any, settings: dict[str, Any]) ->
 def torch() -> Iterator[Path]:
     """torch.compile's caches, as `torch.compiler.save_cache_artifacts` packs them: one file for each process that compiled.
 
-    The key: versions of torch and triton, CUDA or ROCm, the device, the C++ compiler, TORCHINDUCTOR_ and TORCH_ variables,
-    the processor. Raises UsageError where torch is not installed.
+    The key: versions of torch and triton, CUDA or ROCm, the device, the C++ compiler, TORCHINDUCTOR_MAX and TORCH_CUDA_
+    variables, the processor. Raises UsageError where torch is not installed.
     """
     module = needed("torch")
     identity = {
@@ -117,7 +118,8 @@ def openvino(core: Any, device: str = "CPU") -> Iterator[Path]:
 def triton() -> Iterator[Path]:
     """Triton's cache of kernels, by `TRITON_CACHE_DIR` for this process and those that it starts; gives its directory.
 
-    The key: the version of Triton, the target that is active, ptxas' place in the flags, the processor.
+    The key: the version of Triton, the target that is active, ptxas' place in the flags, the processor. The absolute paths
+    in its groups are told anew (seen with 3.x's source): without that each of them is compiled again in another directory.
     """
     module = needed("triton")
     identity = {
@@ -129,6 +131,7 @@ def triton() -> Iterator[Path]:
     }
     before = os.environ.get("TRITON_CACHE_DIR")
     with entries(identity) as directory:
+        _regrouped(directory)
         os.environ["TRITON_CACHE_DIR"] = str(directory)
         try:
             yield directory
@@ -137,6 +140,16 @@ def triton() -> Iterator[Path]:
                 del os.environ["TRITON_CACHE_DIR"]
             else:
                 os.environ["TRITON_CACHE_DIR"] = before
+
+
+def _regrouped(directory: Path) -> None:
+    for path in directory.rglob("__grp__*"):
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            children = {name: str(path.parent / Path(place).name) for name, place in told["child_paths"].items()}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue  # of another version: it compiles
+        path.write_text(json.dumps({**told, "child_paths": children}), encoding="utf-8")
 
 
 def _target(module: Any) -> str:

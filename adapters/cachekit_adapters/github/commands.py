@@ -6,6 +6,7 @@ anything. A change in one repository ends what is kept of that.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,6 +61,8 @@ _SHORT: Final = {
     "p": "preview",
 }
 _BARE: Final = frozenset({"paginate", "slurp", "silent", "allow-escape-sequences"})
+_ADDRESS: Final = re.compile(r"(?:[a-z+]+://)(?:[^@/]*@)?([^/]+)", re.IGNORECASE)
+_WHOLE: Final = re.compile(r"([^/\s-][^/\s]*)/[^/\s]+/[^/\s]+$")
 _PLACEHOLDER: Final = re.compile(r"\{(?:owner|repo|branch)\}|:(?:owner|repo|branch)\b")
 
 
@@ -86,21 +89,39 @@ NOTHING: Final = Command("nothing", located=False)
 
 def command_of(arguments: Sequence[str], directory: Path) -> Command:
     """What `gh` with these arguments does, called in `directory`."""
-    if not arguments or arguments[0].startswith("-"):
+    if not arguments or arguments[0] in ("--help", "-h", "--version"):
         return NOTHING
+    if arguments[0].startswith("-"):  # gh takes the flags of a verb before its noun too
+        return Command("change")
     if arguments[0] == "api":
         return _api(arguments[1:], directory)
     host, repo, verb, certain = _spoken(arguments[1:])
-    if arguments[0] in HARMLESS or f"{arguments[0]} {verb}" in HARMLESS:
+    words = f"{arguments[0]} {verb}"
+    if words in HARMLESS or (arguments[0] in HARMLESS and words != "extension exec"):
         return NOTHING
-    about = READS.get(arguments[0], {}).get(verb)
+    about, elsewhere = READS.get(arguments[0], {}).get(verb), _elsewhere(arguments)
     if about is None:
-        return Command("change", repo=repo if certain else "", host=host)
+        # What has a slash may name another repository, which changes too (`issue transfer`).
+        alone = certain and sum("/" in argument for argument in arguments) == 1
+        return Command("change", repo=repo if alone else "", host=elsewhere or host)
+    if elsewhere:
+        return NOTHING
     if any(_shows(argument) for argument in arguments[1:] if (arguments[0], verb) != ("run", "list")):
         return NOTHING
     resource = "search" if about == "search" else "graphql"
     located = not certain and arguments[0] not in _ANYWHERE
     return Command("read", nouns.TTLS[about], repo if certain else "", host, located, resource=resource)
+
+
+def _elsewhere(arguments: Sequence[str]) -> str:
+    """The host that an argument names by itself: an address, or `HOST/OWNER/REPO`, which `gh repo` takes."""
+    for before, argument in itertools.pairwise(arguments):
+        if before in ("-R", "--repo") or argument.startswith(("-R", "--repo=")):
+            continue
+        found = _ADDRESS.match(argument) or (_WHOLE.match(argument) if arguments[0] == "repo" else None)
+        if found:
+            return found[1].lower().removeprefix("api.").removeprefix("www.")
+    return ""
 
 
 def _shows(argument: str) -> bool:
@@ -155,7 +176,7 @@ def _api(arguments: Sequence[str], directory: Path) -> Command:
     if paths[0].strip("/") == "graphql":
         return _graphql(host, located, options, directory)
     if paths[0].startswith("http"):  # of a host that it names itself
-        return Command("change" if method != "GET" else "nothing")
+        return Command("change" if method != "GET" else "nothing", host=_elsewhere(("api", paths[0])))
     place = nouns.path_of(paths[0])
     if method not in ("GET", "HEAD", "OPTIONS"):
         return Command("change", repo="" if located else nouns.repo_of(place), host=host, located=located, api=True)

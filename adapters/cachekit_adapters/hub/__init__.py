@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -75,7 +76,11 @@ class Metadata(NamedTuple):
     def change(self, name: str, real: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """What the method gives; it is always called, and ends what is kept of its repo."""
         repo = _bound(real, args, kwargs).get("repo_id")
-        return self.road.changing(self._tags.changed([str(repo or "")]), functools.partial(real, *args, **kwargs))
+        ends = self._tags.changed([str(repo or "")])
+        given = self.road.changing(ends, functools.partial(real, *args, **kwargs))
+        if isinstance(given, Future):  # of `run_as_future`: it changes the repo later
+            given.add_done_callback(lambda _done: self.road.changing(ends, lambda: None))
+        return given
 
     @property
     def _tags(self) -> Tags:

@@ -69,14 +69,13 @@ def _kept(prepared: Prepared, pieces: Pieces) -> Followed | AsyncFollowed:
 
     def ended(log: list[Any], clock: Clock, error: BaseException | None) -> Any:
         prepared.cache.streams.leave(followed)
-        try:
-            if _is_spoiled(prepared, pieces, log, error, too_long=followed.too_long):
-                return None
-            outcome = Returned(pieces.finish(log), clock.passed() / 1e9)
-        except Exception as raised:  # an adapter's word on what was read and paid for: the reader has it already
-            prepared.cache.tell(Event("skipped", prepared.target.name, reason="raised", error=raised))
+        outcome = _outcome(prepared, pieces, log, clock, error, too_long=followed.too_long)
+        if outcome is None:
+            if prepared.cache.claims is not None:
+                prepared.cache.claims.end(prepared.key, "vain")
             return None
-        return perform(prepared, plans.arrived(prepared.request, outcome, clock.started), announce=True)
+        arrived = plans.arrived(prepared.request, outcome, clock.started)
+        return perform(prepared, arrived, announce=True, claimed=True)
 
     followed = _followed(prepared, pieces, ended)
     return followed
@@ -89,6 +88,19 @@ def _followed(prepared: Prepared, pieces: Pieces, ended: Ended) -> Followed | As
 
 def _not_kept(_log: list[Any], _clock: Clock, _error: BaseException | None) -> None:
     return None
+
+
+def _outcome(
+    prepared: Prepared, pieces: Pieces, log: list[Any], clock: Clock, error: BaseException | None, *, too_long: bool
+) -> Returned | None:
+    """What is to be kept of a stream that ended; None where that is nothing, which is told."""
+    try:
+        if _is_spoiled(prepared, pieces, log, error, too_long=too_long):
+            return None
+        return Returned(pieces.finish(log), clock.passed() / 1e9)
+    except Exception as raised:  # an adapter's word on what was read and paid for: the reader has it already
+        prepared.cache.tell(Event("skipped", prepared.target.name, reason="raised", error=raised))
+        return None
 
 
 def _is_spoiled(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from cachekit.artifacts.manifest import File, Manifest
@@ -14,11 +15,11 @@ from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.chunks import ChunkCipher
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.pins import Pins
 from cachekit.ipfs.content.transfer import IDLE_SECONDS, Remote, Transfer
-from cachekit.ipfs.content.unixfs import read_file
+from cachekit.ipfs.content.unixfs import BlockOf, read_file
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.queue import Item
 from cachekit.ipfs.trust.credential import Credential
 from cachekit.model import ARTIFACT
@@ -32,7 +33,7 @@ _CODEC: Final = bytes([len(ARTIFACT)]) + ARTIFACT.encode()
 class SharedFiles:
     """What `Team` needs for artifacts. Everything may raise TierError."""
 
-    transport: KuboTransport
+    transport: Engine
     credential: Credential
     store: ArtifactStore
     breaker: Breaker
@@ -67,6 +68,23 @@ class SharedFiles:
                 progress=lambda remote, done: counters[remote.sha256](done),
             )
         )
+
+    def pieces(self, namespace: str, file: File, *, sealed: bool, name: str) -> Iterator[bytes]:
+        """A file that is here, as it is stored in the daemon, leaf by leaf."""
+        progress = counter("exporting", file.path or name, file.size)
+        return self._transfer(namespace, sealed=sealed).pieces(self.store.blob(file.sha256), progress=progress)
+
+    def bring(self, namespace: str, manifest: Manifest, missing: Sequence[File], block_of: BlockOf, work: Path) -> None:
+        """Takes `missing` files into the store out of blocks that are at hand; each is verified before it counts.
+
+        `work` is a directory for them meanwhile.
+        """
+        transfer = self._transfer(namespace, sealed=manifest.sealed)
+        for file in missing:
+            remote = Remote(file.path or manifest.name, file.cid, file.size, file.sha256)
+            progress = counter("importing", remote.name, remote.size)
+            transfer.bring(remote, work / file.sha256, block_of, progress=progress)
+            self.store.publish(file.sha256, work / file.sha256)
 
     def send(self, item: Item, deadline: Deadline) -> bool:
         """Stores the files of a queued artifact in the daemon; False where they are no longer here to be sent.
@@ -108,7 +126,7 @@ class Holdings:
     Of all machines whose segments were read. Every method may raise TierError.
     """
 
-    transport: KuboTransport
+    transport: Engine
     table: Table
 
     def manifest(self, namespace: str, cid: str, deadline: Deadline) -> Manifest | None:

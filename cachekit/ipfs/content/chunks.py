@@ -15,7 +15,8 @@ from typing import BinaryIO, Final
 
 from cachekit.errors import IntegrityError
 from cachekit.ipfs.content.cids import CHUNK_BYTES
-from cachekit.ipfs.trust.credential import Cipher, Credential
+from cachekit.ipfs.trust.ciphers import Cipher
+from cachekit.ipfs.trust.credential import Credential, tried
 
 OVERHEAD_BYTES: Final = 12 + 16
 """Nonce and tag of one chunk."""
@@ -36,12 +37,16 @@ class ChunkCipher:
         self._key = key
         self._nonce_key = nonce_key
         self._associated = associated
+        self._older: list[ChunkCipher] = []
 
     @classmethod
     def of(cls, credential: Credential, namespace: str) -> ChunkCipher:
         """The cipher of a namespace, whose keys are used for nothing but chunks."""
-        key, nonce_key = (credential.derived(purpose, namespace) for purpose in ("chunk-seal", "chunk-nonce"))
-        return cls(key, nonce_key, bytes.fromhex(credential.namespace_id(namespace)))
+        binding = bytes.fromhex(credential.namespace_id(namespace))
+        keys = (credential.generations(purpose, namespace) for purpose in ("chunk-seal", "chunk-nonce"))
+        newest, *older = [cls(key, nonce_key, binding) for key, nonce_key in zip(*keys, strict=True)]
+        newest._older = older
+        return newest
 
     def sealed(self, stream: BinaryIO, size: int) -> Iterator[bytes]:
         """The `size` bytes of `stream`, chunk by chunk; IntegrityError `changed` where it has more or less."""
@@ -50,7 +55,7 @@ class ChunkCipher:
 
     def opened(self, index: int, chunk: bytes, size: int) -> bytes:
         """The plaintext of chunk `index` of a file of `size` bytes; IntegrityError `unsealable` for any other chunk."""
-        plain = self._cipher(index, size).unseal(chunk)
+        plain = tried([self, *self._older], lambda one: one._cipher(index, size).unseal(chunk))
         if len(plain) != min(PLAIN_BYTES, size - index * PLAIN_BYTES):
             raise IntegrityError("a sealed chunk has another size than its place", reason="unsealable")
         return plain

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachekit.errors import IntegrityError
@@ -26,6 +27,8 @@ _SHA2_256: Final = b"\x12\x20"
 _DIGEST_BYTES: Final = 32
 _UNIXFS_FILE: Final = 2
 _UNIXFS_DIRECTORY: Final = 1
+_LATELY: Final = 1024
+"""CIDs of which both forms are remembered: base32 takes longer than all else that is done with a small block."""
 
 
 def raw_cid(data: bytes) -> str:
@@ -50,6 +53,7 @@ def digest_of(cid: str) -> bytes:
     return binary_cid(cid)[-_DIGEST_BYTES:]
 
 
+@functools.lru_cache(maxsize=_LATELY)
 def binary_cid(cid: str) -> bytes:
     """The 36 bytes behind `cid`; IntegrityError unless it is a base32 CIDv1 with SHA-256 and a one-byte codec."""
     try:
@@ -62,6 +66,7 @@ def binary_cid(cid: str) -> bytes:
     return binary
 
 
+@functools.lru_cache(maxsize=_LATELY)
 def text_of(binary: bytes) -> str:
     """The base32 text of a binary CID, of whatever kind; `binary_cid` refuses what is not one of ours."""
     return "b" + base64.b32encode(binary).decode("ascii").lower().rstrip("=")
@@ -71,13 +76,22 @@ def encode_car(blocks: Sequence[tuple[bytes, bytes]]) -> bytes:
     """A CARv1 of (binary CID, block) pairs, the first of them its root. ValueError where there is none."""
     if not blocks:
         raise ValueError("a CAR holds at least one block")
-    root = b"\x00" + blocks[0][0]
-    # DAG-CBOR of {"roots": [root], "version": 1}; tag 42 marks a CID, 0x58 a byte string with a one-byte length.
-    header = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes([len(root)]) + root + b"\x67version\x01"
-    parts = [_varint(len(header)), header]
+    parts = [car_header(blocks[0][0])]
     for cid, block in blocks:
-        parts += (_varint(len(cid) + len(block)), cid, block)
+        parts += (car_section(cid, block), block)
     return b"".join(parts)
+
+
+def car_header(root: bytes) -> bytes:
+    """What a CARv1 begins with; `root` is a binary CID."""
+    # DAG-CBOR of {"roots": [root], "version": 1}; tag 42 marks a CID, 0x58 a byte string with a one-byte length.
+    header = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes([len(root) + 1]) + b"\x00" + root + b"\x67version\x01"
+    return _varint(len(header)) + header
+
+
+def car_section(cid: bytes, block: bytes) -> bytes:
+    """What stands before a block in a CAR; `cid` is binary."""
+    return _varint(len(cid) + len(block)) + cid
 
 
 class _Node(NamedTuple):
@@ -103,9 +117,11 @@ class FileCid:
     """The CID of a file that is fed in pieces of any length, as Kubo makes it with CIDv1, raw leaves and 1 MiB chunks.
 
     A file of at most 1 MiB is one raw block. Constant memory: only the nodes of one path from the root are held.
+    `keep` is given the binary CID and the block of each node above the leaves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[bytes, bytes], object] = lambda _cid, _block: None) -> None:
+        self._keep = keep
         self._levels: list[list[_Node]] = [[]]
         self._leaf = hashlib.sha256()
         self._filled = 0
@@ -136,7 +152,7 @@ class FileCid:
         for number, level in enumerate(self._levels):
             if number == len(self._levels) - 1 and len(level) == 1:
                 break
-            self._append(number + 1, _parent(level))
+            self._append(number + 1, self._parent(level))
         return self._levels[-1][0]
 
     def _close_leaf(self) -> None:
@@ -149,12 +165,17 @@ class FileCid:
         level = self._levels[number]
         # A full level gets its parent only when more comes: it may turn out to be the last one below the root.
         if len(level) == LINKS:
-            self._append(number + 1, _parent(level))
+            self._append(number + 1, self._parent(level))
             level.clear()
         level.append(node)
 
+    def _parent(self, children: Sequence[_Node]) -> _Node:
+        node, block = _parent(children)
+        self._keep(node.cid, block)
+        return node
 
-def _parent(children: Sequence[_Node]) -> _Node:
+
+def _parent(children: Sequence[_Node]) -> tuple[_Node, bytes]:
     """The block that has `children`, in their order, as Kubo writes it."""
     links = b"".join(_link(child) for child in children)
     content = sum(child.content for child in children)
@@ -163,7 +184,7 @@ def _parent(children: Sequence[_Node]) -> _Node:
     # Links precede the data: canonical dag-pb, although field 2 then comes before field 1.
     block = links + _bytes(1, unixfs)
     stored = len(block) + sum(child.stored for child in children)
-    return _Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content)
+    return _Node(_binary(DAG_PB, hashlib.sha256(block).digest()), stored, content), block
 
 
 def _link(child: _Node, name: bytes = b"") -> bytes:

@@ -10,11 +10,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from cachekit.errors import TierError, TierUnavailable
+from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.content.cids import CHUNK_BYTES
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.index.rows import Held
 from cachekit.ipfs.kubo.streams import PINNED_PER_SECOND
-from cachekit.ipfs.kubo.transport import KuboTransport
 
 ROOT: Final = "/cachekit/v1/pins"
 _OURS: Final = "cachekit/"
@@ -25,7 +26,7 @@ _PIN_SECONDS: Final = 3.0
 class Pins:
     """The pins and links of one daemon. Everything may raise TierError."""
 
-    transport: KuboTransport
+    transport: Engine
 
     def is_free(self, cid: str, deadline: Deadline) -> bool:
         """Whether nobody has a pin for this CID, so that ours would take no other's name."""
@@ -45,9 +46,19 @@ class Pins:
         except TierUnavailable as error:
             if error.reason != "timeout" or not deadline.rest:
                 raise
-            # Seen while collections followed each other closely: a pin got no answer within its time. Why is not proven;
-            # it is asked for again.
+            # Kubo looks for the root offline, but waits for what lies below it and was collected meanwhile.
             raise TierError(f"a collection is in the way of a pin: {error}", reason="collecting") from error
+
+    def store(self, data: bytes, cid: str, name: str, deadline: Deadline) -> None:
+        """Store the file of `cid`, and pin it under `name` in the same call, unless somebody has: no collection between.
+
+        IntegrityError `wrong_cid` where the daemon stored something else.
+        """
+        pieces = (data[at : at + CHUNK_BYTES] for at in range(0, max(len(data), 1), CHUNK_BYTES))
+        pin_name = _OURS + name if self.is_free(cid, deadline) else None
+        idle, until = deadline.left(), deadline.at
+        if self.transport.add_stream(pieces, size=len(data), pin_name=pin_name, idle=idle, until=until) != cid:
+            raise IntegrityError("the daemon stored other bytes than it was given", reason="wrong_cid")
 
     def let_go(self, held: Held, deadline: Deadline) -> None:
         """Undo `link`; with the last link of all users goes the pin, if it is one of ours."""

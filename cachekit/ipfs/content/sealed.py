@@ -1,8 +1,9 @@
-"""Bytes stored by hand and sealed: what anybody with the namespace's secret can open, told from what was stored as it is.
+"""What is sealed before it leaves the machine: payloads of entries, and bytes stored by hand.
 
-    MARK 20 bytes | nonce 12 | sealed plaintext | tag 16
+    payload:  length of the codec 1 | codec | payload, sealed as a whole unless it is published
+    by hand:  MARK 20 bytes | nonce 12 | sealed plaintext | tag 16
 
-The mark stands before every sealed content, so that ciphertext is never given to a caller as if it were the value.
+The mark stands before every content sealed by hand, so that ciphertext is never given to a caller as if it were the value.
 """
 
 from __future__ import annotations
@@ -15,6 +16,23 @@ from cachekit.ipfs.trust.credential import Credential
 MARK: Final = b"\x00cachekit sealed v1\x00"
 _MOST_BYTES: Final = 2**31 - 64
 """What AES-GCM of the cryptography package takes in one piece."""
+
+
+def packed(credential: Credential, namespace: str, codec: str, payload: bytes, *, encrypt: bool) -> bytes:
+    """A payload as it is stored."""
+    name = codec.encode("ascii")
+    plain = b"".join((bytes([len(name)]), name, payload))
+    return credential.seal(namespace, plain) if encrypt else plain
+
+
+def unpacked(credential: Credential, namespace: str, stored: bytes, *, encrypted: bool) -> tuple[str, bytes]:
+    """Codec and payload again; IntegrityError `unsealable` or `malformed`."""
+    plain = credential.unseal(namespace, stored) if encrypted else stored
+    length = plain[0] if plain else 0
+    codec = plain[1 : 1 + length]
+    if len(plain) <= length or not codec.isascii():
+        raise IntegrityError("a payload without its codec", reason="malformed")
+    return codec.decode("ascii"), plain[1 + length :]
 
 
 def seal(credential: Credential, namespace: str, plain: bytes) -> bytes:

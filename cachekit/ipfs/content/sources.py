@@ -6,8 +6,8 @@ from typing import Final
 
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Breaker, Deadline
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.gateways import Gateways
-from cachekit.ipfs.kubo.transport import KuboTransport
 
 _PEERS_SHARE: Final = 0.5
 """Of the time that is left: nobody says that no peer has a block, so the gateways must have time as well."""
@@ -17,7 +17,7 @@ class Sources:
     """The blocks of one file, within `deadline`. What peers did not have once is not asked of them again."""
 
     def __init__(
-        self, transport: KuboTransport, breaker: Breaker, gateways: Gateways | None, deadline: Deadline, *, peers: bool
+        self, transport: Engine, breaker: Breaker, gateways: Gateways | None, deadline: Deadline, *, peers: bool
     ) -> None:
         self._transport = transport
         self._breaker = breaker

@@ -18,8 +18,9 @@ from cachekit.files.locks import NO_ROOM, has_locks, try_lock, unlock
 from cachekit.files.parallel import at_once
 from cachekit.ipfs.content.chunks import PLAIN_BYTES, ChunkCipher, pieces, sealed_size
 from cachekit.ipfs.content.cids import CHUNK_BYTES, FileCid
-from cachekit.ipfs.content.unixfs import leaves
-from cachekit.ipfs.kubo.transport import KuboTransport
+from cachekit.ipfs.content.engine import Engine
+from cachekit.ipfs.content.unixfs import BlockOf, leaves
+from cachekit.ipfs.content.unixfs import pieces as file_pieces
 
 IDLE_SECONDS: Final = 10.0
 _BUSY_SECONDS: Final = 0.02
@@ -43,7 +44,7 @@ class Transfer:
     work. Raises TierError; IntegrityError for what does not verify.
     """
 
-    def __init__(self, transport: KuboTransport, cipher: ChunkCipher | None, *, idle: float = IDLE_SECONDS) -> None:
+    def __init__(self, transport: Engine, cipher: ChunkCipher | None, *, idle: float = IDLE_SECONDS) -> None:
         self._transport = transport
         self._cipher = cipher
         self._idle = idle
@@ -57,6 +58,27 @@ class Transfer:
             for _piece in self._fed(file, size, cid, progress):
                 pass
             return cid.digest()
+
+    def pieces(self, path: Path, *, progress: Callable[[int], None] = lambda _done: None) -> Iterator[bytes]:
+        """The file as it is stored, leaf by leaf."""
+        with _local_errors(), path.open("rb") as file:
+            yield from self._fed(file, os.fstat(file.fileno()).st_size, FileCid(), progress)
+
+    def bring(
+        self,
+        remote: Remote,
+        path: Path,
+        block_of: BlockOf,
+        *,
+        progress: Callable[[int], None] = lambda _done: None,
+    ) -> None:
+        """Make `path` the whole file out of blocks that are at hand; its SHA-256 is for the caller to compare."""
+        stored = enumerate(file_pieces(remote.cid, block_of, limit=self._stored_size(remote.size)))
+        with _local_errors(), path.open("xb") as file:
+            for index, piece in stored:
+                plain = self._cipher.opened(index, piece, remote.size) if self._cipher else piece
+                _write(file, plain)
+                progress(len(plain))
 
     def add(
         self,

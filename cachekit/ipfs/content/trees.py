@@ -13,15 +13,15 @@ from cachekit.errors import IntegrityError, TierError, UsageError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.chunks import pieces as file_pieces
 from cachekit.ipfs.content.cids import CHUNK_BYTES, FileCid, binary_cid, directory_block
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.transfer import IDLE_SECONDS
 from cachekit.ipfs.content.unixfs import BlockOf, directory, pieces
-from cachekit.ipfs.kubo.transport import KuboTransport
 
 _MOST_ENTRIES: Final = 4096
 """Of one directory: Kubo cuts larger ones into several blocks."""
 
 
-def add(path: Path, transport: KuboTransport, deadline: Deadline, depth: int = 0) -> tuple[str, int]:
+def add(path: Path, transport: Engine, deadline: Deadline, depth: int = 0) -> tuple[str, int]:
     """The CID of a file or directory, all of which the daemon has afterwards, unpinned; and how many bytes that are.
 
     Raises UsageError for what is neither, links included, and TierError.
@@ -41,7 +41,7 @@ def add(path: Path, transport: KuboTransport, deadline: Deadline, depth: int = 0
     return cid, stored
 
 
-def _added(path: Path, transport: KuboTransport, deadline: Deadline) -> tuple[str, int]:
+def _added(path: Path, transport: Engine, deadline: Deadline) -> tuple[str, int]:
     made = FileCid()
 
     def fed() -> Iterator[bytes]:

@@ -50,6 +50,26 @@ def pieces(cid: str, block_of: BlockOf, *, limit: int) -> Iterator[bytes]:
         yield piece
 
 
+def blocks(cid: str, block_of: BlockOf) -> Iterator[tuple[bytes, bytes]]:
+    """(binary CID, block) of everything that a file is made of, verified, each once. Raises as `leaves`."""
+    return _blocks(cid, block_of, set(), 0)
+
+
+def _blocks(cid: str, block_of: BlockOf, seen: set[str], depth: int) -> Iterator[tuple[bytes, bytes]]:
+    # A small DAG may name one part any number of times.
+    if cid in seen:
+        return
+    seen.add(cid)
+    block = _verified(cid, block_of)
+    yield binary_cid(cid), block
+    if binary_cid(cid)[1] == RAW:
+        return
+    if binary_cid(cid)[1] != DAG_PB or depth == _DEPTH:
+        raise _no_file()
+    for link in _node(block)[0]:
+        yield from _blocks(link, block_of, seen, depth + 1)
+
+
 def directory(cid: str, block_of: BlockOf) -> list[tuple[str, str]] | None:
     """(name, CID) of what a directory has, None for what is none; IntegrityError `not_a_file` for one in several blocks."""
     if binary_cid(cid)[1] != DAG_PB:
@@ -80,6 +100,11 @@ def leaves(cid: str, block_of: BlockOf) -> Iterator[bytes]:
         yield digest_of(part)
 
 
+def below(cid: str, block_of: BlockOf) -> list[str]:
+    """What a block links to, whatever it is of; nobody is asked for a raw one, which has no links. Raises as `pieces`."""
+    return _links(_fields(_verified(cid, block_of))[1]) if binary_cid(cid)[1] == DAG_PB else []
+
+
 def _parts(cid: str, block_of: BlockOf, depth: int) -> Iterator[str | bytes]:
     """The CIDs of the raw leaves, and the bytes that stand in the nodes themselves."""
     codec = binary_cid(cid)[1]
@@ -107,11 +132,15 @@ def _verified(cid: str, block_of: BlockOf) -> bytes:
 def _node(block: bytes) -> tuple[list[str], bytes]:
     """The CIDs that a node of a file links to, and the bytes of the file that stand in itself."""
     _, node = _fields(block)
-    links = [text_of(cid) for link in node.get(_LINK, ()) for cid in _fields(link)[1].get(_LINK_HASH, ())]
+    links = _links(node)
     numbers, unixfs = _fields(b"".join(node.get(_DATA, ())))
     if numbers.get(_UNIXFS_TYPE) not in _FILE_TYPES:
         raise _no_file()
     return links, b"".join(unixfs.get(_UNIXFS_DATA, ()))
+
+
+def _links(node: dict[int, list[bytes]]) -> list[str]:
+    return [text_of(cid) for link in node.get(_LINK, ()) for cid in _fields(link)[1].get(_LINK_HASH, ())]
 
 
 def _fields(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:

@@ -16,31 +16,26 @@ from typing import Final
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.files.sqlite import locked
 from cachekit.ipfs.breaker import Deadline
-from cachekit.ipfs.index.rows import SKEW, SegmentFile, alive
-from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_LINES, Line, encode
+from cachekit.ipfs.content.engine import Engine
+from cachekit.ipfs.index.publishing import Push
+from cachekit.ipfs.index.rows import SegmentFile
+from cachekit.ipfs.index.segments import MAX_BYTES, Line
+from cachekit.ipfs.index.shelves import ROSTERS, MfsShelf, Shelf, path_of
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.trust.credential import WriterKey
+from cachekit.ipfs.trust.roster import MOST_BYTES as ROSTER_BYTES
 
-ROOT: Final = "/cachekit/v1"
-COMPACT_AT: Final = 48
-"""Segments of one writer from which on it merges them: well below the 64 that nobody may exceed."""
-
-_LARGE_BYTES: Final = MAX_BYTES // 2
-_MOST_LARGE: Final = 32
-_WRITING_SECONDS: Final = 0.1
-"""Far longer than it takes Kubo to write a segment."""
-_SEGMENT: Final = re.compile(r"\d{16}")
 _WRITER: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Index:
     """What takes the tree in MFS into `table`, and puts this machine's lines there."""
 
-    def __init__(self, transport: KuboTransport, table: Table) -> None:
+    def __init__(self, transport: Engine, table: Table) -> None:
         self._transport = transport
         self._table = table
         self._pulling = threading.Lock()
+        self._roster = ""
 
     def renew_after_fork(self) -> None:
         """A lock that another thread held at the fork would stay locked for ever."""
@@ -72,29 +67,67 @@ class Index:
             unfinished()
         return taken
 
-    def publish(self, namespace: str, lines: Sequence[Line], writer: WriterKey, timeout: float) -> None:
+    def refresh_roster(self, timeout: float) -> None:
+        """Take in the owner's roster where another one stands in the daemon. Raises TierError."""
+        path = f"{ROSTERS}/{self._table.credential.owner_id}"
+        cid = self._transport.stat(path, timeout=timeout)
+        if cid is None or cid == self._roster:
+            return
+        text = self._transport.read(path, limit=ROSTER_BYTES, timeout=timeout)
+        try:
+            self._table.members.take(text or b"")
+        except IntegrityError as error:
+            self._table.report(error.reason)
+        self._roster = cid
+
+    def publish_roster(self, text: bytes, timeout: float) -> None:
+        """Have the daemon hold a roster, for all of its users. Raises TierError."""
+        self._transport.write(f"{ROSTERS}/{self._table.credential.owner_id}", text, timeout=timeout)
+
+    def take(self, namespace: str, shelf: Shelf, writer: str, deadline: Deadline) -> tuple[int, bool]:
+        """Take in what a writer of another daemon has that is new; how many entries, and whether that was all."""
+        pull = Pull(self._transport, self._table, namespace, deadline)
+        with self._pulling:
+            highest = self._table.writers(namespace).get(writer, (0, ""))[0]
+            taken = pull.writer(writer, "", highest, shelf)
+        self._table.heed(namespace)
+        return taken, pull.complete
+
+    def tidy(self, namespace: str, writer: WriterKey, timeout: float) -> tuple[int, int]:
+        """Take what is dead out of the segments of `writer`; how many lines and segments fewer they have. As `publish`."""
+        deadline = Deadline(timeout)
+        with locked(writer.path.with_suffix(".lock"), deadline.at):
+            if not Pull(self._transport, self._table, namespace, deadline).own(writer.id):
+                raise TierUnavailable("there was no time to read our own segments", reason="unfinished")
+            return Push(self._transport, self._table, namespace, writer, deadline).compact(dead=True)
+
+    def publish(
+        self, namespace: str, lines: Sequence[Line], writer: WriterKey, timeout: float
+    ) -> list[tuple[str, bytes]]:
         """Make `lines` visible to everybody, as segments of `writer`; merges its segments when they are many.
 
-        Holds a lock of this machine's writer key. Raises TierError; a segment that was written stays.
+        Gives the new segments, with their CIDs. Holds a lock of this machine's writer key. Raises TierError; a segment
+        that was written stays.
         """
         deadline = Deadline(timeout)
         with locked(writer.path.with_suffix(".lock"), deadline.at):
             if not Pull(self._transport, self._table, namespace, deadline).own(writer.id):
                 raise TierUnavailable("there was no time to read our own segments", reason="unfinished")
             push = Push(self._transport, self._table, namespace, writer, deadline)
-            push.append(lines)
+            written = push.append(lines)
             push.compact()
         # Here, in the background, or else the next lookup has to find out that only our own segment was new. Should it
         # fail, that is what happens.
         with contextlib.suppress(TierError):
             self.refresh(namespace, deadline.left())
+        return written
 
 
 @dataclass
 class Pull:
     """Reading, until a deadline, what a namespace's tree has that the table has not."""
 
-    transport: KuboTransport
+    transport: Engine
     table: Table
     namespace: str
     deadline: Deadline
@@ -112,11 +145,11 @@ class Pull:
         for name, cid, _ in listed or []:
             present.add(name)
             if not _WRITER.fullmatch(name):
-                self.table.refuse(self.namespace, SegmentFile("", name, cid, 0), "unexpected_file")
+                self.table.refuse(self.namespace, SegmentFile("", name, cid, 0, 0), "unexpected_file")
                 continue
             highest, seen = known.get(name, (0, ""))
             if seen != cid:
-                taken += self._writer(name, cid, highest)
+                taken += self.writer(name, cid, highest, self._mfs(name))
         for writer, (_, cid) in known.items():
             if cid and writer not in present:
                 self._rolled_back(writer, "")
@@ -129,24 +162,28 @@ class Pull:
     def own(self, writer: str) -> bool:
         """This machine's; False if time was too short for all of it."""
         highest = self.table.writers(self.namespace).get(writer, (0, ""))[0]
-        self._writer(writer, "", highest)
+        self.writer(writer, "", highest, self._mfs(writer))
         return self.complete
 
-    def _writer(self, writer: str, cid: str, highest: int) -> int:
+    def _mfs(self, writer: str) -> MfsShelf:
+        return MfsShelf(self.transport, self.path, writer, self.deadline, self.last_start)
+
+    def writer(self, writer: str, cid: str, highest: int, shelf: Shelf) -> int:
+        """What `shelf` has and the table has not; how many entries that were. `cid` is noted where that is all."""
         seen, taken = self.table.files(self.namespace, writer), 0
-        listed = self._listed(writer, seen)
-        if listed and max(_sequence(name) for name, _, _ in listed) < highest:
+        listed = shelf.list(lambda name, file_cid: seen.get(name, ("", ""))[0] == file_cid)
+        if listed and max(file.sequence for file in listed) < highest:
             self._rolled_back(writer, cid)
             return 0
         # In the order of their sequences: wherever this is interrupted, all up to the highest seen is read.
-        for name, file_cid, size in sorted(listed):
-            if seen.get(name, ("", ""))[0] == file_cid:
+        for file in sorted(listed, key=lambda file: file.name):
+            if seen.get(file.name, ("", ""))[0] == file.cid:
                 continue
             if time.monotonic() >= self.last_start:
                 self.complete = False
                 return taken
-            taken += self._file(SegmentFile(writer, name, file_cid, _sequence(name)), size, highest)
-        self.table.keep_files(self.namespace, writer, [name for name, _, _ in listed])
+            taken += self._file(file, highest, shelf)
+        self.table.keep_files(self.namespace, writer, [file.name for file in listed])
         if cid:
             self.table.set_writer(self.namespace, writer, cid)
         return taken
@@ -155,25 +192,14 @@ class Pull:
         self.table.report("rollback")
         self.table.set_writer(self.namespace, writer, cid)
 
-    def _listed(self, writer: str, seen: dict[str, tuple[str, str]]) -> list[tuple[str, str, int]]:
-        patience = min(time.monotonic() + _WRITING_SECONDS, self.last_start)
-        while True:
-            listed = self.transport.list(f"{self.path}/{writer}", timeout=self.deadline.left()) or []
-            # Kubo shows a file that is just being written as an empty one.
-            unsettled = [name for name, cid, size in listed if not size and seen.get(name, ("", ""))[0] != cid]
-            if not unsettled or time.monotonic() >= patience:
-                return listed
-            time.sleep(_WRITING_SECONDS / 10)
-
-    def _file(self, file: SegmentFile, size: int, highest: int) -> int:
-        reason = "" if 0 < size <= MAX_BYTES else "oversized" if size else "empty_segment"
+    def _file(self, file: SegmentFile, highest: int, shelf: Shelf) -> int:
+        reason = "" if 0 < file.size <= MAX_BYTES else "oversized" if file.size else "empty_segment"
         if file.sequence < 0:
             reason = "unexpected_file"
         if reason:
             self.table.refuse(self.namespace, file, reason)
             return 0
-        path = f"{self.path}/{file.writer}/{file.name}"
-        data = self.transport.read(path, limit=MAX_BYTES, timeout=self.deadline.left())
+        data = shelf.read(file)
         if data is None:
             return 0
         try:
@@ -184,88 +210,3 @@ class Pull:
             self.table.refuse(self.namespace, file, error.reason)
             return 0
         return self.table.accept(self.namespace, file, segment.lines)
-
-
-@dataclass(frozen=True)
-class Push:
-    """Writing, until a deadline, the segments of one writer in a namespace."""
-
-    transport: KuboTransport
-    table: Table
-    namespace: str
-    writer: WriterKey
-    deadline: Deadline
-
-    @property
-    def path(self) -> str:
-        """The writer's directory."""
-        return f"{path_of(self.table, self.namespace)}/{self.writer.id}"
-
-    def append(self, lines: Sequence[Line]) -> None:
-        """New segments with `lines`, above all that were ever seen."""
-        sequence = self.table.writers(self.namespace).get(self.writer.id, (0, ""))[0]
-        taken = self.table.files(self.namespace, self.writer.id)
-        for at in range(0, len(lines), MAX_LINES):
-            part = lines[at : at + MAX_LINES]
-            sequence = _free_after(sequence, taken)
-            name = f"{sequence:016d}"
-            data = encode(
-                part,
-                credential=self.table.credential,
-                namespace=self.namespace,
-                writer=self.writer,
-                sequence=sequence,
-            )
-            self.transport.write(f"{self.path}/{name}", data, timeout=self.deadline.left())
-            cid = self.transport.stat(f"{self.path}/{name}", timeout=self.deadline.left()) or ""
-            self.table.accept(self.namespace, SegmentFile(self.writer.id, name, cid, sequence), part)
-
-    def compact(self) -> None:
-        """Where the writer's segments are many, merge them into few."""
-        files = self.table.files(self.namespace, self.writer.id)
-        listed = self.transport.list(self.path, timeout=self.deadline.left()) or []
-        sizes = {name: size for name, _, size in listed if name in files and not files[name][1]}
-        if len(sizes) < COMPACT_AT:
-            return
-        small = [name for name, size in sizes.items() if size < _LARGE_BYTES]
-        # Large ones are left alone while they are few: rewriting all of them each time would cost their whole size.
-        victims = small if len(sizes) - len(small) < _MOST_LARGE else list(sizes)
-        self.append(self._merged(victims))
-        for name in victims:
-            self.transport.remove(f"{self.path}/{name}", timeout=self.deadline.left())
-
-    def _merged(self, names: Sequence[str]) -> list[Line]:
-        newest = dict[tuple[int, bytes], Line]()
-        for name in names:
-            path = f"{self.path}/{name}"
-            data = self.transport.read(path, limit=MAX_BYTES, timeout=self.deadline.left())
-            lines = self.table.read_segment(data, self.namespace, self.writer.id, name).lines if data else []
-            for line in lines:
-                known = newest.get((line.kind, line.key))
-                if known is None or known.created < line.created:
-                    newest[line.kind, line.key] = line
-        now = time.time_ns()
-        kept = [line for line in newest.values() if line.kind != ENTRY or self._worth_keeping(line, now)]
-        # Marks first, then the newest: should there be more than fits, the oldest answers go.
-        kept.sort(key=lambda line: (line.kind == ENTRY, -line.created))
-        return kept[: _MOST_LARGE * MAX_LINES]
-
-    def _worth_keeping(self, entry: Line, now: int) -> bool:
-        return alive(entry, now) and entry.created <= now + SKEW and not self.table.covers(self.namespace, entry)
-
-
-def path_of(table: Table, namespace: str) -> str:
-    """Where the segments of a namespace are, in MFS."""
-    return f"{ROOT}/{table.credential.namespace_id(namespace)}"
-
-
-def _sequence(name: str) -> int:
-    return int(name) if _SEGMENT.fullmatch(name) else -1
-
-
-def _free_after(sequence: int, taken: dict[str, tuple[str, str]]) -> int:
-    sequence += 1
-    # A forged file may stand there already.
-    while f"{sequence:016d}" in taken:
-        sequence += 1
-    return sequence

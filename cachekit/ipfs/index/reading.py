@@ -12,12 +12,13 @@ from typing import Final
 from cachekit.errors import IntegrityError, TierError, TierUnavailable
 from cachekit.ipfs.breaker import Breaker, Deadline
 from cachekit.ipfs.content.cids import file_cid, raw_cid
+from cachekit.ipfs.content.engine import Engine
+from cachekit.ipfs.content.sealed import unpacked
 from cachekit.ipfs.content.unixfs import read_file
 from cachekit.ipfs.index.index import Index
 from cachekit.ipfs.index.rows import cid_of
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, Line
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.worker import Worker
 from cachekit.model import EVERYWHERE, Record
 from cachekit.tiers.ledger import veiled
@@ -27,12 +28,17 @@ LISTENING_SECONDS: Final = 5.0
 _ALL_SECONDS: Final = 10.0
 
 
-def payload_of(transport: KuboTransport, entry: Line, timeout: float) -> bytes | None:
-    """The payload of an entry as the daemon has it, unverified; None where any of it was collected. Raises TierError."""
+def payload_of(transport: Engine, entry: Line, timeout: float, *, peers: bool = False) -> bytes | None:
+    """The payload of an entry as the daemon has it, unverified; None where any of it was collected. Raises TierError.
+
+    With `peers` the daemon asks those that it knows, all the time that there is.
+    """
     cid, deadline = cid_of(entry), Deadline(timeout)
     if not entry.flags & UNIXFS:
-        return transport.block_get(cid, timeout=timeout)
+        return transport.block_get(cid, timeout=timeout, peers=peers)
     try:
+        if peers:
+            return transport.cat(cid, size=entry.size, timeout=timeout, peers=True)
         return transport.cat(cid, size=entry.size, timeout=timeout)
     except IntegrityError as error:
         if error.reason != "truncated":
@@ -48,28 +54,28 @@ def payload_of(transport: KuboTransport, entry: Line, timeout: float) -> bytes |
 
 def record_of(table: Table, namespace: str, entry: Line, payload: bytes) -> Record:
     """The record that `entry` promises; IntegrityError where the bytes are others, or no record."""
+    table.members.roster()  # with the later generations of the secret
     cid = file_cid(payload) if entry.flags & UNIXFS else raw_cid(payload)
     if cid != cid_of(entry):
         raise IntegrityError("the daemon gave other bytes than the index names", reason="wrong_bytes")
-    plain = table.credential.unseal(namespace, payload) if entry.flags & ENCRYPTED else payload
-    length = plain[0] if plain else 0
-    codec = plain[1 : 1 + length]
-    if len(plain) <= length or not codec.isascii():
-        raise IntegrityError("a payload without its codec", reason="malformed")
-    # A reference may have been taken off since.
-    pinned = entry.flags & PINNED and any(
-        (pin.namespace, pin.key) == (namespace, entry.key) for pin in table.references(cid)
-    )
+    codec, plain = unpacked(table.credential, namespace, payload, encrypted=bool(entry.flags & ENCRYPTED))
     return Record(
-        codec.decode("ascii"),
-        plain[1 + length :],
+        codec,
+        plain,
         entry.created,
         entry.expires,
         entry.grace,
         entry.seconds,
-        tags=tuple(map(veiled, entry.tags)),
-        pin=bool(pinned),
+        tags=(*map(veiled, entry.tags), *_written_tags(table, namespace, entry)),
+        # A reference may have been taken off since.
+        pin=table.pinned(namespace, entry) if entry.flags & PINNED else False,
     )
+
+
+def _written_tags(table: Table, namespace: str, entry: Line) -> tuple[str, ...]:
+    """The tags by which copies of an entry end when its writer is distrusted."""
+    writer = table.members.wrote(table.credential.namespace_id(namespace), entry.key)
+    return table.members.tags(writer, entry.created) if writer else ()
 
 
 class Puller:
@@ -117,6 +123,7 @@ class Puller:
     def refresh_all(self, timeout: float, *first: str) -> None:
         """`refresh` for `first` and all that was ever asked for on this machine, each within `timeout` seconds."""
         deadline = Deadline(_ALL_SECONDS)
+        self._index.refresh_roster(timeout)
         for name in dict.fromkeys([*first, *self._times, EVERYWHERE, *self._table.namespaces()]):
             self.refresh(name, timeout)
             if not deadline.rest:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from cachekit.errors import IntegrityError
-from cachekit.ipfs.content.cids import DAG_PB, RAW, cid_from
+from cachekit.ipfs.content.cids import DAG_PB, RAW, binary_cid, cid_from, digest_of
 from cachekit.ipfs.index.segments import (
+    ENCRYPTED,
     ENTRY,
+    FUNCTION_MARK,
     KEY_MARK,
     NAMESPACE_MARK,
+    PIN_END,
     PINNED,
     TAG_MARK,
     UNIXFS,
@@ -19,8 +22,9 @@ from cachekit.ipfs.index.segments import (
     checked,
     split_tags,
 )
-from cachekit.ipfs.trust.credential import KEY_BYTES, TAG_BYTES
-from cachekit.model import FOREVER, NANOSECONDS
+from cachekit.ipfs.trust.credential import KEY_BYTES, TAG_BYTES, Credential
+from cachekit.model import FOREVER, NANOSECONDS, Key, Record
+from cachekit.tiers.ledger import unveiled
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,8 +32,13 @@ if TYPE_CHECKING:
 SKEW: Final = 300 * NANOSECONDS
 """How far another machine's clock may run ahead of ours."""
 
-Kind = Literal["namespace", "tag", "key"]
-KINDS: Final[Mapping[Kind, int]] = {"namespace": NAMESPACE_MARK, "tag": TAG_MARK, "key": KEY_MARK}
+Kind = Literal["namespace", "tag", "key", "function"]
+KINDS: Final[Mapping[Kind, int]] = {
+    "namespace": NAMESPACE_MARK,
+    "tag": TAG_MARK,
+    "key": KEY_MARK,
+    "function": FUNCTION_MARK,
+}
 """A mark's kind as `model.Mark` says it, and as a segment does."""
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (space TEXT, key BLOB, writer TEXT, flags INTEGER, digest BLOB, size INTEGER,
@@ -39,6 +48,8 @@ CREATE TABLE IF NOT EXISTS marks (number INTEGER PRIMARY KEY AUTOINCREMENT, spac
 CREATE TABLE IF NOT EXISTS pins (space TEXT, key BLOB, cid TEXT, namespace TEXT, created INTEGER,
     PRIMARY KEY (space, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS pins_by_cid ON pins (cid);
+CREATE TABLE IF NOT EXISTS pin_ends (space TEXT, key BLOB, created INTEGER, until INTEGER,
+    PRIMARY KEY (space, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS held (space TEXT, key BLOB, root TEXT, cid TEXT,
     PRIMARY KEY (space, key, root, cid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spaces (space TEXT PRIMARY KEY, root TEXT) WITHOUT ROWID;
@@ -84,17 +95,46 @@ class Space(NamedTuple):
 
 
 class SegmentFile(NamedTuple):
-    """A segment as it stands in a writer's directory."""
+    """A segment as it stands in a writer's directory; `size` in bytes."""
 
     writer: str
     name: str
     cid: str
     sequence: int
+    size: int
 
 
 def cid_of(entry: Line) -> str:
     """The CID of the payload that the entry names."""
     return cid_from(DAG_PB if entry.flags & UNIXFS else RAW, entry.digest)
+
+
+def line_of(credential: Credential, key: Key, record: Record, cid: str, size: int, *, encrypt: bool) -> Line:
+    """The entry of a record whose payload is stored under `cid`, in `size` bytes."""
+    large = UNIXFS if binary_cid(cid)[1] == DAG_PB else 0
+    return Line(
+        credential.index_key(key.namespace, key.digest),
+        flags=large | (ENCRYPTED if encrypt else 0) | (PINNED if record.pin else 0),
+        digest=digest_of(cid),
+        size=size,
+        created=record.created,
+        expires=record.expires,
+        grace=record.grace,
+        seconds=record.seconds,
+        tags=codes_of(credential, record.tags),
+    )
+
+
+def codes_of(credential: Credential, tags: Iterable[str]) -> tuple[bytes, ...]:
+    """What stands for tags in segments; a record that came out of the index names them by that as well."""
+    known = ((tag, unveiled(tag)) for tag in tags)
+    codes = (code if code and len(code) == TAG_BYTES else credential.tag_code(tag) for tag, code in known)
+    return tuple(dict.fromkeys(codes))
+
+
+def pin_end(entry: Line, until: int) -> list[Line]:
+    """What says in a segment that the entry's pin ends; nothing for one that does not."""
+    return [Line(entry.key, PIN_END, created=entry.created, expires=until)] if until > 1 else []
 
 
 def alive(entry: Line, now: int) -> bool:
@@ -112,6 +152,13 @@ def find(connection: sqlite3.Connection, space: str, key: bytes) -> Line | None:
     return checked(Line._make((*row[:-1], split_tags(row[-1]))))
 
 
+def some(connection: sqlite3.Connection, space: str, after: bytes) -> list[Line]:
+    """Up to 256 entries in the order of their keys, from behind `after` on; altered ones are left out."""
+    query = f"{_FIND.partition(' AND key')[0]} AND key > ? AND typeof(key) = 'blob' ORDER BY key LIMIT 256"
+    rows = connection.execute(query, (space, after)).fetchall()
+    return [checked(Line._make((*row[:-1], split_tags(row[-1])))) for row in rows if tuple(map(type, row)) == _KINDS]
+
+
 def insert(connection: sqlite3.Connection, space: Space, writer: str, lines: Sequence[Line]) -> int:
     """Take in the entries among `lines` that no mark has ended; how many those are."""
     dead = _marked(connection, space)
@@ -122,6 +169,12 @@ def insert(connection: sqlite3.Connection, space: Space, writer: str, lines: Seq
         if entry.flags & PINNED:
             add_pin(connection, space, entry.key, cid_of(entry), entry.created)
     return len(living)
+
+
+def drop_expired(connection: sqlite3.Connection, now: int) -> int:
+    """Of all namespaces; how many rows that were."""
+    query = "DELETE FROM entries WHERE expires != ? AND ? - expires >= grace * ?"
+    return connection.execute(query, (FOREVER, now, NANOSECONDS)).rowcount
 
 
 def covered(connection: sqlite3.Connection, space: Space, entry: Line) -> bool:
@@ -161,6 +214,15 @@ def add_pin(connection: sqlite3.Connection, space: Space, key: bytes, cid: str, 
         ON CONFLICT DO UPDATE SET cid = excluded.cid, created = excluded.created
         WHERE excluded.created >= pins.created""",
         (space.id, key, cid, space.namespace, created, space.id, UNPIN_MARK, key, created),
+    )
+
+
+def end_pin(connection: sqlite3.Connection, space: Space, line: Line) -> None:
+    """Note when the pin of one entry ends; a later entry of the key has another pin."""
+    connection.execute(
+        """INSERT INTO pin_ends VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+        created = excluded.created, until = excluded.until WHERE excluded.created >= pin_ends.created""",
+        (space.id, line.key, line.created, line.expires),
     )
 
 

@@ -1,6 +1,7 @@
 """The wire format of the shared index: immutable, signed batches of fixed-size lines.
 
-4s magic · u8 version · 16s namespace id · 32s writer · 64s certificate · u64 sequence · u32 count
+4s magic · u8 version · 16s namespace id · 32s writer · certificate · u64 sequence · u32 count
+certificate: in version 1 the owner's signature, 64s; in version 2 u16 length and the chain of an invitation
 count × 114 bytes
 64s Ed25519 signature of the writer over everything before it
 """
@@ -13,7 +14,10 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from cachekit.errors import IntegrityError
-from cachekit.ipfs.trust.credential import TAG_BYTES, Credential, WriterKey, verify
+from cachekit.ipfs.trust.certificates import MOST_BYTES as MOST_BYTES_OF_CHAIN
+from cachekit.ipfs.trust.certificates import OWNER, Issued
+from cachekit.ipfs.trust.ciphers import verify
+from cachekit.ipfs.trust.credential import SIGNATURE_BYTES, TAG_BYTES, Credential, WriterKey
 
 MAX_BYTES: Final = 1 << 20
 MAX_TAGS: Final = 4
@@ -27,14 +31,21 @@ NAMESPACE_MARK: Final = 1
 TAG_MARK: Final = 2
 KEY_MARK: Final = 3
 UNPIN_MARK: Final = 4
+PIN_END: Final = 5
+"""`expires` is when the pin ends of the entry with this `key` and `created`."""
+FUNCTION_MARK: Final = 8
 
 _MAGIC: Final = b"ckix"
 _VERSION: Final = 1
-_HEAD: Final = struct.Struct(">4sB16s32s64sQI")
+_INVITED: Final = 2
+_START: Final = struct.Struct(">4sB16s32s")
+_LENGTH: Final = struct.Struct(">H")
+_REST: Final = struct.Struct(">QI")
+_LONGEST_HEAD: Final = _START.size + _LENGTH.size + MOST_BYTES_OF_CHAIN + _REST.size
 _LINE: Final = struct.Struct(">16sBBB32sQqqff32s")
 _SIGNATURE_BYTES: Final = 64
 _LARGEST: Final = (1 << 63) - 1
-MAX_LINES: Final = (MAX_BYTES - _HEAD.size - _SIGNATURE_BYTES) // _LINE.size
+MAX_LINES: Final = (MAX_BYTES - _LONGEST_HEAD - _SIGNATURE_BYTES) // _LINE.size
 
 
 class Line(NamedTuple):
@@ -57,11 +68,12 @@ class Line(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A verified batch of the writer with this public key."""
+    """A verified batch of the writer with this public key, who writes under an invitation of `issuer`."""
 
     writer: bytes
     sequence: int
     lines: list[Line]
+    issuer: Issued = OWNER
 
 
 def encode(lines: Sequence[Line], *, credential: Credential, namespace: str, writer: WriterKey, sequence: int) -> bytes:
@@ -69,7 +81,10 @@ def encode(lines: Sequence[Line], *, credential: Credential, namespace: str, wri
     if not 0 < len(lines) <= MAX_LINES:
         raise ValueError(f"a segment holds 1 to {MAX_LINES} lines, not {len(lines)}")
     space = bytes.fromhex(credential.namespace_id(namespace))
-    head = _HEAD.pack(_MAGIC, _VERSION, space, writer.public, writer.certificate, sequence, len(lines))
+    certificate, version = writer.certificate, _VERSION
+    if len(certificate) != SIGNATURE_BYTES:
+        certificate, version = _LENGTH.pack(len(certificate)) + certificate, _INVITED
+    head = _START.pack(_MAGIC, version, space, writer.public) + certificate + _REST.pack(sequence, len(lines))
     unsigned = head + b"".join(map(_pack, lines))
     return unsigned + writer.sign(unsigned)
 
@@ -78,36 +93,49 @@ def decode(data: bytes, credential: Credential, namespace: str) -> Segment:
     """Read a segment that a writer certified by the credential's owner wrote for this namespace.
 
     Raises IntegrityError: `empty_segment`, `oversized`, `not_a_segment`, `unknown_version`, `truncated`,
-    `foreign_writer`, `wrong_namespace`, `bad_signature` or `malformed`.
+    `foreign_writer`, `expired_certificate`, `wrong_namespace`, `bad_signature` or `malformed`.
     """
-    space, writer, certificate, sequence, count = _head(data)
-    if len(data) != _HEAD.size + count * _LINE.size + _SIGNATURE_BYTES:
+    head = _head(data)
+    if len(data) != head.size + head.held * _LINE.size + _SIGNATURE_BYTES:
         raise _refused("truncated")
-    if not credential.certified(writer, certificate):
-        raise _refused("foreign_writer")
-    if space.hex() != credential.namespace_id(namespace):
+    issuer = credential.issuer(head.writer, head.certificate, head.space)
+    if head.space.hex() != credential.namespace_id(namespace):
         raise _refused("wrong_namespace")
-    if not verify(writer, data[-_SIGNATURE_BYTES:], data[:-_SIGNATURE_BYTES]):
+    if not verify(head.writer, data[-_SIGNATURE_BYTES:], data[:-_SIGNATURE_BYTES]):
         raise _refused("bad_signature")
-    body = memoryview(data)[_HEAD.size : -_SIGNATURE_BYTES]
-    return Segment(writer, sequence, [_unpack(fields) for fields in _LINE.iter_unpack(body)])
+    body = memoryview(data)[head.size : -_SIGNATURE_BYTES]
+    return Segment(head.writer, head.sequence, [_unpack(fields) for fields in _LINE.iter_unpack(body)], issuer)
 
 
-def _head(data: bytes) -> tuple[bytes, bytes, bytes, int, int]:
+class _Head(NamedTuple):
+    space: bytes
+    writer: bytes
+    certificate: bytes
+    sequence: int
+    held: int
+    size: int
+
+
+def _head(data: bytes) -> _Head:
     if not data:
         raise _refused("empty_segment")
     if len(data) > MAX_BYTES:
         raise _refused("oversized")
     if data[:4] != _MAGIC[: len(data)]:
         raise _refused("not_a_segment")
-    if len(data) > 4 and data[4] != _VERSION:
+    if len(data) > 4 and data[4] not in (_VERSION, _INVITED):
         raise _refused("unknown_version")
-    if len(data) < _HEAD.size:
-        raise _refused("truncated")
-    _, _, space, writer, certificate, sequence, count = _HEAD.unpack_from(data)
+    try:
+        _, version, space, writer = _START.unpack_from(data)
+        at, length = _START.size, SIGNATURE_BYTES
+        if version == _INVITED:
+            at, length = at + _LENGTH.size, _LENGTH.unpack_from(data, at)[0]
+        sequence, count = _REST.unpack_from(data, at + length)
+    except struct.error:
+        raise _refused("truncated") from None
     if count == 0:
         raise _refused("empty_segment")
-    return space, writer, certificate, sequence, count
+    return _Head(space, writer, data[at : at + length], sequence, count, at + length + _REST.size)
 
 
 def checked(line: Line) -> Line:

@@ -6,15 +6,27 @@ It is merged from what every writer signed, so that a lookup asks nobody.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
 from cachekit.ipfs.index import rows
+from cachekit.ipfs.index.members import SCHEMA as MEMBERS_SCHEMA
+from cachekit.ipfs.index.members import Members
 from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Held, Kind, Pin, SegmentFile, Space
-from cachekit.ipfs.index.segments import ENTRY, KEY_MARK, TAG_MARK, UNPIN_MARK, Line, Segment, decode
+from cachekit.ipfs.index.segments import (
+    ENTRY,
+    FUNCTION_MARK,
+    KEY_MARK,
+    PIN_END,
+    TAG_MARK,
+    UNPIN_MARK,
+    Line,
+    Segment,
+    decode,
+)
 from cachekit.ipfs.trust.credential import TAG_BYTES, Credential, writer_id
 from cachekit.model import EVERYWHERE, Mark
 from cachekit.tiers.ledger import veiled
@@ -24,6 +36,10 @@ _HEEDED: Final = """INSERT INTO heeded VALUES (?, ?)
     ON CONFLICT DO UPDATE SET number = max(number, excluded.number)"""
 _NEEDLESS: Final = """SELECT space, key, root, cid FROM held WHERE NOT EXISTS
     (SELECT 1 FROM pins WHERE pins.space = held.space AND pins.key = held.key AND pins.cid = held.root)"""
+_PINNED: Final = """SELECT coalesce(until, 1) FROM pins LEFT JOIN pin_ends USING (space, key, created)
+    WHERE space = ? AND key = ? AND cid = ?"""
+_OVERDUE: Final = """SELECT cid, namespace, key, created FROM pins JOIN pin_ends USING (space, key, created)
+    WHERE until <= ?"""
 _HIGHEST: Final = """INSERT INTO writers VALUES (?, ?, ?, '')
     ON CONFLICT DO UPDATE SET highest = max(highest, excluded.highest)"""
 
@@ -46,19 +62,40 @@ class Table:
         self.credential = credential
         self.report = report
         self._heed = heed
-        self._database = Database(path, SCHEMA, report)
+        self._database = Database(path, SCHEMA + MEMBERS_SCHEMA, report)
+        self.members = Members(self._database, credential, heed)
 
     # -- what answers a key -------------------------------------------------------------------------
 
     def find(self, namespace: str, digest: bytes) -> Line | None:
         """What is known here about a key, without asking anybody."""
+        return self.entry(namespace, self.credential.index_key(namespace, digest))
+
+    def entry(self, namespace: str, key: bytes) -> Line | None:
+        """The same by the key's HMAC."""
         with self._database.use() as connection:
-            return rows.find(connection, self._id(namespace), self.credential.index_key(namespace, digest))
+            return rows.find(connection, self._id(namespace), key)
 
     def living(self, namespace: str, digest: bytes) -> Line | None:
         """The same, unless it is expired. What a mark ended is never found."""
         entry = self.find(namespace, digest)
         return entry if entry is not None and rows.alive(entry, time.time_ns()) else None
+
+    def lines(self, namespace: str) -> Iterator[Line]:
+        """Every entry of a namespace that no mark ended."""
+        after = b""
+        while True:
+            with self._database.use() as connection:
+                some = rows.some(connection, self._id(namespace), after)
+            if not some:
+                return
+            yield from some
+            after = some[-1].key
+
+    def collect(self) -> int:
+        """Drop the rows of what expired; how many those were."""
+        with self._database.transaction() as connection:
+            return rows.drop_expired(connection, time.time_ns())
 
     def forget(self, namespace: str, digest: bytes) -> None:
         """Drop what is known about a key."""
@@ -73,6 +110,8 @@ class Table:
             value = self.credential.tag_code(mark.value)
         elif mark.kind == "key":
             value = self.credential.index_key(mark.namespace, bytes.fromhex(mark.value))
+        elif mark.kind == "function":
+            value = self.credential.function_code(mark.value)
         else:
             value = b""
         return Line(rows.padded(value), KINDS[mark.kind], created=mark.at)
@@ -122,6 +161,16 @@ class Table:
         found = self._database.rows("SELECT cid FROM pins WHERE space = ? AND key = ?", self._id(namespace), key)
         return str(found[0][0]) if found else ""
 
+    def pinned(self, namespace: str, entry: Line) -> int:
+        """What a record's `pin` is for an entry: 0 where nothing refers to it any more."""
+        found = self._database.rows(_PINNED, self._id(namespace), entry.key, rows.cid_of(entry))
+        until = int(found[0][0]) if found else 0
+        return until if until == 1 or until > time.time_ns() else 0
+
+    def overdue(self) -> list[tuple[Pin, int]]:
+        """References whose time is over, and when what they refer to was made."""
+        return [(Pin(*row[:3]), row[3]) for row in self._database.rows(_OVERDUE, time.time_ns())]
+
     def reference(self, namespace: str, key: bytes, cid: str, created: int) -> None:
         """Count (namespace, key) as a reference to `cid`, unless a later one stands or it was taken off since."""
         with self._database.transaction() as connection:
@@ -159,18 +208,24 @@ class Table:
         segment = decode(data, self.credential, namespace)
         if writer_id(segment.writer) != writer or segment.sequence != int(name):
             raise IntegrityError(f"segment {name} is not where its writer put it", reason="misplaced")
+        place = f"{self._id(namespace)}/{writer}"
+        if not self.members.roster().allows((writer, segment.issuer.id), place, segment.sequence):
+            raise IntegrityError(f"segment {name} is of a member that was revoked", reason="revoked")
+        self.members.note(writer, segment.issuer)
         return segment
 
     def accept(self, namespace: str, file: SegmentFile, lines: Sequence[Line]) -> int:
         """Take in a verified segment; how many entries it had that are not dead already."""
         latest = time.time_ns() + SKEW
-        credible = [line for line in lines if line.created <= latest]
-        if len(credible) < len(lines):
+        credible = self.members.trusted(file.writer, [line for line in lines if line.created <= latest])
+        if any(line.created > latest for line in lines):
             self.report("future")
         space = self._space(namespace)
         with self._database.transaction() as connection:
             for line in credible:
-                if line.kind != ENTRY:
+                if line.kind == PIN_END:
+                    rows.end_pin(connection, space, line)
+                elif line.kind != ENTRY:
                     rows.add_mark(connection, space, line)
             taken = rows.insert(connection, space, file.writer, credible)
             rows.record_file(connection, space, file, "")
@@ -230,5 +285,5 @@ class Table:
 
 
 def _veiled(namespace: str, kind: int, value: bytes, at: int) -> Mark:
-    code = {TAG_MARK: value[:TAG_BYTES], KEY_MARK: value}.get(kind)
+    code = {TAG_MARK: value[:TAG_BYTES], KEY_MARK: value, FUNCTION_MARK: value}.get(kind)
     return Mark(namespace, _NAMES[kind], "" if code is None else veiled(code), at)

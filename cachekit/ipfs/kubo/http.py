@@ -238,8 +238,8 @@ class Connection(http.client.HTTPConnection):
 class KeptConnection:
     """A kept-alive connection for one thread of one process."""
 
-    def __init__(self, dialer: Dialer) -> None:
-        self._connection = Connection(dialer)
+    def __init__(self, dialer: Dialer, connection: type[Connection] = Connection) -> None:
+        self._connection = connection(dialer)
 
     def post(self, call: str, options: Mapping[str, str], *, timeout: float, limit: int) -> bytes:
         """POST `call` and read all of the answer: `timeout` seconds in all, at most `limit` bytes.
@@ -247,18 +247,22 @@ class KeptConnection:
         For calls that may be made twice: one is repeated when a kept connection turns out closed. Raises OSError,
         http.client.HTTPException, or the TierError of what was answered.
         """
+        response, body = self.exchange(call, options, timeout=timeout, limit=limit)
+        reject_refusal(response, body)
+        return within(body, limit)
+
+    def exchange(
+        self, call: str, options: Mapping[str, str], *, timeout: float, limit: int
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """The same for an answer that nobody judged yet; `limit` bytes and a little more."""
         with allowed(timeout, limit) as allowance:
             try:
                 response = self._answered(call, options, allowance)
-                body = response.read()
+                return response, response.read()
             except BaseException:
                 # What is left of this answer must never be read as the next one's.
                 self.close()
                 raise
-        reject_refusal(response, body)
-        if len(body) > limit:
-            raise IntegrityError(f"the answer is longer than the {limit} bytes it may have", reason="oversized")
-        return body
 
     def close(self) -> None:
         """Drop the connection; the next call opens another."""
@@ -276,6 +280,13 @@ class KeptConnection:
                 raise
             self._connection.close()
             return self._answered(call, options, allowance)
+
+
+def within(body: bytes, limit: int) -> bytes:
+    """`body`, which may have `limit` bytes, or IntegrityError."""
+    if len(body) > limit:
+        raise IntegrityError(f"the answer is longer than the {limit} bytes it may have", reason="oversized")
+    return body
 
 
 def _readable(kept: socket.socket) -> bool:

@@ -63,7 +63,7 @@ class KuboTransport:
 
     `auth` is `user:password`, or a bearer token, with or without the words `basic:` and `bearer:`. `find` says where the
     daemon is by now, when its version is asked. One connection per thread and process, opened on first use. UsageError
-    for an address or credential that cannot be meant.
+    for an address or credential that cannot be meant. `peers`: files are had from those that the daemon knows, too.
 
     Every call is over within its `timeout`, in seconds, whatever the other side does; `add_stream` and `cat_stream`
     have no deadline: only `idle` seconds in which nothing moves end them. All raise TierError and nothing else:
@@ -71,10 +71,14 @@ class KuboTransport:
     is None, not an error. Bytes that come back are NOT verified here: the caller compares them with the CID.
     """
 
+    kind = "Kubo"
+    writable = True
+
     def __init__(self, api: str, *, auth: str | None = None, find: Callable[[], str] | None = None) -> None:
         self.api = api
+        self.peers = False
         self._find = find
-        self._dialer = Dialer(Address.parse(api), authorization(auth))
+        self.dialer = Dialer(Address.parse(api), authorization(auth))
         self._local = threading.local()
         self._version: tuple[int, ...] = ()
 
@@ -96,16 +100,16 @@ class KuboTransport:
     def stat(self, path: str, *, timeout: float) -> str | None:
         """The CID of what is at `path`. Never ask for `/`: it visits everybody's directories."""
         options = {"arg": path, "hash": "true", "cid-base": "base32"}
-        return _or_none(lambda: string(self._ask("files/stat", options, timeout), "Hash"))
+        return _or_none(lambda: string(self.ask("files/stat", options, timeout), "Hash"))
 
     def list(self, path: str, *, timeout: float) -> list[tuple[str, str, int]] | None:
         """(name, CID, bytes) of each entry of a directory, as Kubo tells them: files of others may have a CIDv0."""
         options = {"arg": path, "long": "true", "cid-base": "base32"}
-        return _or_none(lambda: entries(self._ask("files/ls", options, timeout)))
+        return _or_none(lambda: entries(self.ask("files/ls", options, timeout)))
 
-    def cat(self, cid: str, *, size: int, timeout: float) -> bytes | None:
+    def cat(self, cid: str, *, size: int, timeout: float, peers: bool = False) -> bytes | None:
         """The file of `cid`: exactly `size` bytes or IntegrityError, for Kubo ends a broken answer like a whole one."""
-        options = {"arg": cid, "offline": "true"}
+        options = {"arg": cid, "offline": "false" if peers else "true"}
         return _or_none(lambda: exactly(self._bytes("cat", options, timeout, size), size))
 
     def import_blocks(self, blocks: Sequence[tuple[bytes, bytes]], *, timeout: float) -> None:
@@ -132,9 +136,9 @@ class KuboTransport:
         `until`, an instant of `time.monotonic`, ends every wait. What `pieces` raises passes through, and nothing is
         stored.
         """
-        self._known_version(min(_VERSION_SECONDS, until - time.monotonic()))
+        self.known_version(min(_VERSION_SECONDS, until - time.monotonic()))
         pinning = {"pin": "false"} if pin_name is None else {"pin": "true", "pin-name": pin_name}
-        answer = upload(self._dialer, "add", {**_FILE, **pinning}, pieces, size=size, idle=idle, until=until)
+        answer = upload(self.dialer, "add", {**_FILE, **pinning}, pieces, size=size, idle=idle, until=until)
         with boundary():
             cid = string(json.loads(answer), "Hash")
         # Older ones overlook the name, and pin without it.
@@ -144,8 +148,13 @@ class KuboTransport:
 
     def cat_stream(self, cid: str, *, offset: int, length: int, idle: float) -> Generator[bytes, None, None]:
         """`length` bytes of a file from `offset` on, 1 MiB at a time; TierError `not_found`, or fewer is `truncated`."""
-        options = {"arg": cid, "offset": str(offset), "length": str(length), "offline": "true"}
-        return download(self._dialer, "cat", options, length=length, idle=idle)
+        options = {
+            "arg": cid,
+            "offset": str(offset),
+            "length": str(length),
+            "offline": "false" if self.peers else "true",
+        }
+        return download(self.dialer, "cat", options, length=length, idle=idle)
 
     def write(self, path: str, data: bytes, *, timeout: float) -> None:
         """Make `data` the MFS file at `path`, and flush; directories are made as needed."""
@@ -181,7 +190,7 @@ class KuboTransport:
 
     def names(self, path: str, *, timeout: float) -> Sequence[str]:
         """What stands in an MFS directory; nothing where there is none."""
-        listed = _or_none(lambda: self._ask("files/ls", {"arg": path}, timeout))
+        listed = _or_none(lambda: self.ask("files/ls", {"arg": path}, timeout))
         with boundary():
             return [string(entry, "Name") for entry in (listed or {}).get("Entries") or ()]
 
@@ -190,6 +199,11 @@ class KuboTransport:
         with suppress(NotThere), self._client(timeout) as client:
             client.pin.rm(cid)
 
+    def collect(self, *, timeout: float) -> int:
+        """0: what nobody needs is the daemon's own business."""
+        del timeout
+        return 0
+
     def close(self) -> None:
         """Drop the connections, those of other threads once their call is over. A later call opens new ones."""
         self._local = threading.local()
@@ -197,7 +211,7 @@ class KuboTransport:
     def _move(self, api: str) -> None:
         if api != self.api:
             with boundary():
-                self._dialer.address = Address.parse(api)
+                self.dialer.address = Address.parse(api)
             self.api, self._version = api, ()
             self.close()
 
@@ -206,34 +220,37 @@ class KuboTransport:
     def _bytes(self, call: str, options: Mapping[str, str], timeout: float, limit: int) -> bytes:
         return self._mine().kept.post(call, options, timeout=timeout, limit=limit)
 
-    def _ask(self, call: str, options: Mapping[str, str], timeout: float) -> Any:
-        return json.loads(self._bytes(call, options, timeout, _JSON_BYTES))
+    def ask(self, call: str, options: Mapping[str, str], timeout: float) -> Any:
+        """What another call answers, read as JSON, of which an empty answer is None."""
+        with boundary():
+            body = self._bytes(call, options, timeout, _JSON_BYTES)
+            return json.loads(body) if body.strip() else None
 
     def _pin_name(self, cid: str, kind: str, timeout: float) -> str | None:
         options = {"arg": cid, "type": kind, "names": "true"}
-        return _or_none(
-            lambda: text(next(iter(self._ask("pin/ls", options, timeout)["Keys"].values())).get("Name", ""))
-        )
+        return _or_none(lambda: text(next(iter(self.ask("pin/ls", options, timeout)["Keys"].values())).get("Name", "")))
 
     def _checked_version(self, timeout: float) -> str:
         with boundary():
-            version = string(self._ask("version", {}, timeout), "Version")
+            version = string(self.ask("version", {}, timeout), "Version")
             self._version = numbers(version)
         if self._version < OLDEST:
             message = f"Kubo {version} is too old; cachekit needs {dotted(OLDEST)} or newer"
             raise TierUnavailable(message, reason="too_old")
         return version
 
-    def _known_version(self, timeout: float = _VERSION_SECONDS) -> None:
+    def known_version(self, timeout: float = _VERSION_SECONDS) -> tuple[int, ...]:
+        """Its version, asked once."""
         # Kubo ignores options it does not know, so a call that did not fail proves nothing about an old one.
         if not self._version >= OLDEST:
             self._checked_version(timeout)
+        return self._version
 
     def _mine(self) -> Connections:
         mine: Connections | None = getattr(self._local, "mine", None)
         # After a fork both processes would read each other's answers from one connection.
         if mine is None or mine.pid != os.getpid():
-            mine = self._local.mine = Connections(self._dialer)
+            mine = self._local.mine = Connections(self.dialer)
         return mine
 
     # -- through ipfshttpclient ---------------------------------------------------------------------
@@ -242,7 +259,7 @@ class KuboTransport:
     def _client(self, timeout: float) -> Iterator[Any]:
         with boundary():
             end = time.monotonic() + timeout
-            self._known_version(timeout)
+            self.known_version(timeout)
             mine, left = self._mine(), end - time.monotonic()
             mine.prepare()
             # Importing the client takes its time, once: that is not the daemon's fault.

@@ -18,6 +18,7 @@ from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.node.binary import environment, last_line
 from cachekit.ipfs.node.process import answering_version, asked_to_shut_down, clear_socket, locked, own_pid
 from cachekit.ipfs.node.repo import api_address, clear_traces, configure, create, recorded_api
+from cachekit.ipfs.node.team import read_team
 
 _POLL_SECONDS = 0.05
 
@@ -55,7 +56,7 @@ def start(
             return now
         api = api_address(node, socket)
         create(binary, node)
-        configure(node / "repo", api, storage_max=storage_max)
+        configure(node / "repo", api, read_team(data_dir), storage_max=storage_max)
         clear_traces(node)
         clear_socket(api)
         now = _launch(data_dir, binary, deadline, () if storage_max is None else ("--enable-gc",))
@@ -136,7 +137,7 @@ def _spawn(node: Path, binary: Path, options: tuple[str, ...]) -> subprocess.Pop
         try:
             process = subprocess.Popen(
                 command,
-                env=environment(repo),
+                env=environment(repo) | ({"LIBP2P_FORCE_PNET": "1"} if (repo / "swarm.key").exists() else {}),
                 cwd=node,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,

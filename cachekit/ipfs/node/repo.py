@@ -12,6 +12,7 @@ from typing import Any, Final
 from cachekit.errors import UNREADABLE, UsageError
 from cachekit.files.temporary import replacing
 from cachekit.ipfs.node.binary import Unavailable, environment, run
+from cachekit.ipfs.node.team import NodeTeam, settings_of, swarm_key
 
 # sockaddr_un holds 104 bytes on macOS, 108 on Linux, the closing NUL included.
 _SOCKET_PATH_BYTES: Final = 103
@@ -38,6 +39,10 @@ _PRIVATE: Final[dict[str, Any]] = {
     "Ipns.DelegatedPublishers": [],
     "Addresses.Gateway": [],
     "Addresses.Swarm": ["/ip4/127.0.0.1/tcp/0"],
+    "Addresses.AppendAnnounce": [],
+    "Peering.Peers": [],
+    "Pubsub.Enabled": False,
+    "Ipns.UsePubsub": False,
 }
 
 
@@ -57,16 +62,25 @@ def create(binary: Path, node: Path) -> None:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def configure(repo: Path, api: str, *, storage_max: int | None = None) -> None:
-    """Closes every way out, and puts the RPC at the multiaddr `api`. UsageError for a configuration that is none.
+def configure(repo: Path, api: str, team: NodeTeam | None = None, *, storage_max: int | None = None) -> None:
+    """Closes every way out but those to `team`, and puts the RPC at the multiaddr `api`.
 
-    `storage_max`, in bytes, is what a daemon that is started with --enable-gc keeps to.
+    `storage_max`, in bytes, is what a daemon that is started with --enable-gc keeps to. UsageError for a configuration
+    that is none.
     """
+    key = repo / "swarm.key"
+    if team is None:
+        key.unlink(missing_ok=True)
+    else:
+        with replacing(key) as new:
+            new.touch(mode=0o600)
+            new.write_text(swarm_key(team))
+    shared = {} if team is None else settings_of(team)
     quota = {} if storage_max is None else {"Datastore.StorageMax": f"{storage_max}B", "Datastore.GCPeriod": GC_PERIOD}
     path = repo / "config"
     try:
         config = json.loads(path.read_text())
-        for name, value in {**_PRIVATE, **quota, "Addresses.API": [api]}.items():
+        for name, value in {**_PRIVATE, **shared, **quota, "Addresses.API": [api]}.items():
             _set(config, name.split("."), value)
     except UNREADABLE as error:
         raise UsageError(f"{path} cannot be read ({error}); move {repo} away, and a new node is made") from error

@@ -31,7 +31,7 @@ class Item(NamedTuple):
     """
 
     id: int
-    kind: Literal["entry", "unpin", "namespace", "tag", "key"]
+    kind: Literal["entry", "unpin", "namespace", "tag", "key", "function"]
     namespace: str
     key: bytes = b""
     text: str = ""
@@ -49,6 +49,12 @@ class Item(NamedTuple):
         """The tags as text."""
         tags: list[str] = json.loads(self.tags) if self.tags else []
         return tags
+
+    @property
+    def record(self) -> Record:
+        """What is to be stored."""
+        times = self.created, self.expires, self.grace, self.seconds
+        return Record(self.text, self.payload, *times, tuple(self.tag_list), self.pin)
 
     def whole(self) -> bool:
         """Whether it is what `add` wrote: SQLite does not see a bit that changed in its file."""
@@ -99,7 +105,7 @@ class Outbox:
 
     def drop_pin(self, key: Key) -> bool:
         """What waits for this key will not be pinned; whether anything would have been."""
-        query = "UPDATE queue SET pin = 0 WHERE kind = 'entry' AND pin = 1 AND namespace = ? AND key = ?"
+        query = "UPDATE queue SET pin = 0 WHERE kind = 'entry' AND pin <> 0 AND namespace = ? AND key = ?"
         with self._database.use() as connection:
             return connection.execute(query, (key.namespace, key.digest)).rowcount > 0
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -12,20 +13,24 @@ from cachekit.artifacts.manifest import Manifest
 from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.artifacts import Holdings
-from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, digest_of, file_cid
+from cachekit.ipfs.content.cids import CHUNK_BYTES, binary_cid, file_cid, raw_cid
+from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.pins import Pins
+from cachekit.ipfs.content.sealed import packed
 from cachekit.ipfs.index.index import Index
-from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, UNIXFS, UNPIN_MARK, Line
+from cachekit.ipfs.index.rows import cid_of, line_of, pin_end
+from cachekit.ipfs.index.segments import PINNED, UNPIN_MARK, Line
 from cachekit.ipfs.index.table import Table
-from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.outbox.queue import Item, Outbox
 from cachekit.ipfs.trust.credential import WriterKey
-from cachekit.model import ARTIFACT, Mark
+from cachekit.model import ARTIFACT, Key, Mark
 
 _COLLECTED: Final = ("not_found", "collecting")
 _BAD_ANSWERS: Final = ("truncated", "not_kubo", "oversized")
 """Of the daemon, or of who stands before it: the next one may be good, and what was to be sent still is."""
 _AGAIN_SECONDS: Final = 0.01
+_SMALL_BYTES: Final = 16 << 10
+"""A payload up to this goes along with the word that it exists."""
 
 
 class _Staged(NamedTuple):
@@ -34,21 +39,35 @@ class _Staged(NamedTuple):
     cid: str
     stored: bytes
 
+    @property
+    def goes_along(self) -> bool:
+        """Whether its block is sent with others; what is to be pinned might be collected before it is."""
+        return not self.item.pin and len(self.stored) <= CHUNK_BYTES
+
+
+class Adopted(NamedTuple):
+    """An entry, with the other lines that belong to it behind it; `files` are the CIDs of its artifact's."""
+
+    lines: tuple[Line, ...]
+    files: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Sender:
     """Sends batches, one process at a time. `writer` is asked for when there is something to sign.
 
-    `files` sends an artifact's files, until a deadline; whether it could.
+    `files` sends an artifact's files, until a deadline; whether it could. `announce` tells other daemons what a namespace
+    has by now, with the blocks that may go along.
     """
 
-    transport: KuboTransport
+    transport: Engine
     index: Index
     table: Table
     outbox: Outbox
     writer: Callable[[], WriterKey]
     report: Callable[[str], None]
     files: Callable[[Item, Deadline], bool]
+    announce: Callable[[str, Mapping[str, bytes], Deadline], None] = lambda _namespace, _blocks, _deadline: None
 
     @property
     def pins(self) -> Pins:
@@ -72,18 +91,23 @@ class Sender:
             self._release(deadline)
         return sent
 
-    def release(self, deadline: Deadline) -> None:
-        """Let go of what this machine holds and nothing refers to any more."""
+    def release(self, deadline: Deadline) -> int:
+        """Let go of what this machine holds and nothing refers to any more; how many CIDs."""
         with self.outbox.exclusive(deadline):
-            self._release(deadline)
+            return self._release(deadline)
+
+    def collect(self, deadline: Deadline, *, writes: bool) -> dict[str, int]:
+        """Let go of what nothing refers to, and, who `writes`, take what is dead out of its segments; how many of each."""
+        pins, lines, segments = self.release(deadline), 0, 0
+        for namespace in self.table.namespaces() if writes else ():
+            fewer = self.index.tidy(namespace, self.writer(), deadline.left())
+            lines, segments = lines + fewer[0], segments + fewer[1]
+        return {"ipfs_pins": pins, "ipfs_lines": lines, "ipfs_segments": segments}
 
     def store(self, data: bytes, namespace: str, key: bytes, name: str, deadline: Deadline) -> None:
         """`upload`, and have the daemon keep it, pinned under `name`, while (namespace, key) refers to it."""
-
-        def stored() -> None:
-            self.hold(namespace, key, self.upload(data, deadline), len(data), name, deadline)
-
-        again(stored, deadline)
+        hold = functools.partial(self.hold, namespace, key, file_cid(data), len(data), name, deadline, stored=data)
+        again(hold, deadline)
 
     def upload(self, data: bytes, deadline: Deadline) -> str:
         """Store bytes as they are; gives the CID, which is the one computed here."""
@@ -95,16 +119,17 @@ class Sender:
         return cid
 
     def _send(self, batch: Sequence[Item], deadline: Deadline, *, patient: bool) -> None:
-        lines = dict[str, list[Line]]()
+        lines, small = dict[str, list[Line]](), dict[str, bytes]()
         for one in self._stored(batch, deadline, patient=patient):
-            if one.item.pin:
-                self._pin(one, deadline)
-            lines.setdefault(one.item.namespace, []).append(one.entry)
+            if len(one.stored) <= _SMALL_BYTES:
+                small[one.cid] = one.stored
+            lines.setdefault(one.item.namespace, []).extend((one.entry, *pin_end(one.entry, one.item.pin)))
         for item in batch:
             if item.kind != "entry":
                 lines.setdefault(item.namespace, []).append(self._mark(item))
         for namespace, published in lines.items():
-            self.index.publish(namespace, published, self.writer(), deadline.left())
+            written = self.index.publish(namespace, published, self.writer(), deadline.left())
+            self.announce(namespace, {**dict(raw_blocks(written)), **small}, deadline)
         for item in batch:
             if item.kind == "unpin":
                 self._take_over(item.namespace, item.key, item.text, deadline)
@@ -118,29 +143,19 @@ class Sender:
         began = time.monotonic()
         staged = [one for one in living if self._sends_files(one, Deadline(math.inf) if patient else deadline)]
         deadline.at += time.monotonic() - began if patient else 0.0
-        blocks = {binary_cid(one.cid): one.stored for one in staged if len(one.stored) <= CHUNK_BYTES}
+        blocks = {binary_cid(one.cid): one.stored for one in staged if one.goes_along}
         if blocks:
             self.transport.import_blocks(list(blocks.items()), timeout=deadline.left())
-        return [one for one in staged if len(one.stored) <= CHUNK_BYTES or self._added(one, deadline)]
+        return [one for one in staged if one.goes_along or self._added(one, deadline)]
 
     def _stage(self, item: Item) -> _Staged | None:
-        codec = item.text.encode("ascii")
-        plain = b"".join((bytes([len(codec)]), codec, item.payload))
-        credential = self.table.credential
-        stored = credential.seal(item.namespace, plain) if item.encrypt else plain
+        if not item.record.kept(time.time_ns()):  # its time ended while it waited
+            item = item._replace(pin=0)
+        self.table.members.roster()  # with the later generations of the secret
+        credential, key, record = self.table.credential, Key(item.namespace, item.key), item.record
+        stored = packed(credential, key.namespace, record.codec, record.payload, encrypt=bool(item.encrypt))
         cid = file_cid(stored)
-        large = UNIXFS if len(stored) > CHUNK_BYTES else 0
-        entry = Line(
-            credential.index_key(item.namespace, item.key),
-            flags=large | (ENCRYPTED if item.encrypt else 0) | (PINNED if item.pin else 0),
-            digest=digest_of(cid),
-            size=len(stored),
-            created=item.created,
-            expires=item.expires,
-            grace=item.grace,
-            seconds=item.seconds,
-            tags=tuple(map(credential.tag_code, dict.fromkeys(item.tag_list))),
-        )
+        entry = line_of(credential, key, record, cid, len(stored), encrypt=bool(item.encrypt))
         # Invalidated while it waited: nobody could hit it any more.
         return None if self.table.covers(item.namespace, entry) else _Staged(item, entry, cid, stored)
 
@@ -164,7 +179,10 @@ class Sender:
 
     def _added(self, one: _Staged, deadline: Deadline) -> bool:
         try:
-            self.upload(one.stored, deadline)
+            if one.item.pin:
+                self._pin(one.item.namespace, one.entry, deadline, _files(one.item), one.stored)
+            else:
+                self.upload(one.stored, deadline)
         except IntegrityError as error:
             if error.reason != "wrong_cid":
                 raise
@@ -173,23 +191,54 @@ class Sender:
             return False
         return True
 
-    def _pin(self, one: _Staged, deadline: Deadline) -> None:
-        item, key = one.item, one.entry.key
-        before = self.table.referred(item.namespace, key)
-        if before not in ("", one.cid):
-            self._take_over(item.namespace, key, before, deadline)
-        self.table.reference(item.namespace, key, one.cid, item.created)
-        name = f"{self.table.credential.namespace_id(item.namespace)}/{key.hex()}"
-        self.hold(item.namespace, key, one.cid, len(one.stored), name, deadline, _files(item))
+    def adopt(
+        self, namespace: str, adopted: Sequence[Adopted], restore: Callable[[Line], None], deadline: Deadline
+    ) -> None:
+        """Publish entries whose blocks were just put into the daemon, pinned where they say so.
+
+        `restore` puts the blocks of one there again. Raises TierError; nothing is published then.
+        """
+        with self.outbox.exclusive(deadline):
+            for (entry, *_), files in adopted:
+                if entry.flags & PINNED:
+                    pin = functools.partial(self._pin, namespace, entry, deadline, files)
+                    again(pin, deadline, functools.partial(restore, entry))
+            lines = [line for one in adopted for line in one.lines]
+            self.index.publish(namespace, lines, self.writer(), deadline.left())
+
+    def _pin(
+        self, namespace: str, entry: Line, deadline: Deadline, files: Sequence[str], stored: bytes | None = None
+    ) -> None:
+        cid, before = cid_of(entry), self.table.referred(namespace, entry.key)
+        if before not in ("", cid):
+            self._take_over(namespace, entry.key, before, deadline)
+        self.table.reference(namespace, entry.key, cid, entry.created)
+        name = f"{self.table.credential.namespace_id(namespace)}/{entry.key.hex()}"
+        self.hold(namespace, entry.key, cid, entry.size, name, deadline, files, stored)
 
     def hold(
-        self, namespace: str, key: bytes, cid: str, size: int, name: str, deadline: Deadline, files: Sequence[str] = ()
+        self,
+        namespace: str,
+        key: bytes,
+        cid: str,
+        size: int,
+        name: str,
+        deadline: Deadline,
+        files: Sequence[str] = (),
+        stored: bytes | None = None,
     ) -> None:
-        """Have the daemon keep `cid` and `files`, pinned under `name`, while (namespace, key) refers to it."""
+        """Have the daemon keep `cid` and `files`, pinned under `name`, while (namespace, key) refers to it.
+
+        `stored` is what `cid` names, where the daemon does not have it yet.
+        """
         # Noted first: what nobody knows of would never be undone.
-        for held in self.table.hold(namespace, key, cid, dict.fromkeys((*files, cid))):
+        noted = self.table.hold(namespace, key, cid, dict.fromkeys((*files, cid)))
+        if stored is not None:
+            self.pins.store(stored, cid, name, deadline)
+        for held in noted:
             self.pins.link(held, deadline)
-        self.pins.pin(cid, size, name, deadline)
+        if stored is None:
+            self.pins.pin(cid, size, name, deadline)
 
     def _mark(self, item: Item) -> Line:
         if item.kind == "unpin":
@@ -197,10 +246,16 @@ class Sender:
         assert item.kind != "entry"
         return self.table.mark_line(Mark(item.namespace, item.kind, item.text, item.created))
 
-    def _release(self, deadline: Deadline) -> None:
-        for held in self.table.needless():
+    def _release(self, deadline: Deadline) -> int:
+        for pin, created in self.table.overdue():
+            # Whoever comes first, whichever machine pinned it: all know when it ends.
+            self._take_over(pin.namespace, pin.key, pin.cid, deadline)
+            self.table.dereference(pin.namespace, pin.key, created)
+        needless = self.table.needless()
+        for held in needless:
             self.pins.let_go(held, deadline)
             self.table.let_go(held)
+        return len(needless)
 
     def _take_over(self, namespace: str, key: bytes, root: str, deadline: Deadline) -> None:
         """Hold what another machine may hold for a reference that ends here, so that it is let go of."""
@@ -208,6 +263,11 @@ class Sender:
             manifest = Holdings(self.transport, self.table).manifest(namespace, root, deadline)
             files = [file.cid for file in manifest.files if file.cid] if manifest is not None else []
             self.table.hold(namespace, key, root, [*files, root])
+
+
+def raw_blocks(written: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Those of the segments that are one block, which their bytes are."""
+    return ((cid, data) for cid, data in written if raw_cid(data) == cid)
 
 
 def again(work: Callable[[], None], deadline: Deadline, restore: Callable[[], object] = lambda: None) -> None:

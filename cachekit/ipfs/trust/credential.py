@@ -1,47 +1,52 @@
 """The credential: who may read a namespace, who may make others believe, and what a payload looks like to strangers.
 
 A writer is a machine with a key of its own, which the owner of a credential certified: it signs what the machine
-publishes. Nothing here ever shows a secret, not in a repr, not in a message. Cryptography is imported on first use: a
-cache that shares nothing never pays for it.
+publishes. Nothing here ever shows a secret, not in a repr, not in a message.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from cachekit.errors import IntegrityError, UsageError
 from cachekit.files.secret_files import read_or_create
-from cachekit.model import EVERYWHERE
+from cachekit.ipfs.trust.certificates import ANYWHERE, OWNER, Chain, Invitation, Issued
+from cachekit.ipfs.trust.ciphers import SEED_BYTES, Cipher, public_of, sign, verify
+from cachekit.model import EVERYWHERE, FOREVER
 
-SEED_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
 KEY_BYTES: Final = 16
 TAG_BYTES: Final = 8
 _CHECK_BYTES: Final = 4
 _PREFIX: Final = "ck1."
+C = TypeVar("C")
 _CERTIFICATE: Final = b"cachekit 1 writer\0"
-_NONCE_BYTES: Final = 12
-_GCM_TAG_BYTES: Final = 16
 
 
 @dataclass(frozen=True)
 class Credential:
     """What a team shares: the namespace secret, the owner's public key and, for who may write, the owner's seed.
 
-    Each is 32 bytes. `seed` is None in a credential that only reads.
+    Each is 32 bytes. `seed` is None in a credential that is not the owner's: it writes by its `invitation`, or only reads.
     """
 
     secret: bytes = field(repr=False)
     owner: bytes = field(repr=False)
     seed: bytes | None = field(default=None, repr=False)
+    invitation: Invitation | None = None
+    later: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Secrets of later generations, as they become known: what is sealed from then on opens with the last one."""
     _derived: dict[tuple[str, str], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _ciphers: dict[str, Cipher] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _ciphers: dict[tuple[int, str], list[Cipher]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def create(cls) -> Credential:
@@ -77,10 +82,17 @@ class Credential:
         """The same without the owner's seed: reads everything, makes nobody accept anything."""
         return Credential(self.secret, self.owner)
 
+    def invited(self, name: str, *, writes: bool, expires: int = FOREVER, scope: bytes = ANYWHERE) -> Credential:
+        """The same without the owner's seed, with an invitation of that name; UsageError in one that is not the owner's."""
+        if self.seed is None:
+            raise UsageError("only the owner's machine can invite: the one whose credential began the team")
+        made = Invitation.make(self.seed, name, writes=writes, expires=expires, scope=scope)
+        return Credential(self.secret, self.owner, invitation=made)
+
     @property
     def writes(self) -> bool:
         """Whether the holder can make others accept what it writes; else it only reads."""
-        return self.seed is not None
+        return self.seed is not None or (self.invitation is not None and self.invitation.certificate.writes)
 
     @property
     def owner_id(self) -> str:
@@ -103,23 +115,39 @@ class Credential:
         """What stands for a tag in segments: the same in all namespaces, so that one mark can cover it in all of them."""
         return self.tag(EVERYWHERE, tag)
 
+    def function_code(self, function: str) -> bytes:
+        """What stands for a function in segments: 16 bytes, the same in all namespaces."""
+        return hmac.digest(self.derived("function", EVERYWHERE), function.encode(), "sha256")[:KEY_BYTES]
+
     def seal(self, namespace: str, plaintext: bytes) -> bytes:
         """AES-256-GCM. Equal plaintext seals equally inside a namespace, so that equal content has one CID."""
-        return self._cipher(namespace).seal(plaintext)
+        return self._ciphers_of(namespace)[0].seal(plaintext)
 
     def unseal(self, namespace: str, sealed: bytes) -> bytes:
         """Undo `seal`; raises IntegrityError `unsealable` for a wrong secret, another namespace or altered bytes."""
-        return self._cipher(namespace).unseal(sealed)
+        return tried(self._ciphers_of(namespace), lambda cipher: cipher.unseal(sealed))
 
     def certify(self, writer: bytes) -> bytes:
-        """The owner's signature over a writer's public key; raises UsageError in a credential that only reads."""
-        if self.seed is None:
-            raise UsageError("this credential only reads; writing needs the owner's, or CACHEKIT_IPFS=ro")
-        return sign(self.seed, _CERTIFICATE + writer)
+        """What makes others believe the writer with this public key; UsageError in a credential that only reads.
 
-    def certified(self, writer: bytes, certificate: bytes) -> bool:
-        """Whether the owner of this credential certified the writer with this public key."""
-        return verify(self.owner, certificate, _CERTIFICATE + writer)
+        The owner's signature, or the invitation with its signature.
+        """
+        if self.seed is not None:
+            return sign(self.seed, _CERTIFICATE + writer)
+        if self.invitation is None or not self.writes:
+            raise UsageError("this credential only reads; writing needs an invitation that is not --read-only")
+        return self.invitation.certify(writer)
+
+    def issuer(self, writer: bytes, certificate: bytes, space: bytes) -> Issued:
+        """Who lets the writer with this public key write in the namespace with this id (16 bytes).
+
+        Raises IntegrityError: `foreign_writer` (nobody), `expired_certificate`, `wrong_namespace`.
+        """
+        if len(certificate) == SIGNATURE_BYTES:
+            if not verify(self.owner, certificate, _CERTIFICATE + writer):
+                raise IntegrityError("nobody certified this writer", reason="foreign_writer")
+            return OWNER
+        return Chain.read(certificate).issued(self.owner, writer, space)
 
     def derived(self, purpose: str, namespace: str) -> bytes:
         """A key of 32 bytes for one purpose in one namespace."""
@@ -129,28 +157,26 @@ class Credential:
             key = self._derived[purpose, namespace] = hmac.digest(self.secret, info, "sha256")
         return key
 
-    def _cipher(self, namespace: str) -> Cipher:
-        cipher = self._ciphers.get(namespace)
-        if cipher is None:
-            key, nonce_key, name = (self.derived(purpose, namespace) for purpose in ("seal", "nonce", "namespace"))
-            cipher = self._ciphers[namespace] = Cipher(key, nonce_key, name[:16])
-        return cipher
+    def generations(self, purpose: str, namespace: str) -> list[bytes]:
+        """The same key of each generation of the secret, the newest first."""
+        info = f"cachekit 1 {purpose}\0{namespace}".encode()
+        return [hmac.digest(secret, info, "sha256") for secret in (*reversed(self.later), self.secret)]
+
+    def _ciphers_of(self, namespace: str) -> list[Cipher]:
+        known = len(self.later), namespace
+        if known not in self._ciphers:
+            binding = self.derived("namespace", namespace)[:16]
+            keys = zip(self.generations("seal", namespace), self.generations("nonce", namespace), strict=True)
+            self._ciphers[known] = [Cipher(key, nonce_key, binding) for key, nonce_key in keys]
+        return self._ciphers[known]
 
 
-def load_credential(text: str | None, file: Path) -> Credential:
-    """The credential in `text`; else the one in `file`, which is created, 0600, where it is missing.
-
-    Processes that create it at once agree on one. Raises UsageError for a malformed credential, for a file that others
-    can read or that belongs to another user, and where it cannot be created.
-    """
-    if text:
-        return Credential.parse(text)
-    line = read_or_create(file, lambda: Credential.create().to_text())
-    try:
-        return Credential.parse(line)
-    except UsageError as error:
-        message = f"{file} holds no credential (what CACHEKIT_SECRET would carry); restore it or delete it"
-        raise UsageError(message) from error
+def tried(ciphers: Sequence[C], unseal: Callable[[C], bytes]) -> bytes:
+    """What the first of several ciphers opens; raises IntegrityError `unsealable` where none does."""
+    for cipher in ciphers[:-1]:
+        with contextlib.suppress(IntegrityError):
+            return unseal(cipher)
+    return unseal(ciphers[-1])
 
 
 @dataclass(frozen=True)
@@ -205,58 +231,3 @@ def _text(body: bytes) -> str:
 def _unbase64(text: str) -> bytes:
     # altchars with validate, where urlsafe_b64decode would skip what it does not know.
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-
-
-class Cipher:
-    """AES-256-GCM under `key` (32 bytes). The nonce is derived from the plaintext, so equal plaintext seals equally.
-
-    `associated` is what a sealed payload is bound to; `nonce_key` keeps a nonce from telling what was sealed.
-    """
-
-    def __init__(self, key: bytes, nonce_key: bytes, associated: bytes) -> None:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        self._aes = AESGCM(key)
-        self._nonce_key = nonce_key
-        self._associated = associated
-
-    def seal(self, plaintext: bytes) -> bytes:
-        nonce = hmac.digest(self._nonce_key, plaintext, "sha256")[:_NONCE_BYTES]
-        return nonce + self._aes.encrypt(nonce, plaintext, self._associated)
-
-    def unseal(self, sealed: bytes) -> bytes:
-        """Undo `seal`; raises IntegrityError `unsealable` for another key, another binding or altered bytes."""
-        from cryptography.exceptions import InvalidTag
-
-        if len(sealed) < _NONCE_BYTES + _GCM_TAG_BYTES:
-            raise IntegrityError("a sealed payload is too short", reason="unsealable")
-        try:
-            return self._aes.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], self._associated)
-        except InvalidTag as error:
-            raise IntegrityError("a sealed payload does not open with this credential", reason="unsealable") from error
-
-
-def sign(seed: bytes, data: bytes) -> bytes:
-    """An Ed25519 signature: 64 bytes."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return Ed25519PrivateKey.from_private_bytes(seed).sign(data)
-
-
-def verify(public: bytes, signature: bytes, data: bytes) -> bool:
-    """Whether `signature` is that key's over `data`."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
-def public_of(seed: bytes) -> bytes:
-    """The public key (32 bytes) that belongs to a seed of `SEED_BYTES`."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()

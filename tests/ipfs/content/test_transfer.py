@@ -71,7 +71,7 @@ def fetch(transfer: Transfer, remote: Remote, partial: Path, **options: Any) -> 
 
 
 def pins(kubo: KuboTransport) -> dict[str, str]:
-    told = kubo._ask("pin/ls", {"type": "recursive", "names": "true"}, 20)
+    told = kubo.ask("pin/ls", {"type": "recursive", "names": "true"}, 20)
     return {cid: entry.get("Name", "") for cid, entry in told["Keys"].items()}
 
 
@@ -223,7 +223,7 @@ def test_a_lost_leaf_leaves_verified_chunks_only(kubo: KuboTransport, tmp_path: 
     """Kubo ends such an answer like a whole one; here it is an error, and what came before stays for the next try."""
     transfer = Transfer(kubo, None)
     remote, data = stored(transfer, tmp_path / "from", 12 * MIB)
-    kubo._ask("block/rm", {"arg": raw_cid(data[9 * MIB : 10 * MIB])}, 20)
+    kubo.ask("block/rm", {"arg": raw_cid(data[9 * MIB : 10 * MIB])}, 20)
     with pytest.raises(TierError):
         fetch(transfer, remote, tmp_path / "to")
     kept = (tmp_path / "to").read_bytes()

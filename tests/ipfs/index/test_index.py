@@ -76,7 +76,7 @@ def _entry(digest: bytes = DIGEST, created: int = NOW, **fields: object) -> Line
 
 
 def _accept(table: Table, *entries: Line, writer: str = "w", sequence: int = 1) -> int:
-    return table.accept("team", SegmentFile(writer, f"{sequence:016d}", f"cid{sequence}", sequence), entries)
+    return table.accept("team", SegmentFile(writer, f"{sequence:016d}", f"cid{sequence}", sequence, 1), entries)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

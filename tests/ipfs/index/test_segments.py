@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cachekit.errors import IntegrityError
 from cachekit.ipfs.index import segments
 from cachekit.ipfs.index.segments import Line, decode, encode
+from cachekit.ipfs.trust.certificates import OWNER
 from cachekit.ipfs.trust.credential import Credential, WriterKey
 
 ONE = Credential.create()
@@ -52,7 +53,7 @@ def _reason(data: bytes, credential: Credential = ONE, namespace: str = "team") 
 def test_entries_come_back(writer: WriterKey, entries: list[Line]) -> None:
     """Every field, exactly."""
     data = encode(entries, credential=ONE, namespace="team", writer=writer, sequence=9)
-    assert decode(data, ONE, "team") == (writer.public, 9, entries)
+    assert decode(data, ONE, "team") == (writer.public, 9, entries, OWNER)
 
 
 def test_an_entry_takes_at_most_128_bytes_and_a_segment_1_mib(writer: WriterKey) -> None:
@@ -75,7 +76,7 @@ def test_each_refusal_has_its_reason(writer: WriterKey, tmp_path: Path) -> None:
     )
     assert _reason(b"") == "empty_segment"
     assert _reason(b"PK\3\4" + good[4:]) == "not_a_segment"
-    assert _reason(good[:4] + b"\2" + good[5:]) == "unknown_version"
+    assert _reason(good[:4] + b"\3" + good[5:]) == "unknown_version"
     assert _reason(good[:-1]) == "truncated"
     assert _reason(good[:60]) == "truncated"
     assert _reason(good + b"\0") == "truncated"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import Exchange, Script, black_hole, refusing, serving
+from faults import Exchange, Script, black_hole, certificate, refusing, serving
 from stopping import stop
 
 from cachekit.errors import IntegrityError, TierError, TierUnavailable, UsageError
@@ -249,34 +249,14 @@ def test_no_warning_escapes(kubo_api: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    import datetime
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    made = made.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
-    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    files = folder / "cert.pem", folder / "key.pem"
-    files[0].write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    return files
-
-
 @pytest.mark.parametrize("trusted", [True, False])
 def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
     """Both ways speak TLS with a host whose certificate is trusted, and neither sends anything to another."""
-    certificate, key = _certificate(tmp_path)
+    cert, key = certificate(tmp_path)
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_side.load_cert_chain(certificate, key)
+    server_side.load_cert_chain(cert, key)
     if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
     with serving(_after_version(lambda x: x.json({"Hash": ABSENT})), tls=server_side) as server:
         kubo = KuboTransport(server.api.replace("/ip4/127.0.0.1", "/dns4/localhost") + "/https", auth="secret")
         if trusted:
@@ -293,10 +273,10 @@ def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trus
 @pytest.mark.parametrize("fault", ["silent", "dripping headers", "dripping body"])
 def test_tls_does_not_stretch_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """What holds for a plain connection holds for an encrypted one."""
-    certificate, key = _certificate(tmp_path)
+    cert, key = certificate(tmp_path)
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_side.load_cert_chain(certificate, key)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server_side.load_cert_chain(cert, key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
     with serving(_after_version(_FAULTS[fault][0]), tls=server_side) as server:
         kubo = KuboTransport(server.api.replace("/ip4/127.0.0.1", "/dns4/localhost") + "/https")
         for call in ("block_get", "add"):

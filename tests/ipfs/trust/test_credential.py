@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachekit.errors import IntegrityError, UsageError
-from cachekit.ipfs.trust.credential import Credential, WriterKey, load_credential, verify
+from cachekit.ipfs.trust.certificates import OWNER
+from cachekit.ipfs.trust.ciphers import verify
+from cachekit.ipfs.trust.credential import Credential, WriterKey
+from cachekit.ipfs.trust.tokens import load_credential
 
 ONE, OTHER = Credential.create(), Credential.create()
 
@@ -91,7 +94,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_processes_that_create_at_once_agree(tmp_path: Path) -> None:
     """Eight start together; all print one credential and one writer, and no temporary is left."""
     code = (
-        "import sys; from pathlib import Path; from cachekit.ipfs.trust.credential import load_credential;"
+        "import sys; from pathlib import Path; from cachekit.ipfs.trust.tokens import load_credential;"
         "from cachekit.ipfs.trust.credential import WriterKey; sys.stdin.read(1);"
         "c = load_credential(None, Path(sys.argv[1]) / 'credential');"
         "print(c.to_text(), WriterKey.load(Path(sys.argv[1]), c).id)"
@@ -114,8 +117,9 @@ def test_a_writer_is_certified_by_the_owner_alone(tmp_path: Path) -> None:
     """The same machine under another owner is another writer; a reading credential certifies nobody."""
     writer = WriterKey.load(tmp_path, ONE)
     assert WriterKey.load(tmp_path, ONE) == writer
-    assert ONE.certified(writer.public, writer.certificate)
-    assert not OTHER.certified(writer.public, writer.certificate)
+    assert ONE.issuer(writer.public, writer.certificate, bytes(16)) == OWNER
+    with pytest.raises(IntegrityError, match="nobody certified"):
+        OTHER.issuer(writer.public, writer.certificate, bytes(16))
     assert WriterKey.load(tmp_path, OTHER).public != writer.public
     assert verify(writer.public, writer.sign(b"said"), b"said")
     with pytest.raises(UsageError, match="only reads"):

@@ -221,7 +221,7 @@ def test_the_nth_request_fails(name: str, own_cache: Path, kubo_api: str) -> Non
     assert not broken, f"{len(broken)} of {told}:\n" + "\n".join(broken)
 
 
-@pytest.mark.parametrize("call", ["pin/ls?", "add?", "dag/import?", "files/cp?", "files/write?"])
+@pytest.mark.parametrize("call", ["pin/ls?", "add?", "files/cp?", "files/write?"])
 def test_an_answer_that_breaks_off_loses_no_artifact(call: str, own_cache: Path, kubo_api: str) -> None:
     """It stays queued, whichever answer that was, and the other machines get it with the next flush."""
     assert tell(Build(), own_cache, kubo_api, f"/{call}", "cut").failed

@@ -28,7 +28,9 @@ from cachekit.ipfs.kubo.streams import download
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.node import repo
 from cachekit.ipfs.outbox.queue import Outbox
-from cachekit.ipfs.trust.credential import Credential, WriterKey, load_credential, public_of, writer_id
+from cachekit.ipfs.trust.ciphers import public_of
+from cachekit.ipfs.trust.credential import Credential, WriterKey, writer_id
+from cachekit.ipfs.trust.tokens import load_credential
 
 OWNER = Credential(b"s" * 32, public_of(b"o" * 32), b"o" * 32)
 WRITER = WriterKey(b"w" * 32, public_of(b"w" * 32), OWNER.certify(public_of(b"w" * 32)), Path("writer.key"))
@@ -138,7 +140,7 @@ def _index(place: Path) -> Iterator[Reader]:
     yield reader("segment", lambda data: segments.decode(data, OWNER, "team"), [segment], IntegrityError, verifies=True)
     table = Table(place / "index.db", OWNER)
     table.remember("team")
-    file = SegmentFile(WRITER.id, f"{7:016d}", "cid", 7)
+    file = SegmentFile(WRITER.id, f"{7:016d}", "cid", 7, 1)
 
     def signed(data: bytes) -> Any:
         """A segment of a writer who is certified, and signs whatever comes."""

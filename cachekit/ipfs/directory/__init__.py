@@ -1,0 +1,1 @@
+"""A directory as the engine: on a mounted disk, or behind any static web server."""

@@ -1,0 +1,139 @@
+"""What is done with a message that came: nothing of it is believed that does not verify, and who sends other things is noted."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cachekit.errors import UNREADABLE, IntegrityError, TierError
+from cachekit.ipfs.breaker import Deadline
+from cachekit.ipfs.kubo.network import MOST_BYTES
+from cachekit.ipfs.swarm.book import Book, Member
+from cachekit.ipfs.swarm.following import Follower
+from cachekit.ipfs.swarm.messages import Envelope, Message
+from cachekit.model import NANOSECONDS
+
+_TAKE_SECONDS: Final = 2.0
+_SETTLED_SECONDS: Final = 2.0
+_ANSWERS: Final = 3.0
+"""How many members answer who lacks something, however many could."""
+_FLOOD_PER_SECOND: Final = 200
+_SKEW_SECONDS: Final = 300.0
+_WORDS: Final = ("id", "name", "role", "state", "version")
+_LONGEST: Final = 200
+_MOST_SENDERS: Final = 4096
+
+
+class Hearing:
+    """`news` is called where something is to be done soon; `owes`: somebody lacks heads that we have; so are we by who
+    is new (`is_greeted`)."""
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        follower: Follower,
+        book: Book,
+        news: Callable[[], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self.owes = self.owes_roster = self.is_greeted = False
+        self.settled = threading.Event()
+        """Set once somebody knew no more than we."""
+        self._envelope = envelope
+        self._follower = follower
+        self._book = book
+        self._news = news
+        self._report = report
+        self._recent = dict[str, list[float]]()
+        self._changed = 0.0
+        self._said = ""
+        self._kinds: dict[str, Callable[[str, Message], None]] = {
+            "hello": self._on_hello,
+            "heads": self._on_heads,
+            "claim": self._on_claim,
+            "roster": self._on_roster,
+        }
+
+    def hear(self, sender: str, data: bytes) -> None:
+        """Take in what the daemon `sender` said; raises nothing."""
+        try:
+            self._bounded(sender, data)
+            message = self._envelope.open(data)
+            self._kinds[message.kind](sender, message)
+        except IntegrityError as error:
+            self._refuse(sender, error.reason)
+        except UNREADABLE:
+            self._refuse(sender, "bad_message")
+        except TierError as error:
+            self._report(error.reason)
+
+    def _refuse(self, sender: str, reason: str) -> None:
+        try:
+            self._follower.refuse(sender, reason)
+        except TierError as error:  # the book cannot be written: what was refused stays refused
+            self._report(error.reason)
+
+    def _bounded(self, sender: str, data: bytes) -> None:
+        if len(data) > MOST_BYTES:
+            raise IntegrityError("a message is too long", reason="oversized")
+        now = time.monotonic()
+        if len(self._recent) > _MOST_SENDERS:
+            self._recent.clear()
+        recent = [at for at in self._recent.get(sender, ()) if now - at < 1.0][-_FLOOD_PER_SECOND:]
+        self._recent[sender] = [*recent, now]
+        if len(recent) >= _FLOOD_PER_SECOND:
+            raise IntegrityError("more messages than anybody needs", reason="flood")
+
+    def _on_heads(self, sender: str, message: Message) -> None:
+        new = bool(message.says.get("new"))
+        texts = [bytes.fromhex(text) for text in message.says["heads"]]
+        news = self._follower.hear(texts, sender, new=new)
+        if news:
+            self._changed = time.monotonic()
+        for head in news if new else ():
+            self._follower.take(head, message.blocks, Deadline(_TAKE_SECONDS))
+        if news:
+            self._news()
+        self.look(message.says.get("state"))
+
+    def look(self, state: str | None = None) -> None:
+        """Whether we know by now what somebody else said that it knows."""
+        self._said = state or self._said
+        if self._said == self._follower.state() and not self._book.lacking():
+            self.settled.set()
+
+    def _on_hello(self, sender: str, message: Message) -> None:
+        if abs(time.time_ns() - message.at) > _SKEW_SECONDS * NANOSECONDS:
+            self._refuse(sender, "clock")
+        says = message.says
+        addresses = tuple(str(address)[:_LONGEST] for address in says["addresses"])[:16]
+        writer, name, role, state, version = (str(says[word])[:_LONGEST] for word in _WORDS)
+        if self._book.greet(Member(sender, writer, name, role, addresses, state, version, message.at, time.time_ns())):
+            self._news()
+        for peer, where in dict(says.get("others", {})).items():
+            rumour = tuple(str(address)[:_LONGEST] for address in where)[:2]
+            self._book.greet(Member(str(peer)[:_LONGEST], "", "", "", rumour, "", "", 0, 0))
+        quiet = time.monotonic() - self._changed > _SETTLED_SECONDS
+        if state != self._follower.state() and (says.get("joining") or quiet):
+            self.owes = self.owes or self._is_chosen()
+        if int(says.get("roster", 0)) < self._follower.roster().number:
+            self.owes_roster = self._is_chosen()
+        self.look(state)
+        if says.get("joining"):
+            self.is_greeted = self._is_chosen()
+        if self.owes or self.owes_roster or self.is_greeted:
+            self._news()
+
+    def _is_chosen(self) -> bool:
+        """Whether we are among the few who answer what all could."""
+        online = sum(one.online for one in self._book.members())
+        return random.random() < _ANSWERS / max(1.0, online)  # noqa: S311 - spreads load, guards nothing
+
+    def _on_roster(self, sender: str, message: Message) -> None:
+        self._follower.take_roster(bytes.fromhex(message.says["roster"]), sender)
+
+    def _on_claim(self, sender: str, message: Message) -> None:
+        self._book.claims.heard(sender, message.at, message.says["claims"])
