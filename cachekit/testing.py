@@ -14,6 +14,12 @@ from cachekit.calls.decorators import distributed_cache
 from cachekit.model import MISS, Adapter, Reply
 
 Same = Callable[[Any, Any], bool]
+_DECIDING: Final = frozenset(
+    {
+        *("input", "inputs", "max_tokens", "messages", "model", "prompt", "query", "response_format", "seed", "stop"),
+        *("system", "temperature", "text", "tool_choice", "tools", "top_k", "top_p"),
+    }
+)
 _EMPTY: Final[Mapping[str, Any]] = {}
 _IMMUTABLE: Final = (str, bytes, int, float, complex, tuple, frozenset, type(None))
 
@@ -40,6 +46,8 @@ def check_adapter(
     """
     same = _equal if same is None else same
     _check_names(adapter)
+    secrets = tuple(secrets)
+    _require(not any(secret in adapter.name for secret in secrets), "the name, which stands in keys, holds a secret")
     _check_sampled(adapter, arguments)
     answer = ask()
     if adapter.streams(answer):
@@ -65,6 +73,8 @@ def _check_names(adapter: Adapter) -> None:
     _require(vendor and operation, f"name {adapter.name!r} is not of the form 'vendor.operation'")
     wrong = [name for name in adapter.neutral if not isinstance(name, str) or not name.isidentifier()]
     _require(not wrong, f"neutral has {wrong!r}, which no argument can be called")
+    deciding = sorted(adapter.neutral & _DECIDING)
+    _require(not deciding, f"neutral has {deciding!r}, which change the answer: two questions would share one")
 
 
 def _check_sampled(adapter: Adapter, arguments: Mapping[str, Any]) -> None:

@@ -64,12 +64,8 @@ def _claude(arguments: Sequence[str]) -> Verdict:
             "-r",
             "--session-id",
             "--fallback-model",
-            "--json-schema",
-            "--betas",
-            "--permission-prompt-tool",
-            "--plugin-dir",
-            "--system-prompt-file",
-            "--append-system-prompt-file",
+            *("--json-schema", "--betas", "--permission-prompt-tool", "--plugin-dir"),
+            *("--system-prompt-file", "--append-system-prompt-file"),
         ),
     )
     words = words_of(arguments, taking)

@@ -125,8 +125,6 @@ class Cache(Opened):
         for warning in self.resolved.warnings:
             log.warning("%s", warning)
         for failure in self.failures:
-            if isinstance(failure.error, UsageError):
-                log.warning("without the %s tier: %s", failure.tier, failure.error)
             self.tell(failure)
 
     def _open_into(self, opened: Opened) -> None:
@@ -185,9 +183,10 @@ class Cache(Opened):
             except Exception as error:  # a listener is the user's and may raise anything: the call does not pay for it
                 self.stats(Event("error", event.function, "listener", type(error).__name__, error=error))
         if event.what == "error" and event.tier != "origin":
-            if (event.tier, event.reason) not in self._said:
-                self._said.add((event.tier, event.reason))
-                log.log(logging.DEBUG, "%s: %s: %s", event.tier, event.reason, event.error)
+            if (said := (event.tier, event.reason)) not in self._said:
+                self._said.add(said)
+                level = logging.WARNING if isinstance(event.error, UsageError) else logging.DEBUG
+                log.log(level, "%s: %s: %s", event.tier, event.reason, event.error)
             if self.settings.strict and event.error is not None:
                 raise event.error
 
@@ -211,10 +210,9 @@ class Cache(Opened):
     def drop_marked(self, marks: Iterable[Mark]) -> bool:
         """Ends hits for every entry that a mark covers; was anything removed?"""
         self.ready()
-        chosen = list(marks)
+        chosen, removed = list(marks), 0
         self._mark(chosen)
         disk = self.disk
-        removed = 0
         for mark in chosen:
             if disk is not None:
                 removed += self._ended("disk", partial(disk.drop_marked, mark))

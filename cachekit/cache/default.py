@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from cachekit.cache.cache import Cache
 from cachekit.cache.counters import Snapshot
-from cachekit.errors import UsageError
+from cachekit.errors import TierUnavailable, UsageError
 from cachekit.files import forks
 from cachekit.model import Event, Mode, TierState
 from cachekit.plan.gate import current, decide
 
 if TYPE_CHECKING:
+    from cachekit.cache.registry import Registry
     from cachekit.config.resolve import Resolved
     from cachekit.model import Listener
+    from cachekit.tiers.disk import DiskTier
 
 
 class Root:
@@ -177,3 +179,23 @@ class Status(dict[str, TierState]):
     def as_dict(self) -> dict[str, Any]:
         """{tier: {"on": bool, "reason": str}}"""
         return {name: {"on": state.on, "reason": state.reason} for name, state in self.items()}
+
+
+def registry() -> Registry:
+    """The artifacts of the default cache. Raises TierUnavailable where there is no disk tier."""
+    from cachekit.cache.registry import Registry
+
+    cache, tier = default(), disk()
+    assert cache.artifacts is not None  # the store lies beside the disk tier
+    return Registry(cache.artifacts, tier, cache.team, cache.ledger.covers, cache.settings.namespace)
+
+
+def disk() -> DiskTier:
+    """The disk tier of the default cache. Raises TierUnavailable where there is none, or UsageError if that is the user's."""
+    cache = default()
+    if cache.disk is None:
+        for failure in cache.ready().failures:
+            if isinstance(failure.error, UsageError):
+                raise failure.error
+        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
+    return cache.disk

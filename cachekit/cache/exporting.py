@@ -99,7 +99,7 @@ class _Export:
         after: int,
         namespace: str | None,
     ) -> None:
-        from cachekit.cache.operations import disk
+        from cachekit.cache.default import disk
 
         self._cache, self._disk, self._file = cache, disk(), file
         self._function, self._after, self._namespace = function, after, namespace

@@ -69,7 +69,7 @@ class _Taken(NamedTuple):
 
 class _Import:
     def __init__(self, cache: Cache, car: CarFile, told: Callable[[int], None]) -> None:
-        from cachekit.cache.operations import disk
+        from cachekit.cache.default import disk
 
         self._cache, self._car, self._told, self._disk = cache, car, told, disk()
         self._credential = credential_of(cache.resolved) if cache.team is None else cache.team.credential

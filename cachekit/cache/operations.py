@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache.by_cid import check_cid, check_limit, ipfs
-from cachekit.cache.default import beside, current_mode, default
-from cachekit.errors import TierError, TierUnavailable, UsageError
+from cachekit.cache.default import beside, current_mode, default, registry
+from cachekit.errors import TierError, UsageError
 from cachekit.files.places import set_aside
 from cachekit.files.temporary import remove
 from cachekit.keys.keyer import parse_key
@@ -18,7 +18,6 @@ from cachekit.model import EVERYWHERE, Event, Key, Mark
 
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache
-    from cachekit.cache.registry import Registry
     from cachekit.config.settings import Ipfs
     from cachekit.tiers.disk import DiskTier
 
@@ -259,23 +258,6 @@ def restore(
     assert store is not None
     store.place(artifact.manifest, Path(output))
     return Path(output)
-
-
-def registry() -> Registry:
-    """The artifacts of the default cache. Raises TierUnavailable where there is no disk tier."""
-    from cachekit.cache.registry import Registry
-
-    cache, tier = default(), disk()
-    assert cache.artifacts is not None  # the store lies beside the disk tier
-    return Registry(cache.artifacts, tier, cache.team, cache.ledger.covers, cache.settings.namespace)
-
-
-def disk() -> DiskTier:
-    """The disk tier of the default cache. Raises TierUnavailable where there is none, with its reason."""
-    cache = default()
-    if cache.disk is None:
-        raise TierUnavailable(f"there is no disk tier: {cache.status()['disk'].reason}", reason="off")
-    return cache.disk
 
 
 def _named(text: str) -> Key | str:

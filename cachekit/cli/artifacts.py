@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachekit.cache import operations
+from cachekit.cache.default import registry
 from cachekit.cli.report import Nothing, Report, instant, printable, table
 from cachekit.keys.keyer import ARGUMENT
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def ls() -> Report:
-    known = [_row(artifact) for artifact in operations.registry().all()]
+    known = [_row(artifact) for artifact in registry().all()]
     rows = [
         (a["name"], a["made"] or "-", "yes" if a["pinned"] else "no", a["key"] or "-", a["files"], a["size"])
         for a in known
@@ -30,7 +31,7 @@ def ls() -> Report:
 
 def show(text: str) -> Report | None:
     """The artifact that `text` names on this machine, None where there is none."""
-    artifact = operations.registry().find(text) if text else None
+    artifact = registry().find(text) if text else None
     return None if artifact is None else _shown(artifact)
 
 

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from cachekit.cache import operations
-from cachekit.cache.default import default
+from cachekit.cache.default import default, disk
 from cachekit.cli.report import NO, YES, Report, find_key, instant, printable
 from cachekit.errors import UNREADABLE, IntegrityError, UsageError
 from cachekit.keys.outline import Explanation
@@ -178,7 +177,7 @@ def _standing(text: str) -> Report:
 def _on_disk(key: Key) -> str:
     cache = default()
     try:
-        record: Record | None = operations.disk().get(key)
+        record: Record | None = disk().get(key)
     except IntegrityError as error:
         return f"dropped: {error}"
     if record is None:

@@ -9,9 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cachekit.cache import operations
 from cachekit.cache.counters import TIERS, Snapshot, add
-from cachekit.cache.default import default
+from cachekit.cache.default import default, disk
 from cachekit.calls.answers.replies import NAME as REPLY
 from cachekit.calls.answers.replies import unpack_reply
 from cachekit.cli import artifacts
@@ -31,7 +30,7 @@ _PREVIEW: Final = 400
 
 
 def stats(options: argparse.Namespace) -> Report:
-    operations.disk()  # where the totals lie
+    disk()  # where the totals lie
     cache = default()
     cache.save_totals()
     fold(cache)
@@ -66,7 +65,7 @@ def _stats_row(name: str, counted: dict[str, Any]) -> tuple[object, ...]:
 def ls(options: argparse.Namespace) -> Report:
     if options.artifacts:
         return artifacts.ls()
-    entries = [_entry(digest, header) for digest, header in operations.disk().entries()]
+    entries = [_entry(digest, header) for digest, header in disk().entries()]
     rows = [(e["key"], e["function"], e["codec"], e["created"], e["expires"] or "never", e["size"]) for e in entries]
     text = table(("KEY", "FUNCTION", "CODEC", "CREATED", "EXPIRES", "BYTES"), rows, right=1) if rows else "no entries"
     return Report(entries, text)
@@ -83,15 +82,15 @@ def _entry(digest: bytes, header: Header) -> dict[str, Any]:
 
 
 def show(options: argparse.Namespace) -> Report:
-    disk = operations.disk()
+    tier = disk()
     artifact = artifacts.show(options.key)
     if artifact is not None:
         return artifact
     if options.key and "/" not in options.key and not set(options.key) <= set(string.hexdigits):
         raise artifacts.absent(options.key)
     key = find_key(options.key)
-    record = disk.get(key)
-    header = next((header for digest, header in disk.entries() if digest == key.digest), None)
+    record = tier.get(key)
+    header = next((header for digest, header in tier.entries() if digest == key.digest), None)
     if record is None or header is None:
         raise no_such(options.key)
     reply = unpack_reply(record.payload) if record.codec == REPLY else None

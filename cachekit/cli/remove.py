@@ -7,7 +7,7 @@ import sys
 from typing import Final
 
 from cachekit.cache import operations
-from cachekit.cache.default import default
+from cachekit.cache.default import default, disk
 from cachekit.cli.report import NO, YES, Report, find_key
 from cachekit.errors import UsageError
 from cachekit.model import EVERYWHERE
@@ -53,7 +53,7 @@ _FREED: Final = {
 
 
 def gc(_options: argparse.Namespace) -> Report:
-    operations.disk()  # else there is nothing to drop from
+    disk()  # else there is nothing to drop from
     dropped = operations.gc()
     lines = [
         f"{dropped['dropped']} entries and {dropped['artifacts']} artifacts dropped, {dropped['leftovers']} leftovers",

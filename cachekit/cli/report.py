@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, Literal
 
-from cachekit.cache import operations
-from cachekit.cache.default import default
+from cachekit.cache.default import default, disk
 from cachekit.errors import TierUnavailable, UsageError
 from cachekit.keys.keyer import parse_key
 from cachekit.model import NANOSECONDS, Key
@@ -112,7 +111,7 @@ def find_key(text: str) -> Key:
         raise UsageError(f"{text!r} is not a key: it is <namespace>/<64 hex digits>, or the beginning of the digits")
     fitting = [
         Key(header.namespace, digest, header.function)
-        for digest, header in operations.disk().entries()
+        for digest, header in disk().entries()
         if digest.hex().startswith(digits.lower()) and namespace in ("", header.namespace)
     ]
     if len(fitting) > 1:

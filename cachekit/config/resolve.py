@@ -8,6 +8,7 @@ stands above (call, context manager, decorator) belongs to a call, not to the pr
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def _configured(overrides: Mapping[str, object]) -> _Layer:
 
     def detail(variable: Variable, value: object) -> str:
         text = json.dumps(str(value)) if isinstance(value, (str, Path)) else repr(value)
-        return f"configure({variable.setting}={_SET if variable.secret and value is not None else text})"
+        return f"configure({variable.setting}={_SET if _secret(variable, value) and value is not None else text})"
 
     return _Layer("configure", overrides, detail, lambda variable: f"configure({variable.setting}=)")
 
@@ -109,7 +110,7 @@ def _environment(environ: Mapping[str, str]) -> _Layer:
     values = {v.setting: environ[v.name] for v in TABLE if environ.get(v.name, "").strip()}
 
     def detail(variable: Variable, value: object) -> str:
-        return f"{variable.name}={_SET if variable.secret else value}"
+        return f"{variable.name}={_SET if _secret(variable, value) else value}"
 
     return _Layer("environment", values, detail, lambda variable: variable.name)
 
@@ -165,7 +166,7 @@ def explain(resolved: Resolved) -> list[dict[str, object]]:
 
 
 def _row(variable: Variable, value: object, resolved: Resolved) -> dict[str, object]:
-    shown = _SET if variable.secret and value is not None else str(value) if isinstance(value, Path) else value
+    shown = _SET if _secret(variable, value) and value is not None else str(value) if isinstance(value, Path) else value
     return {
         "name": variable.setting,
         "variable": variable.name,
@@ -175,14 +176,20 @@ def _row(variable: Variable, value: object, resolved: Resolved) -> dict[str, obj
     }
 
 
+def _secret(variable: Variable, value: object) -> bool:
+    """Also a URL that bears a name or a password."""
+    return variable.secret or re.search(r"://[^/\s]*@", str(value)) is not None
+
+
 def render(resolved: Resolved) -> tuple[dict[str, str], list[str]]:
     """A line of TOML for each setting that the environment or a file says, by name; and the secrets among them.
 
     What CI detection or a legacy variable decides is this machine's business, and no line.
     """
     said = [one for one in TABLE if resolved.origins[one.setting].source in ("environment", "file", "configure")]
-    secret = [one.name for one in said if one.secret]
-    values = {one.setting: getattr(resolved.settings, one.setting) for one in said if not one.secret}
+    found = {one: getattr(resolved.settings, one.setting) for one in said}
+    secret = [one.name for one, value in found.items() if _secret(one, value)]
+    values = {one.setting: value for one, value in found.items() if one.name not in secret}
     return {name: f"{name} = {_toml(value)}" for name, value in values.items()}, secret
 
 

@@ -58,6 +58,7 @@ def _counting(answer: Answer) -> Reply:
 BROKEN: dict[str, tuple[Adapter, str]] = {
     "name": (replace(SOUND, name="acme"), "vendor.operation"),
     "neutral": (replace(SOUND, neutral=frozenset({"time out"})), "no argument"),
+    "neutral prompt": (replace(SOUND, neutral=frozenset({"prompt"})), "two questions would share one"),
     "capture spoils": (replace(SOUND, capture=_spoiling), "changes it"),
     "capture differs": (
         replace(SOUND, capture=_counting),

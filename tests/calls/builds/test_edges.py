@@ -19,8 +19,7 @@ import pytest
 import cachekit
 from cachekit import MISS, UsageError, distributed_cache, persist_artifact, restore, stats
 from cachekit.artifacts.trees import Trees
-from cachekit.cache import operations
-from cachekit.cache.default import default
+from cachekit.cache.default import default, registry
 from cachekit.errors import TierUnavailable
 
 ROOT = Path(__file__).parents[3]
@@ -348,7 +347,7 @@ def test_a_cancelled_call_keeps_its_files_until_they_are_stored(monkeypatch: pyt
         assert ((await cancelled()) / "a").read_text() == "whole"
 
     asyncio.run(ask())
-    for found in operations.registry().all():
+    for found in registry().all():
         assert [file.path for file in found.manifest.files] == ["a"]
 
 
@@ -400,7 +399,7 @@ def test_a_name_means_what_calls_are_answered_with(tmp_path: Path) -> None:
     assert named.refresh().read_text() == "2"
     assert restore("weights.bin").read_text() == "2"
     assert restore(str(named.key_for())).read_text() == "2"
-    old = next(one for one in operations.registry().all() if not one.entry)
+    old = next(one for one in registry().all() if not one.entry)
     assert (old.key, old.pinned) == (None, False)
 
 
