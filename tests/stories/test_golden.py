@@ -90,7 +90,7 @@ def test_an_index_is_read_and_goes_on(kept: Kept, tmp_path: Path) -> None:
     assert [pin.key for pin in table.pins()] == [found.key]
     fresh = found._replace(created=time.time_ns(), flags=0)
     ended = found._replace(key=b"k" * 16, flags=0, created=CREATED - 2, tags=(OWNER.tag_code("gone"),))
-    assert table.accept(TEAM, SegmentFile(WRITER.id, f"{8:016d}", "next", 8), [fresh, ended]) == 1
+    assert table.accept(TEAM, SegmentFile(WRITER.id, f"{8:016d}", "next", 8, 2 * 114), [fresh, ended]) == 1
     assert table.find(TEAM, KEY.digest) == fresh
     table.close()
     assert reports == []

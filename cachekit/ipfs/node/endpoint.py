@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import logging
 import re
 import socket
 import socketserver
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from cachekit.errors import UsageError
 
+log: Final = logging.getLogger("cachekit")
 DEFAULT: Final = ("127.0.0.1", 9559)
 _RECENT_SECONDS: Final = 1.0
 _CLIENT_SECONDS: Final = 5.0
@@ -54,8 +56,8 @@ class Endpoint:
     @property
     def url(self) -> str:
         """Where it listens, such as http://127.0.0.1:9559."""
-        host, port = self._server.server_address[:2]
-        return f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
+        host, port = map(str, self._server.server_address[:2])
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def close(self) -> None:
         self._server.shutdown()
@@ -109,15 +111,16 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
                 self._clients.remove(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no event."""
+        """A client that went away is no event; what else there is stands in the log for who looks for it."""
+        log.debug("an answer was not given", exc_info=True)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - the one that it is made by
     server_version, sys_version = "cachekit", ""
     timeout = _CLIENT_SECONDS
 
     def do_GET(self) -> None:
+        assert isinstance(self.server, _Server)
         made = self.server.answers.get(self.path.partition("?")[0])
         status, kind, body = Answer(404, "text/plain", b"/healthz or /metrics\n") if made is None else made()
         self.send_response(status)

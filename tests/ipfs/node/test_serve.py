@@ -80,6 +80,13 @@ class Service:
         for line in self.process.stderr:
             self.said.append(line)
 
+    def command(self, *words: str) -> str:
+        """What another `cachekit` of the same home prints."""
+        command = [sys.executable, "-m", "cachekit", *words]
+        done = subprocess.run(command, env=self.environ, cwd=self.home, text=True, capture_output=True, timeout=90)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
     def ask(self, path: str) -> tuple[int, str]:
         url = next(line for line in self.said if "metrics at" in line).split()[-1]
         connection = http.client.HTTPConnection(url.split("/")[2], timeout=30)
@@ -226,6 +233,24 @@ def test_options_that_are_none(serving: Callable[..., Service], option: tuple[st
     """A place or a size that cannot be read is said before anything is started."""
     service = serving(*option)
     assert service.over() == 2 and not (service.data / "node").exists()
+
+
+def test_a_machine_that_joins_a_team_is_served_so(serving: Callable[..., Service], tmp_path: Path, kubo: Path) -> None:
+    """After `node join` the service, started again, has a node of the team at its own socket."""
+    (tmp_path / "founder").mkdir()
+    founder = Service(tmp_path / "founder", kubo).up()
+    try:
+        token = founder.command("node", "invite", "--address", "127.0.0.1")
+        socket_of = ("--socket", str(tmp_path / "api.sock"))
+        first = serving(*socket_of).up()
+        first.command("node", "join", token)
+        assert first.end() == 0 and not daemon.status(first.data).running
+        service = serving(*socket_of).up()
+        assert daemon.status(service.data).api == f"/unix{tmp_path}/api.sock"
+        until(lambda: service.samples()["cachekit_node_peers"] == 1, service.process)
+        assert service.end() == 0
+    finally:
+        assert founder.end() == 0
 
 
 # -- restarting ----------------------------------------------------------------------------------

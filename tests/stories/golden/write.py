@@ -68,7 +68,7 @@ def lines_for(payload: bytes) -> list[Line]:
 def _index(path: Path, lines: list[Line]) -> None:
     table = Table(path, OWNER)
     table.remember(TEAM)
-    assert table.accept(TEAM, SegmentFile(WRITER.id, f"{7:016d}", "cid", 7), lines) == 1
+    assert table.accept(TEAM, SegmentFile(WRITER.id, f"{7:016d}", "cid", 7, 2 * 114), lines) == 1
     table.close()
 
 
