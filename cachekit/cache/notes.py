@@ -18,6 +18,7 @@ from cachekit.model import NANOSECONDS
 
 if TYPE_CHECKING:
     from cachekit.files.digest_cache import Digests
+    from cachekit.model import Key
 
 _CALLS: Final = 512
 """Calls that are remembered of one function."""
@@ -70,6 +71,11 @@ class Noted(NamedTuple):
         """The newest note of the very same call."""
         key = _short(sketch)
         return next((note for note in reversed(self.notes) if note.key == key), None)
+
+    def code_of(self, key: Key) -> str:
+        """What stands for the code that a call was made with, '' where that is not known here."""
+        short = key.digest.hex()[:_KEY]
+        return next((note.code for note in reversed(self.notes) if note.key == short), "")
 
     def nearest(self, sketch: Sketch) -> tuple[Note, list[str]] | None:
         """The call that differs in the fewest things, and what these are; of several the newest."""

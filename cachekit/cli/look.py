@@ -23,6 +23,8 @@ from cachekit.errors import UsageError
 from cachekit.model import FOREVER, Key
 
 if TYPE_CHECKING:
+    from cachekit.cache.cache import Cache
+    from cachekit.ipfs.index.segments import Line
     from cachekit.tiers.records import Header
 
 _PREVIEW: Final = 400
@@ -98,6 +100,35 @@ def show(options: argparse.Namespace) -> Report:
     text = content[: 4 * _PREVIEW].decode("utf-8", "backslashreplace")
     shown = {**_entry(key.digest, header), **about, "preview": text[:_PREVIEW]}
     return Report(shown, "\n".join(f"{name:<10} {printable(str(value))}" for name, value in shown.items()))
+
+
+def blame(options: argparse.Namespace) -> Report:
+    key, cache = find_key(options.key), default()
+    entry = None if cache.team is None else cache.team.table.find(key.namespace, key.digest)
+    header = next((header for digest, header in disk().entries() if digest == key.digest), None)
+    if entry is None and header is None:
+        raise no_such(options.key)
+    created = header.created if header is not None else entry.created if entry is not None else 0
+    data = {"key": str(key), "stored": instant(created), **_writer(cache, key, entry, header)}
+    if header is not None:
+        record = disk().get(key)
+        about = unpack_reply(record.payload).about if record is not None and record.codec == REPLY else {}
+        code = cache.notes.of(header.function, cache.noted).code_of(key)
+        data |= {"function": header.function, "code": code or "not known here", **about}
+    return Report(data, "\n".join(f"{name:<10} {printable(str(value))}" for name, value in data.items()))
+
+
+def _writer(cache: Cache, key: Key, entry: Line | None, header: Header | None) -> dict[str, str]:
+    """Who stored it: of a copy from another machine that machine, as far as the index still names it."""
+    if cache.team is None or entry is None:
+        return {"by": "this machine"}
+    members, team = cache.team.table.members, cache.team.tier.swarm
+    writer = members.writer(members.wrote(cache.team.credential.namespace_id(key.namespace), entry.key))
+    if header is not None and not set(members.tags(writer.id, header.created)) & set(header.tags):
+        return {"by": "this machine"}
+    seen = {one.id: one.name for one in (team.book.members() if team is not None else ())}
+    name = writer.name or seen.get(writer.id, "")
+    return {"by": name or "a machine of the owner's", "writer": writer.id}
 
 
 def env(options: argparse.Namespace) -> Report:

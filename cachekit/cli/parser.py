@@ -102,6 +102,7 @@ def _add_looking(commands: Any) -> None:
     _command(commands, "show", look.show, "one entry on disk, or what an artifact is made of").add_argument(
         "key", metavar="KEY|NAME", help="<namespace>/<hex>, the beginning of the hex, or an artifact's name"
     )
+    _key(_command(commands, "blame", look.blame, "who stored an answer, when, and by which code and model"))
     explaining = _command(
         commands, "explain", explain.explain, "why a call hits or misses; or what stands where for a key"
     )

@@ -142,3 +142,45 @@ def test_joining_again_changes_nothing(homes: tuple[Home, Home]) -> None:
     assert second.run("node", "join", token).stderr == ""
     assert json.loads(second.run("node", "status", "--json").stdout)["pid"] == node
     assert len(list(config.glob("credential.before-*"))) == 1
+
+
+def test_blame_says_who_stored_an_answer(homes: tuple[Home, Home]) -> None:
+    """The member that computed it, on the machine that has a copy; this machine, where it was computed."""
+    first, second = homes
+    token = first.run("node", "invite", "--address", f"127.0.0.1:{free_port()}", "--name", "laptop-2").stdout.strip()
+    with first.program("wait") as listening:
+        assert listening.stdout is not None
+        assert [listening.stdout.readline() for _ in range(3)] == ["origin\n", "42\n", "flushed\n"]
+        second.run("node", "join", token)
+        with second.program() as other:
+            assert other.communicate()[0] == "42\n"
+        key = json.loads(first.run("ls", "--json").stdout)[0]["key"]
+        here, there = (json.loads(home.run("blame", key, "--json").stdout) for home in homes)
+        listening.communicate()
+    assert here["by"] == "this machine"
+    assert here["function"] == there["function"] == "__main__.f"
+    assert here["code"] != "not known here"
+    assert there["by"] not in ("this machine", "laptop-2")
+    assert there["stored"] == here["stored"]
+    assert second.run("blame", f"default/{'0' * 64}").returncode == 1
+
+
+def test_a_revoked_and_a_distrusted_member(homes: tuple[Home, Home]) -> None:
+    """What it stored ends on the owner's machine; what it stores then is refused; nobody else may do either."""
+    first, second = homes
+    token = first.run("node", "invite", "--address", f"127.0.0.1:{free_port()}", "--name", "laptop-2").stdout.strip()
+    second.run("node", "join", token)
+    with second.program("wait") as listening:
+        assert listening.stdout is not None
+        assert [listening.stdout.readline() for _ in range(3)] == ["origin\n", "42\n", "flushed\n"]
+        first.run("sync")
+        with first.program() as copying:
+            assert copying.communicate()[0] == "42\n"
+        assert second.run("distrust", "laptop-2").returncode == 2
+        assert first.run("distrust", "nobody").returncode == 2
+        assert first.run("distrust", "laptop-2").returncode == 0
+        assert first.run("node", "revoke", "laptop-2").returncode == 0
+        with first.program() as again:
+            assert again.communicate()[0] == "origin\n42\n"
+        assert first.run("node", "rotate").returncode == 0
+        listening.communicate()
