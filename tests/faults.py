@@ -177,7 +177,7 @@ def _headers(reader: Any) -> dict[str, str]:
 def _body(reader: Any, headers: dict[str, str]) -> bytes:
     body: bytes = reader.read(int(headers.get("content-length", "0")))
     if headers.get("transfer-encoding") == "chunked":
-        while size := int(reader.readline(), 16):
+        while size := int(reader.readline() or b"0", 16):  # a client that left in the middle says no more
             body += reader.read(size + 2)[:size]
         reader.readline()
     return body

@@ -303,7 +303,7 @@ def test_names_must_be_those_of_the_lines(car: Path) -> None:
 
 def test_a_segment_of_the_index_is_none_of_a_file(car: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the other way round: the sequence of those in files counts for nothing in the index."""
-    from cachekit.ipfs.content import bundles
+    from cachekit.ipfs.outbox import bundles
 
     with monkeypatch.context() as patched:
         patched.setattr(bundles, "_SEQUENCE", 7)

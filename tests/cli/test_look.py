@@ -18,8 +18,10 @@ from stopping import heed
 ROOT = Path(__file__).parents[2]
 CID = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 COMMANDS = (
-    "stats ls show explain env doctor invalidate clear gc flush sync pins unpin store fetch restore warm run export import"
+    "stats ls show blame explain env doctor invalidate clear distrust gc flush sync pins unpin store fetch restore warm run "
+    "export import"
 ).split()
+ACTIONS = ("install", "start", "serve", "stop", "status", "invite", "join", "revoke", "rotate")
 PROGRAM = """
 from cachekit import distributed_cache
 @distributed_cache(tags=["t1"])
@@ -271,7 +273,7 @@ def test_every_command_is_documented(run: Run) -> None:
         line.split()[0] for line in run("--help").stdout.splitlines() if line.startswith("    ") and line[4] != " "
     }
     assert listed == {*COMMANDS, "node"}
-    for command in [*COMMANDS, "node install", "node start", "node stop", "node status"]:
+    for command in [*COMMANDS, *(f"node {action}" for action in ACTIONS)]:
         assert f"`cachekit {command}" in page
 
 

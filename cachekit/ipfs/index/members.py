@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 
 from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
+from cachekit.ipfs.index.rows import WRITTEN
 from cachekit.ipfs.index.segments import Line
 from cachekit.ipfs.trust.certificates import OWNER, Issued
 from cachekit.ipfs.trust.credential import Credential
 from cachekit.ipfs.trust.roster import Distrust, Roster
 from cachekit.model import EVERYWHERE, NANOSECONDS, Mark
-from cachekit.tiers.ledger import veiled
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS rosters (owner TEXT PRIMARY KEY, number INTEGER, text BLOB, cid TEXT) WITHOUT ROWID;
@@ -112,14 +112,17 @@ class Members:
 
     def tags(self, writer: str, created: int) -> tuple[str, ...]:
         """Under which names an entry of a writer can be ended on machines that hold a copy."""
-        return tuple(veiled(self._credential.tag_code(word)) for word in (_word(writer), _word(writer, created // DAY)))
+        return self._code(_word(writer)), self._code(_word(writer, created // DAY))
+
+    def _code(self, word: str) -> str:
+        return WRITTEN + self._credential.tag_code(word).hex()
 
     def _end(self, one: Distrust, roster: Roster) -> None:
         writers = [one.who, *(w for (w,) in self._database.rows("SELECT writer FROM issued WHERE id = ?", one.who))]
         first, last = one.since // DAY, one.until // DAY
         days = range(first, last + 1) if one.since and last - first < _MOST_DAYS else (None,)
         words = [_word(writer, day) for writer in writers for day in days]
-        codes = [veiled(self._credential.tag_code(word)) for word in words]
+        codes = [self._code(word) for word in words]
         self._heed([Mark(EVERYWHERE, "tag", code, one.until) for code in codes])
         query = "DELETE FROM entries WHERE writer = ? AND created BETWEEN ? AND ?"
         with self._database.transaction() as connection:

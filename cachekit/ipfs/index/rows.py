@@ -125,9 +125,13 @@ def line_of(credential: Credential, key: Key, record: Record, cid: str, size: in
     )
 
 
+WRITTEN: Final = "written:"
+"""How the tags of a record begin that say who wrote it: they stay on the machine that has the copy."""
+
+
 def codes_of(credential: Credential, tags: Iterable[str]) -> tuple[bytes, ...]:
     """What stands for tags in segments; a record that came out of the index names them by that as well."""
-    known = ((tag, unveiled(tag)) for tag in tags)
+    known = ((tag, unveiled(tag)) for tag in tags if not tag.startswith(WRITTEN))
     codes = (code if code and len(code) == TAG_BYTES else credential.tag_code(tag) for tag, code in known)
     return tuple(dict.fromkeys(codes))
 
