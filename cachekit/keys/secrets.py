@@ -40,9 +40,9 @@ _MASKED: Final = (  # each: the secret is its group
     re.compile(_USER + r"[ =]?[\"']?[^\s:\"']*:([^\s\"']+)"),
     re.compile(r"(?i:\bbearer)\s+([^\s\"',;<]{8,})"),
     re.compile(r"(?i:\bbasic)\s+(?=\S*[A-Z0-9])([A-Za-z0-9+/=]{8,})"),
-    # The beginnings that services give their tokens, so that people recognise one.
+    # The beginnings that services give their tokens, and we give ours, so that people recognise one.
     re.compile(
-        r"(?<![A-Za-z0-9])((?:sk|pk|rk|gsk|hf|gh[opsur]|github_pat|glpat|xox[abeoprs]|npm|pypi|AKIA|ASIA|AIza|eyJ)"
+        r"(?<![A-Za-z0-9])((?:sk|pk|rk|gsk|hf|gh[opsur]|github_pat|glpat|xox[abeoprs]|npm|pypi|AKIA|ASIA|AIza|eyJ|ck[12]\.)"
         r"[-_A-Za-z0-9.]{16,})"
     ),
 )

@@ -24,6 +24,8 @@ S = "Zq9plantedZq9planted"
         (f'{{"password": "{S}", "a": 1}}', '{"password": "<secret>", "a": 1}'),
         (f"say bearer {S}, now", "say bearer <secret>, now"),
         (f"x=gsk_{S} y", "x=<secret> y"),
+        (f"join ck2.{S} y", "join <secret> y"),
+        (f"join ck1.{S}", "join <secret>"),
     ],
 )
 def test_a_secret_is_masked_and_the_rest_stays(text: str, shown: str) -> None:
