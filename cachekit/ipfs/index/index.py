@@ -6,6 +6,7 @@ A lookup asks the table; only `refresh` and `publish` ask the daemon.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import threading
 import time
@@ -25,6 +26,9 @@ from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.trust.credential import WriterKey
 from cachekit.ipfs.trust.roster import MOST_BYTES as ROSTER_BYTES
 
+MOST_SEGMENTS: Final = 128
+"""Of one writer: the 64 that it may have, and as many again while it merges them."""
+_AS_A_WHOLE: Final = ("rollback", "too_many_segments")
 _WRITER: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -85,7 +89,10 @@ class Index:
         self._transport.write(f"{ROSTERS}/{self._table.credential.owner_id}", text, timeout=timeout)
 
     def take(self, namespace: str, shelf: Shelf, writer: str, deadline: Deadline) -> tuple[int, bool]:
-        """Take in what a writer of another daemon has that is new; how many entries, and whether that was all."""
+        """Take in what a writer of another daemon has that is new; how many entries, and whether that was all.
+
+        Raises IntegrityError for what is refused as a whole: `rollback`, `too_many_segments`, and as the shelf.
+        """
         pull = Pull(self._transport, self._table, namespace, deadline)
         with self._pulling:
             highest = self._table.writers(namespace).get(writer, (0, ""))[0]
@@ -149,10 +156,10 @@ class Pull:
                 continue
             highest, seen = known.get(name, (0, ""))
             if seen != cid:
-                taken += self.writer(name, cid, highest, self._mfs(name))
+                taken += self._from_mfs(name, cid, highest)
         for writer, (_, cid) in known.items():
             if cid and writer not in present:
-                self._rolled_back(writer, "")
+                self._refuse(writer, "", "rollback")
         # Before the root: should it fail, the next pull comes here again.
         self.table.heed(self.namespace)
         if self.complete:
@@ -162,19 +169,33 @@ class Pull:
     def own(self, writer: str) -> bool:
         """This machine's; False if time was too short for all of it."""
         highest = self.table.writers(self.namespace).get(writer, (0, ""))[0]
-        self.writer(writer, "", highest, self._mfs(writer))
+        # However many they are: only who has read them can merge them.
+        self._from_mfs(writer, "", highest, most=math.inf)
         return self.complete
+
+    def _from_mfs(self, writer: str, cid: str, highest: int, most: float = MOST_SEGMENTS) -> int:
+        try:
+            return self.writer(writer, cid, highest, self._mfs(writer), most)
+        except IntegrityError as error:
+            if error.reason not in _AS_A_WHOLE:
+                raise
+            self._refuse(writer, cid, error.reason)
+            return 0
 
     def _mfs(self, writer: str) -> MfsShelf:
         return MfsShelf(self.transport, self.path, writer, self.deadline, self.last_start)
 
-    def writer(self, writer: str, cid: str, highest: int, shelf: Shelf) -> int:
-        """What `shelf` has and the table has not; how many entries that were. `cid` is noted where that is all."""
+    def writer(self, writer: str, cid: str, highest: int, shelf: Shelf, most: float = MOST_SEGMENTS) -> int:
+        """What `shelf` has and the table has not; how many entries that were. `cid` is noted where that is all.
+
+        Raises IntegrityError `rollback`, `too_many_segments`.
+        """
         seen, taken = self.table.files(self.namespace, writer), 0
         listed = shelf.list(lambda name, file_cid: seen.get(name, ("", ""))[0] == file_cid)
-        if listed and max(file.sequence for file in listed) < highest:
-            self._rolled_back(writer, cid)
-            return 0
+        if highest and listed and max(file.sequence for file in listed) < highest:
+            raise IntegrityError("a writer's newest segments are gone", reason="rollback")
+        if len(listed) > most:
+            raise IntegrityError("a writer has more segments than anybody needs", reason="too_many_segments")
         # In the order of their sequences: wherever this is interrupted, all up to the highest seen is read.
         for file in sorted(listed, key=lambda file: file.name):
             if seen.get(file.name, ("", ""))[0] == file.cid:
@@ -188,8 +209,8 @@ class Pull:
             self.table.set_writer(self.namespace, writer, cid)
         return taken
 
-    def _rolled_back(self, writer: str, cid: str) -> None:
-        self.table.report("rollback")
+    def _refuse(self, writer: str, cid: str, reason: str) -> None:
+        self.table.report(reason)
         self.table.set_writer(self.namespace, writer, cid)
 
     def _file(self, file: SegmentFile, highest: int, shelf: Shelf) -> int:

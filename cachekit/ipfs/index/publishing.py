@@ -66,7 +66,7 @@ class Push:
         """
         files = self.table.files(self.namespace, self.writer.id)
         listed = self.transport.list(self.path, timeout=self.deadline.left()) or []
-        sizes = {name: size for name, _, size in listed if name in files and not files[name][1]}
+        sizes = {name: size for name, _, size in listed if name in files and files[name][1] in ("", "future")}
         if len(sizes) < COMPACT_AT and not dead:
             return 0, 0
         small = [name for name, size in sizes.items() if size < _LARGE_BYTES]

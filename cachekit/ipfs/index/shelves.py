@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cachekit.errors import TierError
+from cachekit.errors import IntegrityError, TierError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.engine import Engine
 from cachekit.ipfs.content.unixfs import BlockOf, directory, read_file
@@ -70,7 +70,9 @@ class RootShelf:
     block_of: BlockOf
 
     def list(self, settled: Callable[[str, str], bool]) -> list[SegmentFile]:
-        listed = directory(self.root, self.block_of) or []
+        listed = directory(self.root, self.block_of)
+        if listed is None:
+            raise IntegrityError("a head names no directory", reason="not_a_directory")
         # How large each is shows when it is read, and is bounded there.
         return [SegmentFile(self.writer, name, cid, sequence_of(name), 1) for name, cid in listed]
 

@@ -218,8 +218,9 @@ class Table:
         """Take in a verified segment; how many entries it had that are not dead already."""
         latest = time.time_ns() + SKEW
         credible = self.members.trusted(file.writer, [line for line in lines if line.created <= latest])
-        if any(line.created > latest for line in lines):
-            self.report("future")
+        reason = "future" if any(line.created > latest for line in lines) else ""
+        if reason:
+            self.report(reason)
         space = self._space(namespace)
         with self._database.transaction() as connection:
             for line in credible:
@@ -228,7 +229,7 @@ class Table:
                 elif line.kind != ENTRY:
                     rows.add_mark(connection, space, line)
             taken = rows.insert(connection, space, file.writer, credible)
-            rows.record_file(connection, space, file, "")
+            rows.record_file(connection, space, file, reason)
             connection.execute(_HIGHEST, (space.id, file.writer, file.sequence))
         return taken
 
@@ -241,7 +242,7 @@ class Table:
             self.report(reason)
 
     def files(self, namespace: str, writer: str) -> dict[str, tuple[str, str]]:
-        """name → (CID, why it was refused or '') of the files of a directory that were read."""
+        """name → (CID, why it was refused, or 'future' what is in it, or '') of the files of a directory that were read."""
         query = "SELECT name, cid, reason FROM files WHERE space = ? AND writer = ?"
         return {name: (cid, reason) for name, cid, reason in self._database.rows(query, self._id(namespace), writer)}
 

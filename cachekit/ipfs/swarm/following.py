@@ -78,7 +78,7 @@ class Follower:
         if blocks:
             pairs = [(binary_cid(cid), block) for cid, block in blocks.items()]
             self._network.transport.import_blocks(pairs, timeout=deadline.left())
-        before = len(self._refused(namespace, head))
+        before = self._table.files(namespace, head.writer)
         shelf = RootShelf(head.writer, head.root, self._blocks(blocks, deadline))
         try:
             taken, complete = self._index.take(namespace, shelf, head.writer, deadline)
@@ -86,8 +86,9 @@ class Follower:
             self.refuse(head.writer, error.reason)
             self._book.done(head)
             return 0
-        for reason in self._refused(namespace, head)[before:]:
-            self._book.blame(head.writer, reason)
+        for name, (cid, reason) in self._table.files(namespace, head.writer).items():
+            if reason and before.get(name) != (cid, reason):
+                self._book.blame(head.writer, reason)
         if complete:
             self._book.done(head)
         # Not in one line: what another thread adds during the call would be lost.
@@ -164,9 +165,6 @@ class Follower:
     def _names(self) -> dict[str, str]:
         credential = self._table.credential
         return {credential.namespace_id(name): name for name in (*self._table.namespaces(), EVERYWHERE)}
-
-    def _refused(self, namespace: str, head: Head) -> list[str]:
-        return [reason for _, reason in self._table.files(namespace, head.writer).values() if reason]
 
     def _blocks(self, blocks: Mapping[str, bytes], deadline: Deadline) -> BlockOf:
         transport = self._network.transport

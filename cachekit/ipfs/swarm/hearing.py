@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cachekit.errors import UNREADABLE, IntegrityError, TierError
@@ -25,6 +25,8 @@ _SKEW_SECONDS: Final = 300.0
 _WORDS: Final = ("id", "name", "role", "state", "version")
 _LONGEST: Final = 200
 _MOST_SENDERS: Final = 4096
+_MOST_ADDRESSES: Final = 16
+_MOST_OTHERS: Final = 64
 
 
 class Hearing:
@@ -93,8 +95,10 @@ class Hearing:
         news = self._follower.hear(texts, sender, new=new)
         if news:
             self._changed = time.monotonic()
+        deadline = Deadline(_TAKE_SECONDS)  # for all: what there is no time for is taken in later
         for head in news if new else ():
-            self._follower.take(head, message.blocks, Deadline(_TAKE_SECONDS))
+            if deadline.rest:
+                self._follower.take(head, message.blocks, deadline)
         if news:
             self._news()
         self.look(message.says.get("state"))
@@ -109,17 +113,22 @@ class Hearing:
         if abs(time.time_ns() - message.at) > _SKEW_SECONDS * NANOSECONDS:
             self._refuse(sender, "clock")
         says = message.says
-        addresses = tuple(str(address)[:_LONGEST] for address in says["addresses"])[:16]
-        writer, name, role, state, version = (str(says[word])[:_LONGEST] for word in _WORDS)
-        if self._book.greet(Member(sender, writer, name, role, addresses, state, version, message.at, time.time_ns())):
+        writer, name, role, state, version = (_word(says[word]) for word in _WORDS)
+        addresses = _words(says["addresses"], _MOST_ADDRESSES)
+        others = {_word(peer): _words(where, _MOST_ADDRESSES) for peer, where in says.get("others", {}).items()}
+        roster, now = int(says.get("roster", 0)), time.time_ns()
+        if len(others) > _MOST_OTHERS:
+            raise IntegrityError("a message names more members than anybody asked for", reason="too_many_names")
+        # Who said it with a clock that was ahead is heard again once that is right.
+        said = min(message.at, now)
+        if self._book.greet(Member(sender, writer, name, role, addresses, state, version, said, now)):
             self._news()
-        for peer, where in dict(says.get("others", {})).items():
-            rumour = tuple(str(address)[:_LONGEST] for address in where)[:2]
-            self._book.greet(Member(str(peer)[:_LONGEST], "", "", "", rumour, "", "", 0, 0))
+        for peer, where in others.items():
+            self._book.greet(Member(peer, "", "", "", where[:2], "", "", 0, 0))
         quiet = time.monotonic() - self._changed > _SETTLED_SECONDS
         if state != self._follower.state() and (says.get("joining") or quiet):
             self.owes = self.owes or self._is_chosen()
-        if int(says.get("roster", 0)) < self._follower.roster().number:
+        if roster < self._follower.roster().number:
             self.owes_roster = self._is_chosen()
         self.look(state)
         if says.get("joining"):
@@ -137,3 +146,14 @@ class Hearing:
 
     def _on_claim(self, sender: str, message: Message) -> None:
         self._book.claims.heard(sender, message.at, message.says["claims"])
+
+
+def _word(said: object) -> str:
+    """What people are shown; IntegrityError `bad_name` for what none would write."""
+    if not isinstance(said, str) or len(said) > _LONGEST or not said.isprintable():
+        raise IntegrityError("a name that cannot be shown", reason="bad_name")
+    return said
+
+
+def _words(said: Sequence[object], most: int) -> tuple[str, ...]:
+    return tuple(map(_word, said[:most]))

@@ -18,7 +18,7 @@ from cachekit import configure, distributed_cache, persist_artifact
 from cachekit.cache.default import default
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.pins import ROOT as PINS
-from cachekit.ipfs.index import index
+from cachekit.ipfs.index import publishing
 from cachekit.ipfs.kubo.transport import KuboTransport
 from cachekit.ipfs.sharing import writer_of
 from cachekit.model import NANOSECONDS, Key, Record
@@ -222,7 +222,7 @@ def test_merged_segments_say_when_a_pin_ends(
     on: Callable[..., Any], later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who joins after the merging knows it as well; the end goes when its entry does."""
-    monkeypatch.setattr(index, "COMPACT_AT", 2)
+    monkeypatch.setattr(publishing, "COMPACT_AT", 2)
     monthly(1)
     for x in range(3):
         passing(x)
@@ -303,14 +303,14 @@ def test_a_writer_has_few_segments_whenever_flush_returns(
     on: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often: at most 64, and every entry is found by another machine."""
-    monkeypatch.setattr(index, "COMPACT_AT", 8)
+    monkeypatch.setattr(publishing, "COMPACT_AT", 8)
     team = default().ready().team
     assert team is not None
     key = [Key("often", os.urandom(32)) for _ in range(40)]
     for one in key:
         team.tier.put(one, _entry(0, 60))
         cachekit.flush(LONG)
-        place = f"{index.path_of(team.table, 'often')}/{writer_of(team.credential).id}"
+        place = f"{publishing.path_of(team.table, 'often')}/{writer_of(team.credential).id}"
         assert len(team.transport.names(place, timeout=LONG)) <= 8
     on("two")
     tier = default().ready().team.tier  # type: ignore[union-attr]
