@@ -279,7 +279,7 @@ def held() -> set[str]:
     transport = operations.ipfs().transport
     shelves = transport.names(ROOT, timeout=5)
     links = {f"link {name}" for shelf in shelves for name in transport.names(f"{ROOT}/{shelf}", timeout=5)}
-    pinned = transport._ask("pin/ls", {"type": "recursive", "names": "true"}, 5)["Keys"]
+    pinned = transport.ask("pin/ls", {"type": "recursive", "names": "true"}, 5)["Keys"]
     return links | {f"pin {cid}" for cid, pin in pinned.items() if pin.get("Name", "").startswith("cachekit/")}
 
 

@@ -472,7 +472,7 @@ def test_directories_travel(daemon: KuboTransport, tmp_path: Path) -> None:
     (tree / "a.bin").write_bytes(b"a" * (2 * MIB + 1))
     (tree / "deep" / "er" / "b").write_bytes(b"")
     cid = storage.add_path(tree)
-    (listed,) = daemon._ask("ls", {"arg": cid}, 10)["Objects"]
+    (listed,) = daemon.ask("ls", {"arg": cid}, 10)["Objects"]
     assert [entry["Name"] for entry in listed["Links"]] == ["a.bin", "deep", "empty"]
     back = storage.get_to_path(cid, tmp_path / "back")
     assert (back / "a.bin").read_bytes() == b"a" * (2 * MIB + 1)

@@ -582,7 +582,7 @@ def test_the_names_of_pins_tell_nothing_of_sealed_files(team: tuple[dict[str, st
     environ, _source = team
     transport = KuboTransport(kubo_api)
     try:
-        names = [str(pin.get("Name", "")) for pin in transport._ask("pin/ls", {"names": "true"}, 20)["Keys"].values()]
+        names = [str(pin.get("Name", "")) for pin in transport.ask("pin/ls", {"names": "true"}, 20)["Keys"].values()]
     finally:
         transport.close()
     credential = load_credential(None, Path(environ["CACHEKIT_SECRET_FILE"]))
@@ -631,7 +631,7 @@ def _repository(api: str) -> Path:
 
     transport = KuboTransport(api)
     try:
-        return Path(transport._ask("repo/stat", {}, 20)["RepoPath"])
+        return Path(transport.ask("repo/stat", {}, 20)["RepoPath"])
     finally:
         transport.close()
 

@@ -22,6 +22,7 @@ from cachekit.plan.steps import ALONE, BUSY, LEAD, Standing
 from cachekit.plan.steps import Claim as Asked
 from cachekit.plan.turns import ANNOUNCED
 
+_READ_SECONDS: Final = 1.0
 HOLDS_SECONDS: Final = 3.0
 RENEWING_SECONDS: Final = 1.0
 """How long a claim holds, and how often it is said again."""
@@ -66,6 +67,7 @@ class Claims:
         self._stored = set[_Place]()
         self._ended: list[Claim] = []
         self._known: dict[str, float] | None = None
+        self._read = 0.0
         self._learnt = dict[str, float]()
         self._speaking = threading.Lock()
 
@@ -97,9 +99,10 @@ class Claims:
         """How many seconds its origin took last time: `here` in this process, else in another one of the machine."""
         if here:
             return here
-        if self._known is None:
+        # Another process may have learnt it since.
+        if self._known is None or (function not in self._known and time.monotonic() >= self._read + _READ_SECONDS):
             try:
-                self._known = self._table.took()
+                self._known, self._read = {**self._table.took(), **self._learnt}, time.monotonic()
             except TierError as error:
                 self._report(f"unclaimed_{error.reason}")
                 return 0.0
