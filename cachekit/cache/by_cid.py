@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -114,7 +115,7 @@ def fetch_to(
     """Makes `output` the file or directory that `cid` names, verified, in constant memory, whole or not at all.
 
     `limit` is CACHEKIT_SIZE_LIMIT if None; the rest is as in `fetch`, but that nothing is opened which was sealed. Raises
-    UsageError where something stands at `output` that is no file, or that cannot be written.
+    UsageError where something stands at `output` that is no file, no link and no empty directory, or that cannot be written.
     """
     check_cid(cid)
     check_limit(limit)
@@ -124,6 +125,7 @@ def fetch_to(
     from cachekit.ipfs.content import trees
 
     refuse_place(place, cache.settings.dir)
+    _refuse_taken(place)
     blocks = _blocks(cache, timeout, peers, gateways)
     try:
         with temporary(cache.settings.dir / "artifacts" / "tmp") as work:
@@ -132,6 +134,17 @@ def fetch_to(
     except OSError as error:
         raise UsageError(f"{place} cannot be written: {error.strerror or error}") from error
     return place
+
+
+def _refuse_taken(place: Path) -> None:
+    """Raises UsageError where putting a file in the place of what stands there would lose more than a file."""
+    try:
+        mode = place.lstat().st_mode
+        free = stat.S_ISREG(mode) or stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and not any(place.iterdir()))
+    except OSError:  # nothing stands there, or writing there fails as well, and says why
+        return
+    if not free:
+        raise UsageError(f"{place} is there, and no file: name another place, or remove it first")
 
 
 def _blocks(cache: Cache, timeout: float | None, peers: bool, gateways: Sequence[str] | None) -> BlockOf:
@@ -180,7 +193,7 @@ def check_cid(text: str) -> None:
     from cachekit.ipfs.content.cids import binary_cid
 
     try:
-        binary_cid(text)
+        binary_cid(text if isinstance(text, str) else "")
     except IntegrityError as error:
         raise UsageError(
             f"{text!r} is not a CID that cachekit reads: those have 59 characters and begin with bafk or bafy. "

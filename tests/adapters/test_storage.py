@@ -504,6 +504,43 @@ def test_a_directory_whose_names_lead_out_is_refused(daemon: KuboTransport, tmp_
         assert not (tmp_path / "out" / "here").exists()
 
 
+def test_a_directory_with_two_entries_of_one_name_is_refused(daemon: KuboTransport, tmp_path: Path) -> None:
+    """That is the directory's fault, and not said to be the caller's."""
+    inner = raw_cid(b"once")
+    cid, block, _ = directory_block([("same", inner, 4), ("same", inner, 4)])
+    daemon.import_blocks([(binary_cid(inner), b"once"), (binary_cid(cid), block)], timeout=10)
+    with pytest.raises(TierError, match="two entries") as refused:
+        storage.get_to_path(cid, tmp_path / "out")
+    assert refused.value.reason == "bad_manifest"
+
+
+def test_what_stands_at_the_place_is_not_lost(daemon: KuboTransport, tmp_path: Path) -> None:
+    """A directory with something in it and a pipe are refused and stay; a file, a link and an empty directory give way."""
+    cid = storage.add_bytes(b"new", pin=False)
+    full, pipe, empty, link = (tmp_path / name for name in ("full", "pipe", "empty", "link"))
+    full.mkdir()
+    (full / "precious").write_text("mine")
+    os.mkfifo(pipe)
+    for place in (full, pipe):
+        with pytest.raises(UsageError, match="no file"):
+            storage.get_to_path(cid, place)
+    assert (full / "precious").read_text() == "mine"
+    assert pipe.is_fifo()
+    empty.mkdir()
+    link.symlink_to(full)
+    for place in (empty, link, link):
+        assert storage.get_to_path(cid, place).read_bytes() == b"new"
+    assert [one.name for one in full.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("wrong", [5, None, b"bafk", ["x"], "bafkqaaa", ""])
+def test_what_is_no_cid_is_refused(wrong: Any) -> None:
+    """Whatever it is, the error names the remedy; nothing is asked for it."""
+    for ask in (storage.fetch, storage.block_get, storage.pin):
+        with pytest.raises(UsageError, match="CID"):
+            ask(wrong)
+
+
 # -- gateways --------------------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,7 @@ def block_put(data: bytes, *, pin: bool = False) -> str:
 
 def block_get(cid: str, *, timeout: float = _SECONDS) -> bytes:
     """The verified bytes of a raw block. Raises UsageError for the CID of a file in several blocks (`cat` reads it)."""
-    if cid.startswith("bafybei"):
+    if str(cid).startswith("bafybei"):
         raise UsageError(f"{cid} is no raw block, but a file or a directory: cat() or get_to_path() reads it")
     return fetch(cid, timeout=timeout, limit=2 * _BLOCK_BYTES)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
+from cachekit.errors import IntegrityError
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.cids import digest_of
+from cachekit.ipfs.kubo.http import Address, BoundedTLS, Dialer, allowed
 
 _BLOCK_BYTES: Final = 2 << 20
 """The largest block that IPFS hands around."""
-_PIECE_BYTES: Final = 64 << 10
 _SECONDS: Final = 10.0
 """For one block from one gateway, so that a hung one leaves time for the next."""
 _ABSENT: Final = (404, 410)
@@ -26,6 +28,7 @@ class Gateways:
     def __init__(self, urls: Sequence[str], report: Callable[[str], None]) -> None:
         self.urls = list(urls)
         self._report = report
+        self._opener = _opener() if urls else None
 
     def block(self, cid: str, deadline: Deadline) -> bytes | None:
         """The block, verified, of the first gateway that has it; that one is asked first for the next."""
@@ -43,22 +46,64 @@ class Gateways:
         request = urllib.request.Request(  # noqa: S310 - http and https only, see the setting
             f"{url}/ipfs/{cid}?format=raw", headers={"Accept": "application/vnd.ipld.raw"}
         )
-        within = Deadline(min(_SECONDS, deadline.left()))
+        assert self._opener is not None
+        seconds = min(_SECONDS, deadline.left())
         try:
-            with urllib.request.urlopen(request, timeout=within.left()) as answer:  # noqa: S310
-                return _read(answer, within)
+            with allowed(seconds, _BLOCK_BYTES), self._opener.open(request, timeout=seconds) as answer:
+                block = bytes(answer.read())
+            if len(block) <= _BLOCK_BYTES:
+                return block
+            self._report("gateway_failed")
         except urllib.error.HTTPError as error:
             if error.code not in _ABSENT:
                 self._report("gateway_failed")
-        except (OSError, http.client.HTTPException, ValueError):
+        except (OSError, http.client.HTTPException, ValueError, IntegrityError):
             self._report("gateway_failed")
         return None
 
 
-def _read(answer: http.client.HTTPResponse, within: Deadline) -> bytes:
-    block = bytearray()
-    while piece := answer.read1(_PIECE_BYTES):
-        block += piece
-        if len(block) > _BLOCK_BYTES or not within.rest:
-            raise ValueError("more than a block, or slower than a block may be")
-    return bytes(block)
+# Their sockets have one allowance for the whole of an answer, redirects included: headers may drip in, too.
+
+
+class _Answer(http.client.HTTPResponse):
+    def read(self, amt: int | None = None) -> bytes:
+        """As much as a block may have: the room for what is announced would be made before the first byte of it came."""
+        most = _BLOCK_BYTES + 1
+        return super().read(most if amt is None else min(amt, most))
+
+
+class _Plain(http.client.HTTPConnection):
+    response_class = _Answer
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._create_connection = lambda address, *_: Dialer(Address("dns", *address), {}).dial()
+
+
+class _Secure(http.client.HTTPSConnection, _Plain):
+    """The same, encrypted."""
+
+
+class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Plain, request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        context = ssl.create_default_context()
+        context.sslsocket_class = BoundedTLS
+        return self.do_open(_Secure, request, context=context)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Opens http and https through the proxies of the environment; a redirect leads to nothing else."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        _Handler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener

@@ -78,7 +78,10 @@ def write(cid: str, output: Path, block_of: BlockOf, *, limit: int, depth: int =
         # An entry costs at least its inode: a small DAG may name one file any number of times.
         if size > limit or number > _MOST_ENTRIES:
             raise TierError(f"{cid} has more than {limit} bytes", reason="oversized")
-        size += write(child, output / name, block_of, limit=limit - size, depth=depth + 1) + _ENTRY_BYTES
+        try:
+            size += write(child, output / name, block_of, limit=limit - size, depth=depth + 1) + _ENTRY_BYTES
+        except FileExistsError as error:  # nothing stood there but what came of this very directory
+            raise IntegrityError(f"{cid} has two entries that would be {name!r}", reason="bad_manifest") from error
     return size
 
 

@@ -116,6 +116,8 @@ def resolve(host: str, port: int, family: int) -> list[tuple[int, Any]]:
             outcome.append([(info[0], info[4]) for info in infos])
         except OSError as error:
             outcome.append(error)
+        except UnicodeError as error:  # a label that no name can have
+            outcome.append(socket.gaierror(str(error)))
 
     thread = threading.Thread(target=look, name="cachekit-resolve", daemon=True)
     thread.start()
