@@ -13,13 +13,17 @@ import pytest
 import cachekit
 from cachekit import UsageError, configure
 from cachekit_adapters import mcp as cached
+from cachekit_adapters.mcp import responses
 
 fastmcp = pytest.importorskip("fastmcp")
 
 from fastmcp import Client, FastMCP  # noqa: E402
 from fastmcp.exceptions import ToolError  # noqa: E402
+from fastmcp.server.middleware import Middleware  # noqa: E402
 from mcp.client.client import Client as PlainClient  # noqa: E402
+from mcp.shared.exceptions import MCPError  # noqa: E402
 from mcp_types import ElicitRequest, ElicitRequestFormParams, InputRequiredResult  # noqa: E402
+from pydantic import ValidationError  # noqa: E402
 
 TARGET = "https://weather.example/mcp"
 
@@ -212,6 +216,170 @@ def test_the_protocols_own_client_is_served_too() -> None:
     assert weather.asked == ["forecast"]
 
 
+class Listed(Middleware):
+    """Counts how often a server is asked for its tools."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def on_list_tools(self, context: Any, call_next: Any) -> Any:
+        self.times += 1
+        return await call_next(context)
+
+
+@pytest.mark.parametrize("ttl", [None, 60])
+def test_a_name_that_no_list_has_is_looked_for_once(ttl: int | None) -> None:
+    """A model that makes a tool's name up does not have the tools listed at each of its calls."""
+    weather, listing = Weather(ttl=ttl), Listed()
+    weather.server.add_middleware(listing)
+
+    async def work() -> None:
+        async with connected(weather) as client:
+            for _ in range(5):
+                with pytest.raises(ToolError):
+                    await client.call_tool("made_up", {})
+
+    asyncio.run(work())
+    assert listing.times == 1
+    assert cachekit.stats().as_dict()["bypasses"]["unknown_tool"] == 5
+
+
+def test_a_tool_that_came_since_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few seconds the tools are listed again for a name that was not among them."""
+    weather = Weather()
+    monkeypatch.setattr("cachekit_adapters.mcp.tools._ASKED_AGAIN", 0.0)
+
+    async def work() -> None:
+        async with connected(weather) as client:
+            await said(client)
+            weather.tool("later", readOnlyHint=True)
+            assert await said(client, "later") == await said(client, "later")
+
+    asyncio.run(work())
+    assert weather.asked == ["forecast", "later"]
+
+
+def test_calls_at_once_list_the_tools_once() -> None:
+    """Twenty first calls of one connection wait for one list."""
+    weather, listing = Weather(), Listed()
+    weather.server.add_middleware(listing)
+
+    async def work() -> None:
+        async with connected(weather) as client:
+            await asyncio.gather(*(said(client, city=str(number)) for number in range(20)))
+
+    asyncio.run(work())
+    assert (listing.times, len(weather.asked)) == (1, 20)
+
+
+@pytest.mark.parametrize("failure", ["raises", "hangs"])
+def test_a_list_that_cannot_be_had_fails_no_call(failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call was all that was asked for: it is made, uncached, and the list counted as an error."""
+    weather = Weather()
+    monkeypatch.setattr("cachekit_adapters.mcp.tools._LISTING", 0.1)
+
+    async def work() -> None:
+        async with connected(weather) as client:
+            real = client.session.list_tools
+
+            async def unlisted(**_: Any) -> Any:
+                client.session.list_tools = real  # the session itself lists them after a call, for their schemas
+                if failure == "hangs":
+                    await asyncio.Event().wait()
+                raise MCPError(-32601, "no lists here")
+
+            monkeypatch.setattr(client.session, "list_tools", unlisted)
+            results = [await client.session.call_tool("forecast", {"city": "Bern"}) for _ in range(2)]
+            assert [result.content[0].text for result in results] == ["forecast Bern 1", "forecast Bern 2"]
+
+    asyncio.run(work())
+    assert "tools_unlisted" in str(cachekit.stats().as_dict()["errors"])
+
+
+def test_said_again_the_last_principal_counts() -> None:
+    """A second `cache_tools` of one client takes the first one's place: bob is not given what alice was."""
+    weather = Weather()
+
+    async def work() -> None:
+        async with connected(weather, "alice") as client:
+            before = await said(client)
+            cached.cache_tools(client, principal="bob", target=TARGET)
+            assert await said(client) != before
+
+    asyncio.run(work())
+
+
+def test_a_failure_is_its_callers_alone() -> None:
+    """Who waited for the same call of a connection that gave up asks by his own, and gets an answer."""
+    weather, started = Weather(), asyncio.Event()
+
+    @weather.server.tool(annotations={"readOnlyHint": True})
+    async def slow(city: str) -> str:
+        weather.asked.append("slow")
+        started.set()
+        while len(weather.asked) < 2:
+            await asyncio.sleep(0.01)
+        return city
+
+    async def impatient() -> None:
+        async with connected(weather) as client:
+            with pytest.raises(MCPError, match="timed out"):
+                await client.call_tool("slow", {"city": "Bern"}, timeout=1)
+
+    async def patient() -> None:
+        async with connected(weather) as client:
+            await asyncio.wait_for(started.wait(), 10)
+            assert (await client.call_tool("slow", {"city": "Bern"})).data == "Bern"
+
+    async def work() -> None:
+        await asyncio.wait_for(asyncio.gather(impatient(), patient()), 30)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("said_ms", [1, 10**400])
+def test_any_ttl_of_a_list_is_taken(said_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An absurdly long one is a minute, and one of a millisecond has passed at the next call."""
+    weather, asked = Weather(), list[int]()
+
+    async def work() -> None:
+        async with connected(weather) as client:
+            real = client.session.list_tools
+
+            async def listed(**options: Any) -> Any:
+                asked.append(1)
+                return (await real(**options)).model_copy(update={"ttl_ms": said_ms})
+
+            monkeypatch.setattr(client.session, "list_tools", listed)
+            await said(client)
+            await asyncio.sleep(0.01)
+            await said(client)
+
+    asyncio.run(work())
+    assert len(asked) == (2 if said_ms == 1 else 1)
+    assert weather.asked == ["forecast"]
+
+
+@pytest.mark.parametrize("arguments", ["city", [1], 5])
+def test_arguments_that_are_none_are_refused_as_without_us(arguments: Any) -> None:
+    """The session's own error reaches the caller."""
+    weather = Weather()
+
+    async def work() -> None:
+        async with connected(weather) as client:
+            with pytest.raises(ValidationError):
+                await client.session.call_tool("forecast", arguments)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "60", None, True])
+def test_what_is_no_time_is_refused(wrong: Any) -> None:
+    """Before a client is made of it, with the remedy."""
+    with pytest.raises(UsageError, match="milliseconds"):
+        cached.response_cache(principal="a", target=TARGET, default_ttl_ms=wrong)
+
+
 # -- lists and resources ---------------------------------------------------------------------------------------
 
 
@@ -287,7 +455,7 @@ def test_an_entry_of_another_version_is_a_miss() -> None:
 
     async def work() -> None:
         key = CacheKey("resources/read", "weather://cities", "p")
-        await cached._private.put('{"model": "NoSuchResult"}', *cached._parts(key))
+        await responses._private.put('{"model": "NoSuchResult"}', *responses._parts(key))
         assert await cached.Responses().get(key) is None
 
     asyncio.run(work())
