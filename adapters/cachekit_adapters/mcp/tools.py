@@ -69,7 +69,7 @@ class _Tools:
         self._listed = self._until = float("-inf")
         self._listing = anyio.Lock()
         before = getattr(session.call_tool, "__self__", None)
-        self._bare = before._bare if isinstance(before, _Tools) else session.call_tool
+        self._bare: Any = before._bare if isinstance(before, _Tools) else session.call_tool
 
     def install(self, ttl: Any, *, share: bool) -> None:
         self._kept = distributed_cache(ttl=ttl, version="1", share=share, ignore=("ask",))(_answered)

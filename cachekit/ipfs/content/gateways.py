@@ -85,13 +85,13 @@ class _Secure(http.client.HTTPSConnection, _Plain):
 
 
 class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Plain, request)
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Plain, req)
 
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         context = ssl.create_default_context()
         context.sslsocket_class = BoundedTLS
-        return self.do_open(_Secure, request, context=context)
+        return self.do_open(_Secure, req, context=context)
 
 
 def _opener() -> urllib.request.OpenerDirector:
