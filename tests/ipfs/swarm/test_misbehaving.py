@@ -126,48 +126,55 @@ def said(kind: int, says: Any) -> bytes:
 
 
 HELLOS, HEADS, CLAIMS, ROSTERS = range(4)
-NOISE = {
-    "nothing": (b"", "foreign_message"),
-    "another team's": (Envelope(Credential.create()).seal("hello", 1, HELLO), "foreign_message"),
-    "truncated": (Envelope(TEAM).seal("hello", 1, HELLO)[:-1], "foreign_message"),
-    "too long": (bytes(MOST_BYTES + 1), "oversized"),
-    "an unknown kind": (raw(b"{}", kind=9), "bad_message"),
-    "cut within": (Envelope(TEAM)._cipher.seal(b"\0\0"), "bad_message"),
-    "another length": (raw(b"{}", length=1 << 31), "bad_message"),
-    "no JSON": (raw(b"\xff{"), "bad_message"),
-    "no object": (said(HEADS, [1]), "bad_message"),
-    "nothing said": (said(HELLOS, {}), "bad_message"),
-    "heads that are a number": (said(HEADS, {"heads": 5}), "bad_message"),
-    "heads that are no bytes": (said(HEADS, {"heads": ["zz"]}), "bad_message"),
-    "heads that are nothing": (said(HEADS, {"heads": [""]}), "bad_head"),
-    "a roster that is a list": (said(ROSTERS, {"roster": []}), "bad_message"),
-    "a roster that nobody signed": (said(ROSTERS, {"roster": "00" * 300}), "bad_roster"),
-    "claims in claims": (said(CLAIMS, {"claims": [[[]]]}), "bad_message"),
-    "claims without end": (said(CLAIMS, {"claims": [[]] * 10_000}), "too_many_claims"),
-    "a claim since ever": (said(CLAIMS, {"claims": [["s", "00", "t", "never", 1, "open"]]}), "bad_message"),
-    "an unknown state": (said(CLAIMS, {"claims": [["s", "00", "t", 1, 1, "?"]]}), "bad_message"),
-    "deep nesting": (raw(b'{"heads":' + b"[" * 200_000, HEADS), "bad_message"),
-    "a number of 5 000 digits": (raw(b'{"roster":' + b"9" * 5_000 + b"}", HELLOS), "bad_message"),
-    "an infinite number": (said(HELLOS, {**HELLO, "roster": float("inf")}), "bad_message"),
-    "a block cut off": (raw(b"{}" + binary_cid(CID) + b"\xff\xff\xff\xff", HEADS, 2), "bad_message"),
-    "another block": (raw(b"{}" + binary_cid(CID) + b"\0\0\0\1?", HEADS, 2), "wrong_bytes"),
-    "a name of 4 kB": (said(HELLOS, {**HELLO, "name": "n" * 4096}), "bad_name"),
-    "a name with NUL": (said(HELLOS, {**HELLO, "name": "a\0b"}), "bad_name"),
-    "a name that is a terminal's command": (said(HELLOS, {**HELLO, "name": "\x1b[2J"}), "bad_name"),
-    "half a character": (raw(json.dumps({**HELLO, "name": "\ud800"}).encode(), HELLOS), "bad_name"),
-    "a name that is a list": (said(HELLOS, {**HELLO, "name": ["laptop"]}), "bad_name"),
-    "an address of 4 kB": (said(HELLOS, {**HELLO, "addresses": ["/" * 4096]}), "bad_name"),
-    "others without end": (
-        said(HELLOS, {**HELLO, "others": {str(number): [] for number in range(10_000)}}),
-        "too_many_names",
-    ),
-}
+
+
+def noise() -> dict[str, tuple[bytes, str]]:
+    """What each says, sealed now: a message of some minutes ago would be refused for its clock."""
+    return {
+        "nothing": (b"", "foreign_message"),
+        "another team's": (Envelope(Credential.create()).seal("hello", 1, HELLO), "foreign_message"),
+        "truncated": (Envelope(TEAM).seal("hello", 1, HELLO)[:-1], "foreign_message"),
+        "too long": (bytes(MOST_BYTES + 1), "oversized"),
+        "an unknown kind": (raw(b"{}", kind=9), "bad_message"),
+        "cut within": (Envelope(TEAM)._cipher.seal(b"\0\0"), "bad_message"),
+        "another length": (raw(b"{}", length=1 << 31), "bad_message"),
+        "no JSON": (raw(b"\xff{"), "bad_message"),
+        "no object": (said(HEADS, [1]), "bad_message"),
+        "nothing said": (said(HELLOS, {}), "bad_message"),
+        "heads that are a number": (said(HEADS, {"heads": 5}), "bad_message"),
+        "heads that are no bytes": (said(HEADS, {"heads": ["zz"]}), "bad_message"),
+        "heads that are nothing": (said(HEADS, {"heads": [""]}), "bad_head"),
+        "a roster that is a list": (said(ROSTERS, {"roster": []}), "bad_message"),
+        "a roster that nobody signed": (said(ROSTERS, {"roster": "00" * 300}), "bad_roster"),
+        "claims in claims": (said(CLAIMS, {"claims": [[[]]]}), "bad_message"),
+        "claims without end": (said(CLAIMS, {"claims": [[]] * 10_000}), "too_many_claims"),
+        "a claim since ever": (said(CLAIMS, {"claims": [["s", "00", "t", "never", 1, "open"]]}), "bad_message"),
+        "an unknown state": (said(CLAIMS, {"claims": [["s", "00", "t", 1, 1, "?"]]}), "bad_message"),
+        "deep nesting": (raw(b'{"heads":' + b"[" * 200_000, HEADS), "bad_message"),
+        "a number of 5 000 digits": (raw(b'{"roster":' + b"9" * 5_000 + b"}", HELLOS), "bad_message"),
+        "an infinite number": (said(HELLOS, {**HELLO, "roster": float("inf")}), "bad_message"),
+        "a block cut off": (raw(b"{}" + binary_cid(CID) + b"\xff\xff\xff\xff", HEADS, 2), "bad_message"),
+        "another block": (raw(b"{}" + binary_cid(CID) + b"\0\0\0\1?", HEADS, 2), "wrong_bytes"),
+        "a name of 4 kB": (said(HELLOS, {**HELLO, "name": "n" * 4096}), "bad_name"),
+        "a name with NUL": (said(HELLOS, {**HELLO, "name": "a\0b"}), "bad_name"),
+        "a name that is a terminal's command": (said(HELLOS, {**HELLO, "name": "\x1b[2J"}), "bad_name"),
+        "half a character": (raw(json.dumps({**HELLO, "name": "\ud800"}).encode(), HELLOS), "bad_name"),
+        "a name that is a list": (said(HELLOS, {**HELLO, "name": ["laptop"]}), "bad_name"),
+        "an address of 4 kB": (said(HELLOS, {**HELLO, "addresses": ["/" * 4096]}), "bad_name"),
+        "others without end": (
+            said(HELLOS, {**HELLO, "others": {str(number): [] for number in range(10_000)}}),
+            "too_many_names",
+        ),
+    }
+
+
+NOISE = tuple(noise())
 
 
 @pytest.mark.parametrize("what", NOISE)
 def test_what_nobody_honest_says_is_refused_by_one_reason(place: Place, what: str) -> None:
     """It is counted once, under the daemon that sent it, and nothing of it is kept."""
-    message, reason = NOISE[what]
+    message, reason = noise()[what]
     place.ears.hear(SENDER, message)
     assert place.offences() == [(SENDER, reason)]
     assert place.reported == [reason]
