@@ -55,6 +55,8 @@ class Listener(Protocol):
 
 
 NANOSECONDS: Final = 1_000_000_000
+SKEW: Final = 300 * NANOSECONDS
+"""How far a clock, another machine's or an earlier one of this, may have run ahead of ours and still be believed."""
 FOREVER: Final = 0
 """`Record.expires` of an entry that never expires."""
 

@@ -18,13 +18,13 @@ from cachekit.files.temporary import temporary
 from cachekit.ipfs.content.car import CarFile
 from cachekit.ipfs.content.sealed import unpacked
 from cachekit.ipfs.content.unixfs import blocks, read_file
-from cachekit.ipfs.index.rows import SKEW, alive, cid_of, pin_end
+from cachekit.ipfs.index.rows import alive, cid_of, pin_end
 from cachekit.ipfs.index.segments import ENCRYPTED, PINNED, Line
 from cachekit.ipfs.outbox.bundles import Entry, bundles
 from cachekit.ipfs.outbox.queue import MAX_PAYLOAD_BYTES
 from cachekit.ipfs.outbox.sending import Adopted
 from cachekit.ipfs.sharing import credential_of, files_alone
-from cachekit.model import ARTIFACT, Key, Record
+from cachekit.model import ARTIFACT, SKEW, Key, Record
 
 if TYPE_CHECKING:
     from cachekit.cache.cache import Cache

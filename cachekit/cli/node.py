@@ -6,13 +6,11 @@ import argparse
 import base64
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from cachekit.cache import by_cid, operations
 from cachekit.cache.default import default
-from cachekit.cli.report import NO, YES, Nothing, Report, find_key, printable, table, unanswered
+from cachekit.cli.report import NO, YES, Nothing, Report, find_key, plain, printable, say, table, unanswered
 from cachekit.config.resolve import data_dir, resolve
 from cachekit.errors import UsageError
 
@@ -84,17 +82,17 @@ def fetch(options: argparse.Namespace) -> Report:
 def install(_options: argparse.Namespace) -> Report:
     from cachekit.ipfs.node import install as node
 
-    kubo = node.install(data_dir(), report=_say)
-    return Report(_plain(kubo), f"Kubo {kubo.version} ({kubo.how}): {kubo.path}")
+    kubo = node.install(data_dir(), report=say)
+    return Report(plain(kubo), f"Kubo {kubo.version} ({kubo.how}): {kubo.path}")
 
 
 def start(options: argparse.Namespace) -> Report:
     from cachekit.ipfs.node import daemon
     from cachekit.ipfs.node import install as node
 
-    binary = node.install(data_dir(), report=_say).path
+    binary = node.install(data_dir(), report=say).path
     now = daemon.start(data_dir(), binary=binary, socket=options.socket)
-    return Report(_plain(now), f"Kubo {now.version} {now.reason} (pid {now.pid})")
+    return Report(plain(now), f"Kubo {now.version} {now.reason} (pid {now.pid})")
 
 
 def stop(_options: argparse.Namespace) -> Report:
@@ -102,7 +100,7 @@ def stop(_options: argparse.Namespace) -> Report:
 
     now = daemon.stop(data_dir())
     text = f"the node runs on: {now.reason}" if now.running else "stopped"
-    return Report(_plain(now), text, NO if now.running else YES)
+    return Report(plain(now), text, NO if now.running else YES)
 
 
 def serve(options: argparse.Namespace) -> Report:
@@ -115,19 +113,11 @@ def serve(options: argparse.Namespace) -> Report:
 
     settings, home = resolve(os.environ).settings, data_dir()
     watched = None if options.metrics is None else place(options.metrics)
-    binary = node.install(home, report=_say).path
+    binary = node.install(home, report=say).path
 
     def launch() -> daemon.NodeStatus:
         return daemon.start(home, binary=binary, socket=options.socket or False, storage_max=options.storage_max)
 
-    keeper = Keeper(home, launch, _say, Pace())
-    kept(keeper, Place(settings.dir, settings.size_limit), _say, watched)
+    keeper = Keeper(home, launch, say, Pace())
+    kept(keeper, Place(settings.dir, settings.size_limit), say, watched)
     return Report({"restarts": keeper.restarts}, "ended")
-
-
-def _plain(value: Any) -> dict[str, object]:
-    return {name: str(item) if isinstance(item, Path) else item for name, item in asdict(value).items()}
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

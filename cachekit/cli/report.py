@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from cachekit.cache.default import default, disk
@@ -45,6 +47,16 @@ class Finding:
     state: State
     text: str
     remedy: str = ""
+
+
+def plain(value: Any) -> dict[str, object]:
+    """A dataclass as JSON has it: paths as text."""
+    return {name: str(item) if isinstance(item, Path) else item for name, item in asdict(value).items()}
+
+
+def say(line: str) -> None:
+    """What goes on meanwhile, beside the answer."""
+    print(line, file=sys.stderr, flush=True)
 
 
 class Nothing(Exception):

@@ -6,16 +6,14 @@ import argparse
 import os
 import platform
 import secrets
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cachekit.cache import by_cid, operations
 from cachekit.cache.default import configure, default
-from cachekit.cli.report import NO, YES, Report, instant, printable, table
+from cachekit.cli.report import NO, YES, Report, instant, plain, printable, say, table
 from cachekit.config.durations import duration
 from cachekit.config.resolve import data_dir, resolve
 from cachekit.errors import TierError, UsageError
@@ -33,14 +31,14 @@ SECRET_BYTES: Final = 32
 def invite(options: argparse.Namespace) -> Report:
     from cachekit.ipfs.node import install as node
     from cachekit.ipfs.node.joining import founded, place_of
-    from cachekit.ipfs.sharing import credential_file
-    from cachekit.ipfs.trust.tokens import Token, load_credential
+    from cachekit.ipfs.sharing import credential_of
+    from cachekit.ipfs.trust.tokens import Token
 
-    settings, place = resolve(os.environ).settings, place_of(data_dir(), options.address)
-    credential = load_credential(settings.secret, settings.secret_file or credential_file())
+    resolved, place = resolve(os.environ), place_of(data_dir(), options.address)
+    credential = credential_of(resolved)
     if credential.seed is None:
         raise UsageError("only the owner's machine can invite: the one whose credential began the team")
-    binary = node.install(data_dir(), report=_say).path
+    binary = node.install(data_dir(), report=say).path
     team, address = founded(data_dir(), binary, place, platform.node())
     given = credential.invited(options.name or "", writes=not options.read_only, expires=_expiry(options.expires))
     known = tuple(peer for peer in team.peers if peer != address)
@@ -48,8 +46,8 @@ def invite(options: argparse.Namespace) -> Report:
     invitation = given.invitation
     assert invitation is not None
     _change(credential, lambda roster: roster.inviting(invitation.certificate, credential.later))
-    token = Token(given, team.swarm_key, (address, *known), settings.namespace, options.name or "")
-    _say(f"others dial this machine at {address}; on the other one: cachekit node join TOKEN")
+    token = Token(given, team.swarm_key, (address, *known), resolved.settings.namespace, options.name or "")
+    say(f"others dial this machine at {address}; on the other one: cachekit node join TOKEN")
     return Report({"token": token.to_text()}, token.to_text())
 
 
@@ -133,13 +131,13 @@ def join(options: argparse.Namespace) -> Report:
         raise UsageError("CACHEKIT_SECRET is set and would win over the token; unset it and join again")
     aside = keep_credential(settings.secret_file or credential_file(), options.token.strip())
     if aside is not None:
-        _say(f"the credential that stood there is in {aside} now")
+        say(f"the credential that stood there is in {aside} now")
     known = read_team(data_dir())
     name = options.name or token.name or platform.node()
     team = NodeTeam(token.swarm_key, listening(token.peers), (), token.peers, name)
     if known is not None and known.swarm_key == team.swarm_key:
         team = replace(known, peers=tuple(dict.fromkeys((*token.peers, *known.peers))), name=name)
-    running = entered(data_dir(), node.install(data_dir(), report=_say).path, team)
+    running = entered(data_dir(), node.install(data_dir(), report=say).path, team)
     return _first_entry(running.api, token.namespace)
 
 
@@ -151,7 +149,7 @@ def _first_entry(api: str, namespace: str) -> Report:
         try:
             entries = operations.sync()
         except TierError as error:
-            _say(f"not yet: {error}")
+            say(f"not yet: {error}")
         time.sleep(0.1)
     online = [one.name for one in _members() if one.online]
     seconds = round(time.monotonic() - began, 1)
@@ -166,10 +164,9 @@ def status(_options: argparse.Namespace) -> Report:
 
     now = daemon.status(data_dir())
     text = f"Kubo {now.version} {now.reason} (pid {now.pid})" if now.running else now.reason
-    data = {name: str(item) if isinstance(item, Path) else item for name, item in asdict(now).items()}
     team = _team()
     lines = [text, *_shown(team)] if team else [text]
-    return Report({**data, **team}, "\n".join(lines), YES if now.running else NO)
+    return Report({**plain(now), **team}, "\n".join(lines), YES if now.running else NO)
 
 
 def _team() -> dict[str, Any]:
@@ -178,22 +175,22 @@ def _team() -> dict[str, Any]:
     swarm = None if cache.team is None else cache.team.tier.swarm
     if cache.team is None or swarm is None:
         return {}
-    heads, table_ = swarm.book.heads(), cache.team.table
-    newest = {head.writer: head for head in heads}
-    merged = table_.members.counts()
-    names = {one.id: one.name for one in _members() if one.id} | {one.peer: one.name for one in _members()}
+    book, merged = swarm.book, cache.team.table.members.counts()
+    heard, lacking = book.members(), [head.writer for head in book.lacking("taken")]
+    newest = {head.writer: head.sequence for head in book.heads()}
+    names = {one.id: one.name for one in heard if one.id} | {one.peer: one.name for one in heard}
     members = [
         {
             "name": one.name, "role": one.role, "online": one.online, "writer": one.id,
-            "head": newest[one.id].sequence if one.id in newest else 0, "entries": merged.get(one.id, 0),
-            "lag": sum(head.writer == one.id for head in swarm.book.lacking("taken")),
+            "head": newest.get(one.id, 0), "entries": merged.get(one.id, 0),
+            "lag": lacking.count(one.id),
             "seen": instant(one.seen) if one.seen else None,
         }
-        for one in _members() if one.said
+        for one in heard if one.said
     ]  # fmt: skip
     offences = [
         {"who": names.get(one.who, one.who), "reason": one.reason, "times": one.times, "last": instant(one.last)}
-        for one in swarm.book.offences()
+        for one in book.offences()
     ]
     return {"members": members, "refused": offences, "entries": sum(merged.values())}
 
@@ -221,7 +218,3 @@ def _shown(team: Mapping[str, Any]) -> list[str]:
 def _members() -> list[Any]:
     team = by_cid.ipfs()
     return [] if team.tier.swarm is None else team.tier.swarm.book.members()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -1,7 +1,4 @@
-"""Puts the IPFS tier together: where the daemon is, which credential, and what state it all is in.
-
-The door for sharing between daemons: whatever finds other writers' roots will feed the same index.
-"""
+"""Puts the IPFS tier together: where the engine is, which credential, which team, and what state it all is in."""
 
 from __future__ import annotations
 
@@ -58,6 +55,8 @@ class Team:
         settings = resolved.settings
         self._resolved = resolved
         self.credential = credential_of(resolved)
+        # Read from its file, and certified, once: each publication asks for it several times.
+        self._writer = functools.cache(lambda: writer_of(self.credential))
         kubo = None if settings.store else kubo_of(settings, environ)
         self.transport: Engine = kubo or directory_of(settings)
         self._node = read_team(data_dir()) if kubo is not None else None
@@ -91,8 +90,8 @@ class Team:
         writable = settings.ipfs != "ro" and self.credential.writes
         peers = (*settings.peers, *(node.peers if node is not None else ()))
 
-        def announcer(topics: Callable[[], bool]) -> Announcer:
-            return Announcer(network, self.table, book, self._writer, topics, report)
+        def announcer(swarm: Swarm) -> Announcer:
+            return Announcer(network, self.table, book, self._writer, swarm, report)
 
         def me() -> tuple[str, str, str]:
             name = node.name if node is not None and node.name else platform.node()
@@ -111,9 +110,6 @@ class Team:
             reachable=functools.partial(reachable, peers, () if node is None else node.dialled),
             report=report,
         )
-
-    def _writer(self) -> WriterKey:
-        return WriterKey.load(config_dir(), self.credential)
 
     @property
     def api(self) -> str:

@@ -20,7 +20,7 @@ from typing import Final
 from cachekit.errors import TierError
 from cachekit.files import forks
 from cachekit.files.sqlite import Database
-from cachekit.model import EVERYWHERE, NANOSECONDS, Key, Mark, Record
+from cachekit.model import EVERYWHERE, SKEW, Key, Mark, Record
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS marks (
@@ -39,7 +39,6 @@ _MARKING: Final = 10.0
 """Seconds that an invalidation waits for other writers: nothing stands in for it."""
 _BOUND: Final = 0.25
 """Seconds that everything else waits."""
-_AHEAD: Final = 300 * NANOSECONDS
 _MAPPED: Final = 16
 _VEIL: Final = "hmac:"
 
@@ -180,9 +179,9 @@ class Ledger:
             self._known = seen
 
     def _credible(self, name: Sequence[str], at: int) -> int:
-        """When a mark was made: now, where a clock that was more than `_AHEAD` ahead says later; noted for everybody."""
+        """When a mark was made: now, where a clock that was more than `SKEW` ahead says later; noted for everybody."""
         now = time.time_ns()
-        if at <= now + _AHEAD:
+        if at <= now + SKEW:
             return at
         with suppress(TierError):
             self._database.rows(

@@ -15,7 +15,7 @@ from cachekit.ipfs.trust.roster import Distrust, Roster
 from cachekit.model import EVERYWHERE, NANOSECONDS, Mark
 
 SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS rosters (owner TEXT PRIMARY KEY, number INTEGER, text BLOB, cid TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rosters (owner TEXT PRIMARY KEY, number INTEGER, text BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS issued (writer TEXT PRIMARY KEY, id TEXT, name TEXT) WITHOUT ROWID;
 """
 DAY: Final = 86_400 * NANOSECONDS
@@ -64,7 +64,7 @@ class Members:
         # First: should it fail, the roster comes again.
         for one in new.distrusted:
             if one not in known.distrusted:
-                self._end(one, new)
+                self._end(one)
         query = "INSERT OR REPLACE INTO rosters (owner, number, text) VALUES (?, ?, ?)"
         self._database.rows(query, self._credential.owner_id, new.number, text)
         self.roster()
@@ -117,7 +117,7 @@ class Members:
     def _code(self, word: str) -> str:
         return WRITTEN + self._credential.tag_code(word).hex()
 
-    def _end(self, one: Distrust, roster: Roster) -> None:
+    def _end(self, one: Distrust) -> None:
         writers = [one.who, *(w for (w,) in self._database.rows("SELECT writer FROM issued WHERE id = ?", one.who))]
         first, last = one.since // DAY, one.until // DAY
         days = range(first, last + 1) if one.since and last - first < _MOST_DAYS else (None,)

@@ -9,11 +9,12 @@ from typing import Final
 
 from cachekit.ipfs.breaker import Deadline
 from cachekit.ipfs.content.engine import Engine
-from cachekit.ipfs.index.rows import SKEW, SegmentFile, alive
+from cachekit.ipfs.index.rows import SegmentFile, alive
 from cachekit.ipfs.index.segments import ENTRY, MAX_BYTES, MAX_LINES, PIN_END, Line, encode
 from cachekit.ipfs.index.shelves import path_of
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.trust.credential import WriterKey
+from cachekit.model import SKEW
 
 COMPACT_AT: Final = 48
 """Segments of one writer from which on it merges them: well below the 64 that nobody may exceed."""

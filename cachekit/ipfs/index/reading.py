@@ -37,15 +37,15 @@ def payload_of(transport: Engine, entry: Line, timeout: float, *, peers: bool = 
     if not entry.flags & UNIXFS:
         return transport.block_get(cid, timeout=timeout, peers=peers)
     try:
-        if peers:
-            return transport.cat(cid, size=entry.size, timeout=timeout, peers=True)
-        return transport.cat(cid, size=entry.size, timeout=timeout)
+        return transport.cat(cid, size=entry.size, timeout=timeout, peers=peers)
     except IntegrityError as error:
         if error.reason != "truncated":
             raise
     # Cut on the way, or a part is gone: Kubo ends both answers alike, and only asked for the parts does it say which.
     try:
-        return read_file(cid, lambda part: transport.block_get(part, timeout=deadline.left()), limit=entry.size)
+        return read_file(
+            cid, lambda part: transport.block_get(part, timeout=deadline.left(), peers=peers), limit=entry.size
+        )
     except TierError as error:
         if error.reason == "not_found":
             return None

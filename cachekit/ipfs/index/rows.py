@@ -29,9 +29,6 @@ from cachekit.tiers.ledger import unveiled
 if TYPE_CHECKING:
     import sqlite3
 
-SKEW: Final = 300 * NANOSECONDS
-"""How far another machine's clock may run ahead of ours."""
-
 Kind = Literal["namespace", "tag", "key", "function"]
 KINDS: Final[Mapping[Kind, int]] = {
     "namespace": NAMESPACE_MARK,

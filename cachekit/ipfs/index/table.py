@@ -15,7 +15,7 @@ from cachekit.files.sqlite import Database
 from cachekit.ipfs.index import rows
 from cachekit.ipfs.index.members import SCHEMA as MEMBERS_SCHEMA
 from cachekit.ipfs.index.members import Members
-from cachekit.ipfs.index.rows import KINDS, SCHEMA, SKEW, Held, Kind, Pin, SegmentFile, Space
+from cachekit.ipfs.index.rows import KINDS, SCHEMA, Held, Kind, Pin, SegmentFile, Space
 from cachekit.ipfs.index.segments import (
     ENTRY,
     FUNCTION_MARK,
@@ -28,7 +28,7 @@ from cachekit.ipfs.index.segments import (
     decode,
 )
 from cachekit.ipfs.trust.credential import TAG_BYTES, Credential, writer_id
-from cachekit.model import EVERYWHERE, Mark
+from cachekit.model import EVERYWHERE, SKEW, Mark
 from cachekit.tiers.ledger import veiled
 
 _NAMES: Final[dict[int, Kind]] = {number: kind for kind, number in KINDS.items()}

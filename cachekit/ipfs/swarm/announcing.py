@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final, Protocol
 
 from cachekit.errors import TierError
 from cachekit.ipfs.breaker import Deadline
@@ -15,7 +14,7 @@ from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.kubo.network import Network
 from cachekit.ipfs.swarm.book import Book
 from cachekit.ipfs.swarm.heads import Head, sign
-from cachekit.ipfs.swarm.messages import Envelope, topic_of
+from cachekit.ipfs.swarm.messages import Kind
 from cachekit.ipfs.trust.credential import WriterKey
 from cachekit.model import EVERYWHERE
 
@@ -25,8 +24,16 @@ _LENGTH: Final = struct.Struct(">H")
 _LONGEST: Final = 1 << 16
 
 
+class Voice(Protocol):
+    """What speaks to the team. Both may raise TierError."""
+
+    def has_topics(self) -> bool: ...
+
+    def say(self, kind: Kind, says: dict[str, Any], seconds: float, blocks: Mapping[str, bytes]) -> None: ...
+
+
 class Announcer:
-    """`topics` says whether the daemon has topics. `report` hears what could not be said; the next head says it too."""
+    """Says it by `voice`. `report` hears what could not be said; the next head says it too."""
 
     def __init__(
         self,
@@ -34,17 +41,15 @@ class Announcer:
         table: Table,
         book: Book,
         writer: Callable[[], WriterKey],
-        topics: Callable[[], bool],
+        voice: Voice,
         report: Callable[[str], None],
     ) -> None:
         self._network = network
         self._table = table
         self._book = book
         self._writer = writer
-        self._topics = topics
+        self._voice = voice
         self._report = report
-        self._envelope = Envelope(table.credential)
-        self._topic = topic_of(table.credential)
         self._name = ""
 
     def announce(self, namespace: str, blocks: Mapping[str, bytes], deadline: Deadline) -> None:
@@ -52,8 +57,10 @@ class Announcer:
         try:
             head = self._head(namespace, deadline)
             if head is not None:
-                if self._topics():
-                    self._say(head, self._carried(head, blocks, deadline), deadline)
+                if self._voice.has_topics():
+                    says = {"heads": [head.text.hex()], "new": True}
+                    carried = self._carried(head, blocks, deadline)
+                    self._voice.say("heads", says, deadline.left(), carried)
                 self._point(deadline)
         except TierError as error:
             # Nothing is lost: it stands in the daemon, and every later head says it too.
@@ -63,10 +70,6 @@ class Announcer:
         """The same for all namespaces that this machine uses: what was published before there was a team is said too."""
         for namespace in dict.fromkeys((*self._table.namespaces(), EVERYWHERE)):
             self.announce(namespace, {}, deadline)
-
-    def _say(self, head: Head, blocks: Mapping[str, bytes], deadline: Deadline) -> None:
-        says = {"heads": [head.text.hex()], "new": True}
-        self._network.publish(self._topic, self._envelope.seal("heads", time.time_ns(), says, blocks), deadline.left())
 
     def _head(self, namespace: str, deadline: Deadline) -> Head | None:
         """The writer's new head, noted; None where nothing is new."""

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from cachekit.errors import IntegrityError
 from cachekit.files.sqlite import Database
-from cachekit.model import NANOSECONDS
+from cachekit.model import NANOSECONDS, SKEW
 
 State = Literal["open", "stored", "vain", "handed"]
 """It goes on; its value was published; it came to nothing; it was given up, and others may begin."""
@@ -21,7 +21,6 @@ MOST_SAID: Final = 256
 """Claims in one message."""
 _STATES: Final[tuple[str, ...]] = get_args(State)
 _LONGEST_SECONDS: Final = {"open": 10.0, "stored": 1.0, "vain": 10.0, "handed": 0.0}
-_SKEW_SECONDS: Final = 300.0
 _LET_DOWN_SECONDS: Final = 300.0
 """How long a peer whose claim ran out is not waited for again for that key."""
 _MOST_OF_A_PEER: Final = 2048
@@ -71,7 +70,7 @@ class ClaimTable:
     def heard(self, peer: str, at: int, said: Sequence[Any]) -> None:
         """Note what a peer's message of its instant `at` says. Raises IntegrityError for what nobody honest would say."""
         now = time.time_ns()
-        if abs(now - at) > _SKEW_SECONDS * NANOSECONDS:
+        if abs(now - at) > SKEW:
             raise IntegrityError("a claim of long ago, or of a clock that is wrong", reason="clock")
         if len(said) > MOST_SAID:
             raise IntegrityError("a message claims too much", reason="too_many_claims")

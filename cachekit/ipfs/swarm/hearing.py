@@ -14,14 +14,13 @@ from cachekit.ipfs.kubo.network import MOST_BYTES
 from cachekit.ipfs.swarm.book import Book, Member
 from cachekit.ipfs.swarm.following import Follower
 from cachekit.ipfs.swarm.messages import Envelope, Message
-from cachekit.model import NANOSECONDS
+from cachekit.model import SKEW
 
 _TAKE_SECONDS: Final = 2.0
 _SETTLED_SECONDS: Final = 2.0
 _ANSWERS: Final = 3.0
 """How many members answer who lacks something, however many could."""
 _FLOOD_PER_SECOND: Final = 200
-_SKEW_SECONDS: Final = 300.0
 _WORDS: Final = ("id", "name", "role", "state", "version")
 _LONGEST: Final = 200
 _MOST_SENDERS: Final = 4096
@@ -106,11 +105,11 @@ class Hearing:
     def look(self, state: str | None = None) -> None:
         """Whether we know by now what somebody else said that it knows."""
         self._said = state or self._said
-        if self._said == self._follower.state() and not self._book.lacking():
+        if not self.settled.is_set() and self._said == self._follower.state() and not self._book.lacking():
             self.settled.set()
 
     def _on_hello(self, sender: str, message: Message) -> None:
-        if abs(time.time_ns() - message.at) > _SKEW_SECONDS * NANOSECONDS:
+        if abs(time.time_ns() - message.at) > SKEW:
             self._refuse(sender, "clock")
         says = message.says
         writer, name, role, state, version = (_word(says[word]) for word in _WORDS)

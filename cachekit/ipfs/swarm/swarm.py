@@ -55,7 +55,7 @@ class Swarm:
         self,
         network: Network,
         follower: Follower,
-        announcer: Callable[[Callable[[], bool]], Announcer] | None,
+        announcer: Callable[[Swarm], Announcer] | None,
         book: Book,
         credential: Credential,
         breaker: Breaker,
@@ -69,7 +69,7 @@ class Swarm:
         self.book = book
         self.network = network
         self._follower = follower
-        self._announcer = None if announcer is None else announcer(self.has_topics)
+        self._announcer = None if announcer is None else announcer(self)
         self._breaker = breaker
         self._envelope = Envelope(credential)
         self._topic = topic_of(credential)
@@ -113,10 +113,12 @@ class Swarm:
         """Whether what is said now may be heard by others. Raises TierError."""
         return self._breaker.allows() and self._breaker.call(self.has_topics)
 
-    def say(self, kind: Kind, says: dict[str, Any], seconds: float = _CALL_SECONDS) -> None:
+    def say(
+        self, kind: Kind, says: dict[str, Any], seconds: float = _CALL_SECONDS, blocks: Mapping[str, bytes] = {}
+    ) -> None:
         """Say something to all members that listen. Raises TierError; nothing where there are no topics."""
         if self.has_topics():
-            self.network.publish(self._topic, self._envelope.seal(kind, time.time_ns(), says), seconds)
+            self.network.publish(self._topic, self._envelope.seal(kind, time.time_ns(), says, blocks), seconds)
 
     def announce(self, namespace: str, blocks: Mapping[str, bytes], deadline: Deadline) -> None:
         """Tell all members what `namespace` has by now, which stands in the daemon; what fails is said later."""
@@ -232,7 +234,7 @@ class Swarm:
         self._every("connect", _CONNECT_SECONDS, self._connect)
         if self._listening.is_set():
             joining = "hello" not in self._due
-            seconds = HELLO_SECONDS if any(one.online for one in self.book.members()) else _ALONE_SECONDS
+            seconds = HELLO_SECONDS if self.book.accompanied() else _ALONE_SECONDS
             self._every("hello", seconds, lambda: self._say_hello(joining=joining))
             if self._ears.is_greeted:
                 self._ears.is_greeted = False

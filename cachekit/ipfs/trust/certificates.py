@@ -15,14 +15,13 @@ from typing import Final, NamedTuple
 
 from cachekit.errors import UNREADABLE, IntegrityError
 from cachekit.ipfs.trust.ciphers import SEED_BYTES, public_of, sealing_public, sign, verify
-from cachekit.model import FOREVER, NANOSECONDS
+from cachekit.model import FOREVER, SKEW
 
 _INVITATION: Final = b"cachekit 2 invitation\0"
 _WRITER: Final = b"cachekit 2 writer\0"
 _FIXED: Final = struct.Struct(">32s32s16sqBB")
 _SIGNATURE_BYTES: Final = 64
 _LONGEST_NAME: Final = 64
-_SKEW: Final = 300 * NANOSECONDS
 ANYWHERE: Final = bytes(16)
 """The scope of an invitation to all namespaces."""
 MOST_BYTES: Final = _FIXED.size + _LONGEST_NAME + 2 * _SIGNATURE_BYTES
@@ -122,7 +121,7 @@ class Chain(NamedTuple):
             raise _foreign()
         if one.scope not in (ANYWHERE, space):
             raise IntegrityError("an invitation to another namespace", reason="wrong_namespace")
-        if one.expires != FOREVER and one.expires + _SKEW < time.time_ns():
+        if one.expires != FOREVER and one.expires + SKEW < time.time_ns():
             raise IntegrityError("an invitation that is over", reason="expired_certificate")
         return Issued(one.id, one.name)
 

@@ -12,11 +12,11 @@ import pytest
 
 from cachekit.errors import TierError
 from cachekit.ipfs.index.index import Index
-from cachekit.ipfs.index.rows import SKEW, SegmentFile
+from cachekit.ipfs.index.rows import SegmentFile
 from cachekit.ipfs.index.segments import PINNED, UNPIN_MARK, Line
 from cachekit.ipfs.index.table import Table
 from cachekit.ipfs.trust.credential import Credential
-from cachekit.model import EVERYWHERE, Mark
+from cachekit.model import EVERYWHERE, SKEW, Mark
 from cachekit.tiers.ledger import veiled
 
 ONE = Credential.create()
