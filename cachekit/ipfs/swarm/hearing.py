@@ -58,6 +58,10 @@ class Hearing:
             "roster": self._on_roster,
         }
 
+    def renew_after_fork(self) -> None:
+        """A lock that another thread held at the fork would stay locked for ever."""
+        self.settled = threading.Event()
+
     def hear(self, sender: str, data: bytes) -> None:
         """Take in what the daemon `sender` said; raises nothing."""
         try:
@@ -128,10 +132,10 @@ class Hearing:
         if state != self._follower.state() and (says.get("joining") or quiet):
             self.owes = self.owes or self._is_chosen()
         if roster < self._follower.roster().number:
-            self.owes_roster = self._is_chosen()
+            self.owes_roster = self.owes_roster or self._is_chosen()
         self.look(state)
         if says.get("joining"):
-            self.is_greeted = self._is_chosen()
+            self.is_greeted = self.is_greeted or self._is_chosen()
         if self.owes or self.owes_roster or self.is_greeted:
             self._news()
 

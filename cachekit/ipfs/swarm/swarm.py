@@ -172,8 +172,8 @@ class Swarm:
         self._begin()
         if lock is not None:
             lock.close()
-        self._tending.renew_after_fork()
-        self._hearing.renew_after_fork()
+        for part in (self._ears, self._tending, self._hearing):
+            part.renew_after_fork()
         self._tending.wake()
 
     # -- listening ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -336,3 +337,14 @@ def test_a_strangers_entry_cannot_point_at_a_payload_of_another_namespace(place:
     line = entry(digest=digest_of(raw_cid(payload)), size=len(payload), flags=ENCRYPTED)
     with pytest.raises(IntegrityError):
         record_of(place.table, "team", line, payload)
+
+
+def test_a_forked_child_waits_for_no_lock_of_its_parent(place: Place) -> None:
+    """What another thread held of what is waited for, at the fork, is nobody's in the child."""
+    held = place.ears.settled._cond
+    with held:
+        place.ears.renew_after_fork()
+        asking = threading.Thread(target=place.ears.settled.set, daemon=True)
+        asking.start()
+        asking.join(5)
+        assert not asking.is_alive()
